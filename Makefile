@@ -1,0 +1,78 @@
+# Every command a person runs. The logic is in src/; a stage is also `python -m src.<stage>`.
+
+PYTHON ?= python3
+DATASET ?= dance
+RUN ?= dance
+SOURCE ?=
+CUTS ?=
+GPUS ?= 1
+SET ?=
+COMPETITION ?=
+MESSAGE ?=
+FRAME ?=
+POSES ?=
+OUT ?= prediction.gif
+
+py := .venv/bin/python
+launch := $(if $(filter-out 1,$(GPUS)),.venv/bin/torchrun --standalone --nproc-per-node=$(GPUS) -m,$(py) -m)
+shown := DATASET RUN SOURCE CUTS GPUS SET COMPETITION MESSAGE FRAME POSES OUT
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup lock demo data train evaluate submission predict report test lint format check clean
+
+help: ## list the targets and the variables' present values
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo; echo "Variables:"
+	@$(foreach name,$(shown),printf '  %-12s %s\n' '$(name)' '$(value $(name))';)
+
+setup: ## .venv with the locked dependencies
+	@PYTHON="$(PYTHON)" sh .ci/setup
+
+lock: setup ## resolve pyproject.toml anew into requirements.lock
+	@.venv/bin/uv pip compile -q pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-header -o requirements.lock
+
+demo: setup ## the whole job on synthetic dancers: data, train, evaluate, submission, report
+	@$(py) -m src.packing --source synthetic --dataset demo
+	@$(py) -m src.trainer configs/demo.toml
+	@$(py) -m src.tester evaluate demo
+	@$(py) -m src.tester submission demo
+	@$(py) -m src.report
+	@$(py) -m src.tester scores demo
+
+data: setup ## SOURCE=synthetic | FILE.zip | FOLDER -> data/DATASET/, verified and packed
+	@$(py) -m src.packing --source "$(SOURCE)" --dataset "$(DATASET)" $(if $(CUTS),--cuts "$(CUTS)")
+
+train: setup ## configs/RUN.toml -> runs/RUN/; the same command goes on with a stopped run
+	@$(launch) src.trainer "configs/$(RUN).toml" --set '$(SET)'
+
+evaluate: setup ## validation rollout of RUN -> runs/RUN/scores.json, plots, GIF
+	@$(py) -m src.tester evaluate "$(RUN)"
+
+submission: setup ## test rollout of RUN -> submissions/RUN.csv and .json, checked; no network
+	@$(py) -m src.tester submission "$(RUN)"
+
+predict: setup ## RUN on your own FRAME=first.png and POSES=folder -> OUT=out.gif
+	@$(py) -m src.tester predict "$(RUN)" --frame "$(FRAME)" --poses "$(POSES)" --out "$(OUT)"
+
+report: setup ## reports/index.html: table of runs, curves, rollouts
+	@$(py) -m src.report
+
+test: setup ## all tests; no network, no data, no GPU needed
+	@$(py) -m pytest
+
+lint: setup ## ruff and mypy
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy
+
+format: setup ## format and mend what ruff can
+	@.venv/bin/ruff check --fix .
+	@.venv/bin/ruff format .
+
+check: lint test ## lint, then test
+
+clean: ## remove caches and the report; data, runs and submissions stay
+	@rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis reports/index.html reports/figures
+	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

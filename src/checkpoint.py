@@ -1,0 +1,73 @@
+"""One run's state on disk: atomic writing, safe loading, refusing another configuration."""
+
+import io
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from src.config import Config, differences, from_json, to_json
+from src.console import UserError
+from src.files import commit, write_atomically
+
+FORMAT = 1
+
+
+def save_checkpoint(path: Path, state: dict[str, Any], config: Config) -> None:
+    """Writes state dicts and plain values to `path`; a reader sees the old file or the new one, never a part."""
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT, "config": to_json(config), "commit": commit(), **state}, buffer)
+    write_atomically(path, buffer.getvalue())
+
+
+def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
+    """Returns what `save_checkpoint` wrote, tensors on `device`; never runs code from the file.
+
+    Raises UserError for a missing, truncated or foreign file.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; train the run first: make train RUN={path.parent.name}")
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"{path} is no checkpoint of this project, or a damaged one ({reason[:120]}); "
+            f"restore it, or delete {path.parent} and train again: make train RUN={path.parent.name}"
+        ) from None
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        found = state.get("format") if isinstance(state, dict) else type(state).__name__
+        raise UserError(f"{path} has format {found}, this version reads {FORMAT}; train the run again")
+    return state
+
+
+def load_weights(model: torch.nn.Module, weights: dict[str, torch.Tensor], path: Path) -> None:
+    """Loads weights into the model; UserError where they belong to another one."""
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError:
+        raise UserError(f"{path} holds the weights of another model than {path.parent}/config.json describes") from None
+
+
+def settle_config(folder: Path, config: Config) -> None:
+    """Writes runs/<run>/config.json, or compares with the one there; UserError lists the settings that differ."""
+    path = folder / "config.json"
+    if path.is_file():
+        changed = differences(read_config(folder), config)
+        if changed:
+            raise UserError(
+                f"{path} belongs to another configuration ({'; '.join(changed)}); "
+                f"undo the change, or train under another name, or delete {folder}"
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, to_json(config).encode())
+
+
+def read_config(folder: Path) -> Config:
+    """Returns the configuration of a run; UserError where there is none."""
+    path = folder / "config.json"
+    if not path.is_file():
+        runs = sorted(found.parent.name for found in folder.parent.glob("*/config.json"))
+        raise UserError(f"there is no run {folder.name}; trained so far: {', '.join(runs) or 'none'}")
+    return from_json(path.read_text(encoding="utf-8"), str(path))

@@ -1,0 +1,271 @@
+"""Every number an experiment may change: its default, its unit, its validity. One TOML file per run.
+
+Pydantic was chosen over tyro and jsonargparse because a run is a file and not a command line: it validates a parsed
+TOML table strictly, tells the models' sections apart by `model.name`, freezes the result and writes it back as JSON.
+"""
+
+import difflib
+import hashlib
+import json
+import shlex
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from src.console import UserError
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(ge=1)]
+NotNegative = Annotated[int, Field(ge=0)]
+
+
+class Section(BaseModel):
+    """A frozen table of settings; an unknown key or a value of another type is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class TeacherForcing(Section):
+    """How often training sees the true previous frame; see schedules.py."""
+
+    kind: Literal["decay", "late", "plan"] = "decay"
+    start: Probability = 0.0  # ratio before the decay
+    begin: NotNegative = 0  # epoch at which "late" switches on
+    decay_from: NotNegative = 10  # epoch
+    decay_step: Probability = 0.1  # per epoch
+    coin: Literal["batch", "step"] = "step"  # one toss for the whole batch and clip, or one for each time step
+
+    @model_validator(mode="after")
+    def _begin_belongs_to_late(self) -> "TeacherForcing":
+        if self.kind != "late" and self.begin:
+            raise ValueError('begin works with kind = "late" only')
+        return self
+
+
+class LabCVAE(Section):
+    """The lab template's network (vae_model.LabCVAE): autoregressive, full resolution, one latent per pixel."""
+
+    name: Literal["lab_cvae"] = "lab_cvae"
+    num_latents: Positive = 12  # channels of the latent, each 32 x 64
+    negative_slope: Annotated[float, Field(ge=0, le=1)] = 0.2  # 1 reproduces the template's LeakyReLU(True)
+    bounded_output: bool = True  # a sigmoid after the generator; the template had none
+    teacher_forcing: TeacherForcing = TeacherForcing()
+
+
+class ReferenceCVAE(Section):
+    """Draws frame t from the first frame and the poses around t (vae_model.ReferenceCVAE); half resolution inside."""
+
+    name: Literal["reference_cvae"] = "reference_cvae"
+    width: Annotated[int, Field(ge=8, multiple_of=8)] = (
+        32  # channels at the first level; level i has (i + 1) times as many
+    )
+    num_levels: Annotated[int, Field(ge=1, le=4)] = 3  # resolutions: 16 x 32, 8 x 16, 4 x 8, 2 x 4
+    num_blocks: Positive = 2  # residual blocks per level and direction
+    pose_window: NotNegative = 1  # poses t-k..t+k are seen for frame t
+    num_latents: Positive = 16  # numbers per frame
+    prior_probability: Probability = 0.75  # share of training clips rendered from the prior mean (Sohn et al. 2015)
+    dropout: Probability = 0.0  # of feature maps, inside the residual blocks
+
+
+ModelConfig = Annotated[LabCVAE | ReferenceCVAE, Field(discriminator="name")]
+
+
+class Augmentation(Section):
+    """Random changes of training clips; frames, poses and the reference of a clip change alike."""
+
+    mirror: bool = True  # half of the clips are mirrored; also averaged at test, see Evaluation.mirror
+    swap_limb_colours: bool = True  # a mirrored pose exchanges the colours of left and right limbs
+    shift: Annotated[float, Field(ge=0, le=0.5)] = (
+        0.0  # standard deviation of the horizontal shift, as a part of the width
+    )
+    scale: Annotated[float, Field(ge=0, lt=1)] = 0.0  # zoom drawn from 1 - scale .. 1 + scale
+
+
+class KLWeight(Section):
+    """Weight of the KL term: of sum-over-latents KL against mean-over-pixels reconstruction; see schedules.py."""
+
+    kind: Literal["cyclical", "monotonic", "constant"] = "constant"
+    start: Annotated[float, Field(ge=0)] = 0.0
+    stop: Annotated[float, Field(ge=0)] = 1.0
+    ratio: Annotated[float, Field(gt=0, le=1)] = 0.5  # part of a cycle that ramps
+    cycles: Positive = 1
+    maximum: Annotated[float, Field(ge=0)] | None = None
+    per: Literal["epoch", "run", "within_epoch"] = "epoch"
+
+
+class Training(Section):
+    """The training loop."""
+
+    num_epochs: Positive = 100
+    clips_per_epoch: NotNegative = 0  # 0: as many clips as cover every training frame once
+    batch_size: Positive = 32  # clips, over all processes together
+    window: Positive = 1  # frames per clip that are predicted; lab_cvae counts the given frame in
+    loss: Literal["mse", "log_mse"] = "log_mse"  # log_mse is the competition's score itself
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+    learning_rate_kind: Literal["cosine", "constant"] = "cosine"
+    warmup_steps: NotNegative = 100
+    final_ratio: Probability = 0.01  # of the learning rate, at the last step
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    gradient_clip: Annotated[float, Field(gt=0)] = 1.0  # norm
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.998  # 0 switches the moving average off
+    validate_every: Positive = 10  # epochs
+    patience: NotNegative = 0  # validations without a better score before stopping; 0: never stops early
+    precision: Literal["float32", "bfloat16"] = "float32"  # of the forward pass in training
+    channels_last: bool = False  # faster on GPUs; on CPUs GroupNorm loses more than convolutions win
+    compile: bool = False  # torch.compile of the network
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+class Evaluation(Section):
+    """Rollouts for validation, test and prediction."""
+
+    latent: Literal["mean", "sample", "mean_of_samples"] = "mean"  # of the prior
+    num_samples: Annotated[int, Field(ge=2)] = 8  # K of mean_of_samples
+    mirror: bool = True  # averages with the rollout of the mirrored clip
+    checkpoint: Literal["best", "last"] = "best"
+
+
+class Config(Section):
+    """One run. Its name is the stem of its file."""
+
+    dataset: str = "dance"  # data/<dataset>
+    seed: NotNegative = 0
+    model: ModelConfig = ReferenceCVAE()
+    augmentation: Augmentation = Augmentation()
+    kl_weight: KLWeight = KLWeight()
+    training: Training = Training()
+    evaluation: Evaluation = Evaluation()
+
+    @model_validator(mode="after")
+    def _settings_have_an_effect(self) -> "Config":
+        if self.model.name == "lab_cvae" and self.training.window < 2:
+            raise ValueError("training.window: lab_cvae needs at least 2 frames, the given one and one to predict")
+        return self
+
+
+# Settings that may differ when a run goes on: they say how long it trains and how it is read, not what it is.
+MAY_CHANGE = ("training.num_epochs", "training.patience", "training.device", "training.compile", "evaluation")
+
+
+def load_config(path: Path, overrides: str = "") -> Config:
+    """Returns the run's settings from a TOML file and `section.key=value` words that replace some of them.
+
+    Raises UserError for a missing or unreadable file and for the first invalid setting.
+    """
+    if not path.is_file():
+        known = ", ".join(sorted(found.stem for found in path.parent.glob("*.toml"))) or "none"
+        raise UserError(f"{path} does not exist; RUN must be the stem of a file in {path.parent}/ (there are: {known})")
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid TOML: {error}") from None
+    for word in _split(overrides):
+        _override(table, word)
+    return parse_config(table, str(path))
+
+
+def parse_config(table: dict[str, Any], origin: str) -> Config:
+    """Returns the settings in a parsed table; UserError names the first invalid key, `origin` and what is allowed."""
+    try:
+        return Config.model_validate(table)
+    except ValidationError as error:
+        raise UserError(f"{origin}: {_explain(error)}") from None
+
+
+def to_json(config: Config) -> str:
+    """Returns the whole configuration, defaults included, as JSON text."""
+    return json.dumps(config.model_dump(mode="json"), indent=2) + "\n"
+
+
+def from_json(text: str, origin: str) -> Config:
+    """Returns the configuration that `to_json` wrote; UserError where the text is damaged or from another version."""
+    try:
+        table = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{origin} is damaged ({error}); restore it or start the run afresh") from None
+    return parse_config(table, origin)
+
+
+def config_hash(config: Config) -> str:
+    """Returns the sha256 of the settings that make a run what it is (those outside `MAY_CHANGE`)."""
+    kept = {key: value for key, value in flatten(config).items() if not key.startswith(MAY_CHANGE)}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
+def flatten(config: Config) -> dict[str, Any]:
+    """Returns {"section.key": value} for every setting."""
+    return dict(_leaves(config.model_dump(mode="json"), ""))
+
+
+def _leaves(table: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def differences(old: Config, new: Config) -> list[str]:
+    """Returns one "key: old -> new" line for each setting outside `MAY_CHANGE` in which two configurations differ."""
+    before, after = flatten(old), flatten(new)
+    keys = [key for key in {**before, **after} if before.get(key) != after.get(key) and not key.startswith(MAY_CHANGE)]
+    return [f"{key}: {before.get(key)} -> {after.get(key)}" for key in keys]
+
+
+def _split(overrides: str) -> list[str]:
+    try:
+        return shlex.split(overrides)
+    except ValueError as error:
+        raise UserError(f"SET={overrides!r} cannot be read: {error}") from None
+
+
+def _override(table: dict[str, Any], word: str) -> None:
+    key, equals, value = word.partition("=")
+    *sections, last = key.split(".")
+    if not equals or not all([*sections, last]):
+        raise UserError(
+            f'SET: found {word!r}, needed section.key=value, as in SET="training.num_epochs=3 dataset=demo"'
+        )
+    for section in sections:
+        table = table.setdefault(section, {})
+        if not isinstance(table, dict):
+            raise UserError(f"SET: {word!r} treats {section!r} as a section, but it holds a value")
+    try:
+        table[last] = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:  # a bare word is a string
+        table[last] = value
+
+
+def _explain(error: ValidationError) -> str:
+    first, *others = error.errors()
+    tags = {get_args(choice.model_fields["name"].annotation)[0] for choice in get_args(get_args(ModelConfig)[0])}
+    place = [str(part) for part in first["loc"] if part not in tags]
+    key = ".".join(place)
+    if first["type"] == "extra_forbidden":
+        fields = _fields(error, first["loc"])
+        close = difflib.get_close_matches(place[-1], fields, n=3, cutoff=0.5)
+        needed = f"did you mean {' or '.join(close)}?" if close else f"known there: {', '.join(fields)}"
+        text = f"unknown setting {key}; {needed}"
+    elif first["type"].startswith("union_tag"):
+        text = f"{key}.name must be one of {', '.join(sorted(tags))}; found {first['input']!r}"
+    elif first["type"] == "value_error":
+        text = f"{key + ': ' if key else ''}{first['ctx']['error']}"
+    else:
+        text = f"{key} = {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}"
+    return text + (f" (and {len(others)} more)" if others else "")
+
+
+def _fields(error: ValidationError, location: tuple[int | str, ...]) -> list[str]:
+    """Returns the names known in the section of `location`, a path of section names and model names."""
+    section: type[BaseModel] = Config
+    for part in location[:-1]:
+        if part == "model":
+            continue
+        models = {get_args(m.model_fields["name"].annotation)[0]: m for m in get_args(get_args(ModelConfig)[0])}
+        found = models.get(str(part)) or section.model_fields[str(part)].annotation
+        assert isinstance(found, type), f"{part} is no section"
+        section = found
+    return list(section.model_fields)

@@ -1,0 +1,177 @@
+"""Clips on disk -> batches of frames in [0, 1] with their poses. Opens what packing.py wrote; alone scales pixels."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from src.config import Augmentation
+from src.distributed import keyed_generator
+from src.packing import Manifest
+
+
+@dataclass(frozen=True)
+class Footage:
+    """Frames and pose images (N, 3, H, W) uint8 of one or more takes, one after the other."""
+
+    frames: np.ndarray
+    poses: np.ndarray
+    takes: tuple[tuple[int, int], ...]  # first frame and the one after the last
+
+
+@dataclass(frozen=True)
+class DanceData:
+    """A packed data set, memory-mapped."""
+
+    manifest: Manifest
+    train: Footage
+    val: Footage
+    test_frames: np.ndarray  # (K, 3, H, W) uint8, the given frame of each test sequence
+    test_poses: np.ndarray  # (K, T, 3, H, W) uint8
+
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """Height and width of a frame."""
+        return self.train.frames.shape[2], self.train.frames.shape[3]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Training clips, float32 in [0, 1].
+
+    frames: (B, T, 3, H, W). poses: (B, T + 2 context, 3, H, W), repeated beyond the ends of a take. reference and
+    reference_pose: (B, 3, H, W), a frame anywhere in the same take.
+    """
+
+    frames: Tensor
+    poses: Tensor
+    reference: Tensor
+    reference_pose: Tensor
+
+
+def open_dance(name: str, data_folder: Path = Path("data")) -> DanceData:
+    """Returns the packed data set; UserError where it is missing, half written or damaged."""
+    folder = data_folder / name
+    manifest = Manifest.load(folder)
+
+    def array(stem: str) -> np.ndarray:
+        return np.load(folder / f"{stem}.npy", mmap_mode="r")
+
+    return DanceData(
+        manifest=manifest,
+        train=Footage(array("train_frames"), array("train_poses"), manifest.train_takes),
+        val=Footage(array("val_frames"), array("val_poses"), manifest.val_takes),
+        test_frames=array("test_frames"),
+        test_poses=array("test_poses"),
+    )
+
+
+def to_unit(pixels: Tensor | np.ndarray) -> Tensor:
+    """Returns uint8 pixels as float32 in [0, 1]."""
+    tensor = torch.from_numpy(np.array(pixels)) if isinstance(pixels, np.ndarray) else pixels
+    assert tensor.dtype == torch.uint8, f"pixels to scale are uint8, these are {tensor.dtype}"
+    return tensor.float() / 255
+
+
+def with_context(poses: Tensor, context: int) -> Tensor:
+    """Returns whole sequences of poses (B, T, ...) with the first and last repeated `context` times."""
+    first, last = poses[:, :1], poses[:, -1:]
+    return torch.cat([first.expand(-1, context, *first.shape[2:]), poses, last.expand(-1, context, *last.shape[2:])], 1)
+
+
+def window_starts(takes: tuple[tuple[int, int], ...], window: int) -> Tensor:
+    """Returns the frames (int64) at which a window of that many frames fits into one take, in order."""
+    return torch.cat([torch.arange(start, max(start, stop - window + 1)) for start, stop in takes])
+
+
+class ClipSampler:
+    """Draws training clips; which ones depends on the seed, the epoch and the position in it alone.
+
+    All pixels stay on the device as uint8; mirrored poses are computed once.
+    """
+
+    def __init__(
+        self,
+        footage: Footage,
+        *,
+        window: int,
+        context: int,
+        augmentation: Augmentation,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        self.frames = torch.from_numpy(np.array(footage.frames)).to(device)
+        self.poses = torch.from_numpy(np.array(footage.poses)).to(device)
+        self.augmentation, self.seed, self.context = augmentation, seed, context
+        self.mirrored = mirror_poses(self.poses, augmentation.swap_limb_colours) if augmentation.mirror else None
+        self.starts = window_starts(footage.takes, window)
+        self.window = torch.arange(window)
+        bounds = torch.zeros(len(footage.frames), 2, dtype=torch.int64)
+        for start, stop in footage.takes:
+            bounds[start:stop] = torch.tensor([start, stop])
+        self.bounds = bounds
+        self._order = lru_cache(maxsize=1)(self._draw_order)
+
+    def batch(self, epoch: int, first: int, clips: range) -> Batch:
+        """Returns clips `first + clips` of an epoch; an epoch is a random order of all windows."""
+        device, order = self.frames.device, self._order(epoch)
+        start = self.starts[order[[(first + clip) % len(order) for clip in clips]]]
+        uniform = torch.rand(clips.stop, 2, generator=keyed_generator(self.seed, "augmentation", epoch, first))[
+            clips.start :
+        ]
+        low, high = self.bounds[start].unbind(dim=1)
+        reference = low + (uniform[:, 0] * (high - low)).long()
+        span = torch.arange(-self.context, len(self.window) + self.context)
+        pose_index = (start[:, None] + span).clamp(low[:, None], high[:, None] - 1).to(device)
+        frame_index, reference = (start[:, None] + self.window).to(device), reference.to(device)
+        batch = [self.frames[frame_index], self.poses[pose_index], self.frames[reference], self.poses[reference]]
+        if self.mirrored is not None:
+            flip = (uniform[:, 1] < 0.5).to(device)
+            flipped = [batch[0].flip(-1), self.mirrored[pose_index], batch[2].flip(-1), self.mirrored[reference]]
+            batch = [torch.where(_like(flip, a), b, a) for a, b in zip(batch, flipped, strict=True)]
+        return Batch(*(to_unit(part) for part in batch))
+
+    def _draw_order(self, epoch: int) -> Tensor:
+        return torch.randperm(len(self.starts), generator=keyed_generator(self.seed, "order", epoch))
+
+
+def mirror_poses(poses: Tensor, swap_limb_colours: bool = True) -> Tensor:
+    """Returns mirrored uint8 pose images (..., 3, H, W); what was drawn as a left limb is then drawn as a right one."""
+    flipped = poses.flip(-1)
+    if not swap_limb_colours:
+        return flipped
+    flat = flipped.flatten(0, -4) if flipped.dim() > 3 else flipped[None]
+    return torch.cat([_swap_sides(chunk) for chunk in flat.split(512)]).reshape(flipped.shape)
+
+
+# The competition draws OpenPose's BODY_25 colours with red and blue exchanged. On the hue circle (degrees, after undoing
+# the exchange) each right limb has its left twin at a fixed distance: (from, to, turn).
+SIDES = ((10, 70, 60), (70, 130, -60), (130, 190, 60), (190, 250, -60), (250, 290, 40), (290, 330, -40))
+
+
+def _swap_sides(poses: Tensor) -> Tensor:
+    """Turns each pixel's hue to the twin limb's; anti-aliasing against white keeps hues, so edges stay smooth."""
+    blue, green, red = (poses.float() / 255).unbind(dim=-3)
+    high, low = poses.float().amax(-3) / 255, poses.float().amin(-3) / 255
+    chroma = high - low
+    safe = chroma.clamp(min=1e-6)
+    hue = torch.where(high == green, (blue - red) / safe + 2, (red - green) / safe + 4)
+    hue = 60 * torch.where(high == red, ((green - blue) / safe) % 6, hue)
+    turned = hue.clone()
+    for start, stop, turn in SIDES:
+        turned = torch.where((hue > start) & (hue <= stop), hue + turn, turned)
+
+    def channel(
+        peak: float,
+    ) -> Tensor:  # distance on the hue circle from a primary colour: full to 60 degrees, none from 120
+        distance = ((turned - peak + 180) % 360 - 180).abs()
+        return low + chroma * (2 - distance / 60).clamp(0, 1)
+
+    return (torch.stack([channel(240), channel(120), channel(0)], dim=-3) * 255).round().to(torch.uint8)
+
+
+def _like(mask: Tensor, values: Tensor) -> Tensor:
+    return mask.reshape(-1, *(1,) * (values.dim() - 1))

@@ -1,0 +1,92 @@
+"""Ranks, reductions and keyed generators: the only file that knows torch.distributed."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+@contextmanager
+def process_group(device: torch.device) -> Iterator[None]:
+    """Joins the processes torchrun started (gloo on CPU, nccl on CUDA); does nothing in a single process."""
+    if "WORLD_SIZE" not in os.environ:
+        yield
+        return
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    """Returns this process's number, 0..world_size-1."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """Returns the number of processes that train together."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def local_rank() -> int:
+    """Returns this process's number on its machine, which is also its CUDA device."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def mean_over_processes(values: Tensor) -> Tensor:
+    """Returns the mean of a tensor over all processes, on each of them."""
+    if dist.is_initialized():
+        dist.all_reduce(values)
+        values = values / world_size()
+    return values
+
+
+def share(flag: bool, device: torch.device) -> bool:
+    """Returns true on every process as soon as `flag` is true on one of them."""
+    if not dist.is_initialized():
+        return flag
+    value = torch.tensor(float(flag), device=device)
+    dist.all_reduce(value, dist.ReduceOp.MAX)
+    return bool(value.item())
+
+
+def keyed_generator(seed: int, purpose: str, *position: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """Returns a generator that depends on the seed, the purpose and the position (step, clip, ...) alone.
+
+    So a resumed run draws what an unbroken one draws, and any number of processes draws what one draws.
+    """
+    key = hashlib.sha256(repr((seed, purpose, position)).encode()).digest()
+    return torch.Generator(device=device).manual_seed(int.from_bytes(key[:8], "little") >> 1)
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The random numbers of one training step; neither resuming nor the number of processes changes them."""
+
+    seed: int
+    step: int
+    clips: range  # positions of this process's clips in the global batch
+    device: torch.device
+
+    def normal(self, purpose: str, shape: tuple[int, ...]) -> Tensor:
+        """Returns standard normal numbers (B, *shape), one generator per clip."""
+        draw = [torch.randn(shape, generator=self._generator(purpose, clip), device=self.device) for clip in self.clips]
+        return torch.stack(draw)
+
+    def uniform(self, purpose: str, count: int = 1) -> Tensor:
+        """Returns uniform numbers in [0, 1) of shape (B, count), one generator per clip."""
+        draw = [torch.rand(count, generator=self._generator(purpose, clip), device=self.device) for clip in self.clips]
+        return torch.stack(draw)
+
+    def shared_uniform(self, purpose: str, count: int) -> Tensor:
+        """Returns uniform numbers in [0, 1) of shape (count,) on the CPU, the same on all processes."""
+        return torch.rand(count, generator=keyed_generator(self.seed, purpose, self.step))
+
+    def _generator(self, purpose: str, clip: int) -> torch.Generator:
+        return keyed_generator(self.seed, purpose, self.step, clip, device=self.device)

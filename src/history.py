@@ -1,0 +1,45 @@
+"""What a run did, epoch by epoch: runs/<run>/log.jsonl for people and report.py, TensorBoard beside it.
+
+Names: total, reconstruction, kl (training, mean over the epoch) and the same with `validation_` before them; kl_weight,
+teacher_forcing_ratio, learning_rate as at the epoch's last step; validation_score, the score of a free rollout with
+latents from the prior, and validation_score_posterior, the same with latents that have seen the true frames, in dB;
+clips_per_s; data_share, the part of the time spent waiting for batches; skipped_steps, whose gradient was not finite.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
+
+from src.files import write_atomically
+
+
+class History:
+    """The log of one run, written by one process."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        """Opens the log; rows after `step` are dropped: a stopped run takes those steps again."""
+        self.path = folder / "log.jsonl"
+        rows = [row for row in read_history(folder) if row["step"] <= step]
+        write_atomically(self.path, "".join(json.dumps(row) + "\n" for row in rows).encode())
+        self.tensorboard = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Appends the row of an epoch."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        for name, value in row.items():
+            if name not in ("epoch", "step"):
+                self.tensorboard.add_scalar(name, value, row["step"])
+        self.tensorboard.flush()
+
+    def close(self) -> None:
+        """Closes TensorBoard's file."""
+        self.tensorboard.close()
+
+
+def read_history(folder: Path) -> list[dict[str, Any]]:
+    """Returns the rows of a run's log, oldest first; none where it has not trained yet."""
+    path = folder / "log.jsonl"
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []

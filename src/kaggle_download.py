@@ -1,0 +1,91 @@
+"""A competition's data -> <folder>/<slug>.zip: whole, or absent.
+
+The client writes into <folder>/<slug>.part/, where a later call goes on; the archive moves out of it only after every
+member has passed its checksum, because the client has been seen to report success for an archive of wrong bytes.
+"""
+
+import json
+import shutil
+import zipfile
+import zlib
+from pathlib import Path
+
+from src.console import say
+from src.kaggle_answers import AGAIN, KaggleError, KaggleRefusal, KaggleSilence, explain
+from src.kaggle_child import Lock, Patience, follow, one_at_a_time, start, ticks
+
+ATTEMPTS = 5  # that may end without a new byte, or with a damaged archive, before we give up
+
+
+def download(slug: str, folder: Path, patience: Patience) -> Path:
+    """Returns the path of the competition's whole archive, fetched or already there; goes on where it was interrupted."""
+    archive, part = folder / f"{slug}.zip", folder / f"{slug}.part"
+    with one_at_a_time(folder / f"{slug}.lock", lambda: _bytes_in(part), patience) as lock:
+        if archive.exists():
+            if is_whole(archive):
+                say(f"{archive} is already here and whole; delete it to fetch it again")
+                return archive
+            say(f"{archive} is damaged; fetching it again")
+            archive.unlink()
+            _marker(archive).unlink(missing_ok=True)
+        _fetch(slug, part, lock, patience)
+        (part / archive.name).replace(archive)
+        shutil.rmtree(part)
+    return archive
+
+
+def is_whole(archive: Path) -> bool:
+    """Returns whether the file is a zip with at least one member, all of which pass their checksums."""
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            return bool(opened.namelist()) and opened.testzip() is None
+    except (zipfile.BadZipFile, zlib.error, EOFError):
+        return False
+
+
+def _fetch(slug: str, part: Path, lock: Lock, patience: Patience) -> None:
+    """Leaves a whole archive in the folder `part`, or raises what keeps it from coming."""
+    failures = 0
+    for _ in ticks(patience, float("inf")):
+        before = _bytes_in(part)
+        problem = _attempt(slug, part, lock, patience)
+        if problem is None:
+            return
+        failures = 1 if _bytes_in(part) > before else failures + 1
+        if isinstance(problem, KaggleRefusal) or failures == ATTEMPTS:
+            kept = f" ({_bytes_in(part) / 1e6:.1f} MB are kept, it goes on from there)" if _bytes_in(part) else ""
+            raise type(problem)(f"the download of {slug} failed: {problem.what}", problem.mend + kept)
+        say(f"{problem.what}; going on")
+
+
+def _attempt(slug: str, part: Path, lock: Lock, patience: Patience) -> KaggleError | None:
+    """Runs the client once; returns what went wrong, or None when the archive is there and whole."""
+    archive, log = part / f"{slug}.zip", part / "client.log"
+    part.mkdir(parents=True, exist_ok=True)
+    child = start("competitions", "download", slug, "--path", str(part), "--quiet", log=log, lock=lock)
+    follow(child, f"downloading {slug}.zip", lambda: _percent(archive), patience)
+    if child.returncode < 0:
+        return KaggleSilence(f"nothing came for {patience.stall_s:.0f} s", f"check the network, then {AGAIN}")
+    if child.returncode > 0:
+        return explain(log.read_text(encoding="utf-8", errors="replace"), slug)
+    if archive.exists() and is_whole(archive):
+        return None
+    shutil.rmtree(part)
+    return KaggleSilence("what came is not a whole zip and was deleted", AGAIN)
+
+
+def _marker(archive: Path) -> Path:
+    return archive.with_name(f"{archive.name}.kaggle-partial")  # the client's own note of what it is downloading
+
+
+def _percent(archive: Path) -> float:
+    """Returns how much of the archive is on disk, 0 to 100; 0 as long as the client has not noted its size."""
+    try:
+        size = json.loads(_marker(archive).read_text(encoding="utf-8"))["size"]
+        return 100 * archive.stat().st_size / size
+    except (FileNotFoundError, json.JSONDecodeError):  # not begun, half written, or just finished
+        return 0.0
+
+
+def _bytes_in(part: Path) -> int:
+    return sum(path.stat().st_size for path in part.glob("*.zip"))

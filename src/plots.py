@@ -1,0 +1,85 @@
+"""Pictures of runs: GIFs, strips, plots."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import imageio.v3 as iio
+import matplotlib as mpl
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+mpl.use("Agg")  # there may be no screen
+from matplotlib import pyplot as plt
+
+FRAME_MS = 40  # a GIF counts hundredths of a second, so 25 frames per second can be shown and 30 cannot
+ENLARGEMENT = 3  # a frame of 64 x 32 is a stamp on today's screens
+PALETTE_FRAMES = 64  # frames of a clip from which its 256 colours are chosen
+
+
+def save_gif(path: Path, clip: Tensor) -> None:
+    """Writes a clip (T, 3, H, W) uint8 as an endless GIF with one palette for all frames."""
+    pixels = clip.permute(0, 2, 3, 1).cpu().numpy().repeat(ENLARGEMENT, axis=1).repeat(ENLARGEMENT, axis=2)
+    chosen = np.linspace(0, len(clip) - 1, min(len(clip), PALETTE_FRAMES)).astype(int)
+    montage = Image.fromarray(np.concatenate(clip.permute(0, 2, 3, 1).cpu().numpy()[chosen]))
+    palette = montage.quantize(256, method=Image.Quantize.MEDIANCUT)
+    first, *others = [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in pixels]
+    first.save(path, save_all=True, append_images=others, duration=FRAME_MS, loop=0, optimize=False)
+
+
+def side_by_side(clips: Sequence[Tensor]) -> Tensor:
+    """Returns clips (T, 3, H, W) uint8 next to each other, with a white line between: (T, 3, H, about the sum of W)."""
+    gap = torch.full_like(clips[0][..., :1], 255)
+    columns = [column for clip in clips for column in (clip, gap)]
+    return torch.cat(columns[:-1], dim=-1)
+
+
+def save_strip(path: Path, rows: Sequence[Tensor], *, num_frames: int = 8) -> None:
+    """Writes evenly spaced frames of clips (T, 3, H, W) uint8 as one PNG, one row per clip."""
+    chosen = torch.linspace(0, len(rows[0]) - 1, num_frames).long().tolist()
+    columns = [torch.cat([_with_line_below(clip[time].cpu()) for clip in rows], dim=-2) for time in chosen]
+    pixels = side_by_side([column[None] for column in columns])[0].permute(1, 2, 0).numpy()
+    iio.imwrite(path, pixels.repeat(ENLARGEMENT, axis=0).repeat(ENLARGEMENT, axis=1))
+
+
+def _with_line_below(frame: Tensor) -> Tensor:
+    return torch.cat([frame, torch.full_like(frame[..., :1, :], 255)], dim=-2)
+
+
+def plot_psnr(path: Path, psnr: Mapping[str, Tensor]) -> None:
+    """Plots PSNR (T,) in dB by frame for each label, its mean over the predicted frames in the legend."""
+    figure, axes = plt.subplots(figsize=(9, 4), layout="constrained")
+    for label, values in psnr.items():
+        axes.plot(range(1, len(values)), values[1:], label=f"{label} (mean {values[1:].mean():.2f} dB)", linewidth=1)
+    axes.set(xlabel="frame", ylabel="PSNR (dB)")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    _save(figure, path)
+
+
+def plot_history(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Plots a run's log by epoch: losses of training and validation, schedules, validation score."""
+    panels = [
+        ("loss", ("total", "validation_total")),
+        ("reconstruction", ("reconstruction", "validation_reconstruction")),
+        ("KL (nats)", ("kl", "validation_kl")),
+        ("schedules", ("kl_weight", "teacher_forcing_ratio")),
+        ("learning rate", ("learning_rate",)),
+        ("PSNR (dB)", ("validation_score", "validation_score_posterior")),
+    ]
+    figure, grid = plt.subplots(2, 3, figsize=(13, 6), layout="constrained")
+    for axes, (title, names) in zip(grid.flat, panels, strict=True):
+        for name in names:
+            points = [(row["epoch"], row[name]) for row in rows if name in row]
+            axes.plot(*zip(*points, strict=True), label=name, marker="." if len(points) < 40 else None)
+        axes.set(title=title, xlabel="epoch")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    _save(figure, path)
+
+
+def _save(figure: Any, path: Path) -> None:
+    figure.savefig(path, dpi=110)
+    plt.close(figure)

@@ -1,0 +1,217 @@
+"""A zip or a folder as people have it, and the PNG files in it: read safely, one by one, never extracted to disk."""
+
+import hashlib
+import io
+import os
+import stat
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from src.console import UserError
+from src.files import file_hash
+
+FRAME_SIZE = (32, 64)  # height and width of every packed image
+MAX_FILES = 1_000_000
+MAX_IMAGE_BYTES = 64 * 2**20
+MAX_IMAGE_PIXELS = 25_000_000
+MAX_TOTAL_BYTES = 64 * 2**30
+MAX_EXPANSION, EXPANSION_SLACK_BYTES = 200, 2**20  # zipping hardly shrinks a PNG; one that unpacks further is a bomb
+COLOUR_TYPES = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGBA"}
+
+
+@dataclass(frozen=True)
+class Member:
+    """Sizes of one file in bytes: unpacked, and as stored."""
+
+    size: int
+    stored_size: int
+
+
+class ZipSource:
+    """A zip file; UserError where it is not one, or not whole."""
+
+    kind: Literal["zip"] = "zip"
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        file = path.open("rb")
+        was_zip = file.read(4) == b"PK\x03\x04"
+        try:
+            self._archive = zipfile.ZipFile(file)
+        except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError, OSError) as error:
+            found = f"is truncated or damaged ({error}); download it again" if was_zip else "is not a zip file"
+            raise UserError(f"{path} {found}; needed: a whole .zip file or a folder") from error
+        self._infos = {info.filename: info for info in self._archive.infolist()}
+
+    @cached_property
+    def members(self) -> dict[str, Member]:
+        """The files by name; UserError where reading them is unsafe: escaping names, links, encryption, doubles."""
+        if len(self._infos) > MAX_FILES:
+            raise UserError(f"{self.path} holds more than {MAX_FILES:,} files; needed: the data set alone")
+        seen = set()
+        for info in self._archive.infolist():
+            name = info.filename
+            if name.startswith("/") or ".." in name.split("/") or "\\" in name or name[1:2] == ":":
+                problem = "is no plain path inside the archive"
+            elif stat.S_ISLNK(info.external_attr >> 16):
+                problem = "is a symbolic link"
+            elif info.flag_bits & 0x1:
+                problem = "is encrypted"
+            elif info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                problem = f"is compressed by method {info.compress_type}, neither stored nor deflated"
+            elif name in seen:
+                problem = "occurs twice"
+            else:
+                seen.add(name)
+                continue
+            raise UserError(
+                f"{self.path}: {name!r} {problem}; needed: plain files; unpack it with care and zip it anew"
+            )
+        return {
+            name: Member(info.file_size, info.compress_size) for name, info in self._infos.items() if not info.is_dir()
+        }
+
+    def read(self, name: str) -> bytes:
+        """Returns the bytes of one member; UserError where they are damaged or not as many as declared."""
+        info = self._infos[name]
+        try:
+            with self._archive.open(info) as member:
+                data = member.read(info.file_size + 1)  # a bound: without one, all that is stored would be inflated
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError, OSError) as error:
+            raise UserError(
+                f"{self.path}: {name} is damaged ({error}); needed: a whole archive; download it again"
+            ) from error
+        if len(data) != info.file_size:
+            raise UserError(
+                f"{self.path}: {name} holds {len(data)} bytes, not the declared {info.file_size}; download it again"
+            )
+        return data
+
+    def fingerprint(self, names: Iterable[str], prefix: str) -> str:
+        """Returns the sha256 of the whole file, whatever the names."""
+        return file_hash(self.path)
+
+
+class FolderSource:
+    """A folder."""
+
+    kind: Literal["folder"] = "folder"
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @cached_property
+    def members(self) -> dict[str, Member]:
+        """The files by name relative to the folder; UserError for links and whatever is no plain file or folder."""
+        members: dict[str, Member] = {}
+        folders = [(self.path, "")]
+        while folders:
+            folder, prefix = folders.pop()
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if entry.is_file(follow_symlinks=False):
+                        size = entry.stat(follow_symlinks=False).st_size
+                        members[prefix + entry.name] = Member(size, size)
+                    elif entry.is_dir(follow_symlinks=False):
+                        folders.append((Path(entry.path), f"{prefix}{entry.name}/"))
+                    else:
+                        raise UserError(f"{entry.path} is a link or a special file; needed: a plain file in its place")
+            if len(members) > MAX_FILES:
+                raise UserError(f"{self.path} holds more than {MAX_FILES:,} files; needed: the data set's own folder")
+        return members
+
+    def read(self, name: str) -> bytes:
+        """Returns the bytes of one file, `MAX_IMAGE_BYTES` at most."""
+        with (self.path / name).open("rb") as file:
+            return file.read(MAX_IMAGE_BYTES)
+
+    def fingerprint(self, names: Iterable[str], prefix: str) -> str:
+        """Returns the sha256 of the named files and of their names after `prefix`, the same wherever they lie."""
+        total = hashlib.sha256()
+        for name in sorted(names):
+            total.update(f"{name.removeprefix(prefix)}\0{hashlib.sha256(self.read(name)).hexdigest()}\n".encode())
+        return total.hexdigest()
+
+
+Source = ZipSource | FolderSource
+
+
+def open_source(path: Path) -> Source:
+    """Returns the zip or folder, opened; UserError where it is missing or neither."""
+    if path.is_dir():
+        return FolderSource(path)
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; needed: a .zip file or a folder with train, val and test")
+    return ZipSource(path)
+
+
+def check_sizes(source: Source, names: Iterable[str]) -> None:
+    """Raises UserError where the named images, once unpacked, are too big for images, alone or together."""
+    total = 0
+    for name in names:
+        member = source.members[name]
+        total += member.size
+        if max(member.size, member.stored_size) > MAX_IMAGE_BYTES:
+            raise UserError(f"{name} takes {member.size:,} bytes; needed: {MAX_IMAGE_BYTES:,} at most; scale it down")
+        if member.size > MAX_EXPANSION * member.stored_size + EXPANSION_SLACK_BYTES:
+            found = f"{name} unpacks from {member.stored_size:,} to {member.size:,} bytes"
+            raise UserError(f"{found}; needed: an image, which a zip hardly shrinks; replace it")
+    if total > MAX_TOTAL_BYTES:
+        raise UserError(
+            f"{source.path} unpacks to {total:,} bytes; needed: {MAX_TOTAL_BYTES:,} at most; scale the images"
+        )
+
+
+def image_size(data: bytes, name: str) -> tuple[int, int]:
+    """Returns (height, width) in pixels of a PNG's header; UserError unless it is whole and 8-bit RGB or palette.
+
+    Each part's checksum is verified here because Pillow reads past a wrong one, and nothing is unpacked before this.
+    """
+    needed = "needed: 8-bit RGB or palette PNG without transparency; convert it"
+    if data[:8] != b"\x89PNG\r\n\x1a\n" or data[12:16] != b"IHDR" or len(data) < 33:
+        raise UserError(f"{name} is not a PNG file, whatever its name; {needed}")
+    position, kind = 8, b""
+    while kind != b"IEND":
+        length = int.from_bytes(data[position : position + 4])
+        kind, stop = data[position + 4 : position + 8], position + 8 + length
+        if zlib.crc32(data[position + 4 : stop]) != int.from_bytes(data[stop : stop + 4]) or len(data) < stop + 4:
+            raise UserError(
+                f"{name} is damaged or cut off at byte {position}; needed: the whole file; copy or download it again"
+            )
+        if kind == b"tRNS":
+            raise UserError(f"{name} has transparent colours; {needed}")
+        position = stop + 4
+    width, height, depth, colour_type = struct.unpack(">IIBB", data[16:26])
+    if not (colour_type == 2 and depth == 8) and colour_type != 3:
+        raise UserError(f"{name} is {depth}-bit {COLOUR_TYPES.get(colour_type, 'of unknown colours')}; {needed}")
+    if height * width > MAX_IMAGE_PIXELS:
+        raise UserError(f"{name} has {height} x {width} pixels; needed: at most {MAX_IMAGE_PIXELS:,}; scale it down")
+    return height, width
+
+
+def decode(data: bytes, name: str) -> np.ndarray:
+    """Returns the pixels (*FRAME_SIZE, 3) uint8 of a PNG that `image_size` has passed, resized where it must be.
+
+    Pillow's bilinear filter widens with the scale, so shrinking is antialiased.
+    """
+    try:
+        image: Image.Image = Image.open(io.BytesIO(data), formats=("PNG",))
+        image.load()
+    except (OSError, SyntaxError, ValueError, EOFError, zlib.error, struct.error) as error:
+        raise UserError(
+            f"{name} cannot be decoded ({error}); needed: a whole PNG file; copy or download it again"
+        ) from error
+    if image.mode != "RGB":
+        image = image.convert("RGB")
+    if image.size != FRAME_SIZE[::-1]:
+        image = image.resize(FRAME_SIZE[::-1], Image.Resampling.BILINEAR)
+    return np.asarray(image)

@@ -1,0 +1,327 @@
+"""configs/<run>.toml -> runs/<run>/: the only training loop.
+
+`python -m src.trainer configs/dance.toml`, or under torchrun for several processes. The same command goes on where a
+stopped run stood, bit by bit; a larger `training.num_epochs` extends a finished one, and the learning rate does not jump.
+"""
+
+import argparse
+import math
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
+
+from src.checkpoint import load_checkpoint, load_weights, save_checkpoint, settle_config
+from src.config import Config, config_hash, load_config
+from src.console import UserError, progress_bar, run_main, say
+from src.dataset import ClipSampler, DanceData, open_dance
+from src.distributed import Draws, local_rank, mean_over_processes, process_group, rank, share, world_size
+from src.history import History
+from src.models import VideoModel, build_model
+from src.schedules import (
+    change_plan,
+    extended_learning_rate,
+    kl_progress,
+    kl_weight,
+    late_teacher_forcing_ratio,
+    planned_teacher_forcing_ratio,
+    teacher_forcing_ratio,
+)
+from src.validation import Validation
+
+LOSSES = ("total", "reconstruction", "kl")
+
+
+class Trainer:
+    """One run: data, network, moving average, optimiser, and how far it has come."""
+
+    def __init__(self, config: Config, data: DanceData, folder: Path, device: torch.device) -> None:
+        self.config, self.folder, self.device, settings = config, folder, device, config.training
+        self.data_fingerprint = data.manifest.fingerprint
+        torch.manual_seed(config.seed)  # for the initial weights; every other number comes from a keyed generator
+        self.frame_size = height, width = data.frame_size
+        model = build_model(config, height=height, width=width).to(device)
+        self.model = model.to(memory_format=torch.channels_last) if settings.channels_last else model
+        self.ema = AveragedModel(self.model, multi_avg_fn=_moving_average(settings.ema_decay))
+        self.network: Any = DistributedDataParallel(self.model) if world_size() > 1 else self.model
+        if settings.compile:
+            self.network = torch.compile(self.network)
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(), settings.learning_rate, weight_decay=settings.weight_decay, fused=True
+        )
+        self.sampler = ClipSampler(
+            data.train,
+            window=settings.window,
+            context=self.model.context,
+            augmentation=config.augmentation,
+            seed=config.seed,
+            device=device,
+        )
+        self.validation = Validation(config, data.val, context=self.model.context, device=device)
+        clips = settings.clips_per_epoch or len(data.train.frames) // settings.window
+        self.steps_per_epoch = max(1, clips // settings.batch_size)
+        self.num_steps = self.steps_per_epoch * settings.num_epochs
+        self.step = 0
+        self.plan = change_plan((), step=0, num_steps=self.num_steps)
+        self.best_score, self.without_gain = -math.inf, 0
+        self.sums = torch.zeros(
+            len(LOSSES) + 1, dtype=torch.float64, device=device
+        )  # of this epoch; last: skipped steps
+        self.start_clock()
+
+    def train_step(self) -> None:
+        """Takes one optimiser step; one whose gradient is not finite leaves the weights alone and is counted."""
+        settings = self.config.training
+        epoch, position = divmod(self.step, self.steps_per_epoch)
+        num_clips = settings.batch_size // world_size()
+        clips = range(rank() * num_clips, (rank() + 1) * num_clips)
+        started = time.monotonic()
+        batch = self.sampler.batch(epoch, position * settings.batch_size, clips)
+        self.data_seconds += time.monotonic() - started
+        draws = Draws(self.config.seed, self.step, clips, self.device)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate(self.step)
+        self.network.train()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
+            loss = self.network(batch, draws, **schedule(self.config, self.step, self.steps_per_epoch))
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.total.backward()
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), settings.gradient_clip)
+        skipped = (~torch.isfinite(norm)).to(torch.float32)
+        # A fused optimiser skips its update where found_inf is 1: the guard costs no transfer from the device.
+        self.optimizer.found_inf = skipped  # type: ignore[attr-defined]
+        self.optimizer.step()
+        self.ema.update_parameters(self.model)
+        parts = [getattr(loss, name).detach() for name in LOSSES]
+        taken = torch.where(skipped.bool(), 0.0, torch.stack(parts).double())
+        self.sums += torch.cat([taken, skipped.double()[None]])
+        self.step += 1
+
+    def learning_rate(self, step: int) -> float:
+        """Returns the learning rate of a step."""
+        settings = self.config.training
+        return extended_learning_rate(
+            step,
+            plan=self.plan,
+            base=settings.learning_rate,
+            warmup_steps=settings.warmup_steps,
+            final_ratio=settings.final_ratio,
+            kind=settings.learning_rate_kind,
+        )
+
+    def finish_epoch(self) -> dict[str, float]:
+        """Returns the log's row for the epoch that has just ended; starts new sums, validates where it is time to."""
+        settings, epoch = self.config.training, self.step // self.steps_per_epoch
+        *losses, skipped = mean_over_processes(self.sums.clone()).tolist()
+        seconds, steps = time.monotonic() - self.epoch_started, self.step - self.epoch_first_step
+        data_share = self.data_seconds / seconds
+        taken = self.steps_per_epoch - skipped
+        if taken == 0:
+            raise UserError(
+                f"no step of epoch {epoch} had a finite gradient; the weights are still those of the last good step. "
+                "Lower training.learning_rate or raise training.warmup_steps, and train under another name"
+            )
+        weights = schedule(self.config, self.step - 1, self.steps_per_epoch)
+        row = {"epoch": epoch, "step": self.step} | {
+            name: loss / taken for name, loss in zip(LOSSES, losses, strict=True)
+        }
+        row |= weights | {"learning_rate": self.learning_rate(self.step - 1), "skipped_steps": skipped}
+        row |= {"clips_per_s": steps * settings.batch_size / seconds, "data_share": data_share}
+        if rank() == 0 and (epoch % settings.validate_every == 0 or self.step == self.num_steps):
+            row |= self.validate(weights)
+        self.sums.zero_()
+        self.start_clock()
+        return row
+
+    def start_clock(self) -> None:
+        """Starts measuring the speed of an epoch, or of the part of it that this process trains."""
+        self.epoch_started, self.epoch_first_step, self.data_seconds = time.monotonic(), self.step, 0.0
+
+    def patience_is_over(self) -> bool:
+        """Returns whether `training.patience` validations have passed without a better score."""
+        return 0 < self.config.training.patience <= self.without_gain
+
+    def validate(self, weights: dict[str, float]) -> dict[str, float]:
+        """Returns the scores of the averaged weights; keeps them as best.pt where they are the best so far."""
+        self.ema.eval()
+        scores = self.validation.report(cast(VideoModel, self.ema.module), **weights)
+        if scores["validation_score"] > self.best_score:
+            self.best_score, self.without_gain = scores["validation_score"], 0
+            self.save("best.pt")
+        else:
+            self.without_gain += 1
+        return scores
+
+    def save(self, name: str) -> None:
+        """Writes the averaged weights; into last.pt also all that going on needs."""
+        state: dict[str, Any] = {"step": self.step, "ema": self.ema.module.state_dict(), "best_score": self.best_score}
+        state |= {"config_hash": config_hash(self.config), "dataset_fingerprint": self.data_fingerprint}
+        state |= {"frame_size": self.frame_size}
+        if name == "last.pt":
+            state |= {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "plan": self.plan}
+            state |= {"num_averaged": self.ema.n_averaged, "sums": self.sums, "without_gain": self.without_gain}
+        save_checkpoint(self.folder / name, state, self.config)
+
+    def resume(self) -> None:
+        """Goes on from last.pt; UserError where it belongs to other settings or another data set."""
+        path = self.folder / "last.pt"
+        state = load_checkpoint(path, self.device)
+        if state["config_hash"] != config_hash(self.config):
+            raise UserError(
+                f"{path} was trained with other settings than {self.folder}/config.json; restore one of them"
+            )
+        if state["dataset_fingerprint"] != self.data_fingerprint:
+            raise UserError(
+                f"{path} was trained on other data than data/{self.config.dataset} now holds; "
+                f"train under another name, or delete {self.folder}"
+            )
+        load_weights(self.model, state["model"], path)
+        load_weights(self.ema.module, state["ema"], path)
+        self.ema.n_averaged.copy_(state["num_averaged"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.sums.copy_(state["sums"])
+        self.step, self.best_score, self.without_gain = state["step"], state["best_score"], state["without_gain"]
+        self.plan = change_plan([tuple(entry) for entry in state["plan"]], step=self.step, num_steps=self.num_steps)
+
+
+def schedule(config: Config, step: int, steps_per_epoch: int) -> dict[str, float]:
+    """Returns the KL weight and the teacher-forcing ratio of a step, as keyword arguments of a model's loss."""
+    num_epochs, kl = config.training.num_epochs, config.kl_weight
+    weight = kl_weight(
+        kl_progress(step, steps_per_epoch=steps_per_epoch, num_epochs=num_epochs, per=kl.per),
+        kind=kl.kind,
+        start=kl.start,
+        stop=kl.stop,
+        ratio=kl.ratio,
+        cycles=kl.cycles,
+        maximum=math.inf if kl.maximum is None else kl.maximum,
+    )
+    ratio = 0.0
+    if config.model.name == "lab_cvae":
+        forcing, epoch = config.model.teacher_forcing, step // steps_per_epoch
+        start, decay_from, decay_step = forcing.start, forcing.decay_from, forcing.decay_step
+        if forcing.kind == "decay":
+            ratio = teacher_forcing_ratio(epoch, start=start, decay_from=decay_from, decay_step=decay_step)
+        elif forcing.kind == "late":
+            ratio = late_teacher_forcing_ratio(
+                epoch, begin=forcing.begin, start=start, decay_from=decay_from, decay_step=decay_step
+            )
+        else:
+            ratio = planned_teacher_forcing_ratio(epoch, num_epochs=num_epochs)
+    return {"kl_weight": weight, "teacher_forcing_ratio": ratio}
+
+
+def train(config: Config, folder: Path, *, data_folder: Path = Path("data"), stop_at_step: int | None = None) -> bool:
+    """Trains until the end, a stop signal or `stop_at_step`, and returns whether the run is finished."""
+    device = pick_device(config.training.device)
+    with process_group(device):
+        data = open_dance(config.dataset, data_folder)
+        if config.training.batch_size % world_size():
+            raise UserError(
+                f"training.batch_size = {config.training.batch_size} cannot be shared by {world_size()} processes"
+            )
+        if rank() == 0:
+            settle_config(folder, config)
+        trainer = Trainer(config, data, folder, device)
+        if (folder / "last.pt").is_file():
+            trainer.resume()
+        if rank() == 0:
+            say(
+                f"{folder}: step {trainer.step} of {trainer.num_steps} ({trainer.steps_per_epoch} an epoch) on {device}"
+            )
+        with stop_signals() as stopped:
+            return _loop(trainer, stopped, trainer.num_steps if stop_at_step is None else stop_at_step)
+
+
+def _loop(trainer: Trainer, stopped: list[int], last_step: int) -> bool:
+    """Takes steps up to `last_step`, saving after each epoch and when stopped; returns whether the run is finished."""
+    history = History(trainer.folder, trainer.step) if rank() == 0 else None
+    end = min(last_step, trainer.num_steps)
+    with progress_bar(f"{trainer.folder.name}: steps", trainer.num_steps, trainer.step) as advance:
+        while trainer.step < end and not trainer.patience_is_over() and not share(bool(stopped), trainer.device):
+            trainer.train_step()
+            advance()
+            if trainer.step % trainer.steps_per_epoch == 0:
+                row = trainer.finish_epoch()
+                if history:
+                    history.add(row)
+                    say(_line(row, trainer.config.training.num_epochs))
+                    trainer.save("last.pt")
+    if history:
+        history.close()
+        trainer.save("last.pt")
+        finished = trainer.step >= trainer.num_steps or trainer.patience_is_over()
+        what = "finished" if finished else "stopped; the same command goes on from here"
+        say(f"{trainer.folder}: step {trainer.step} of {trainer.num_steps}, {what}")
+    return trainer.step >= trainer.num_steps or trainer.patience_is_over()
+
+
+def _line(row: dict[str, float], num_epochs: int) -> str:
+    text = f"epoch {row['epoch']:.0f}/{num_epochs}  loss {row['total']:.4f}  kl {row['kl']:.3g}"
+    text += f"  {row['clips_per_s']:.0f} clips/s"
+    if row["skipped_steps"]:
+        text += f"  {row['skipped_steps']:.0f} steps skipped: their gradient was not finite"
+    if "validation_score" in row:
+        text += f"  validation {row['validation_score']:.2f} dB"
+    return text
+
+
+def pick_device(wanted: str) -> torch.device:
+    """Returns the device a configuration asks for; UserError where it demands CUDA and there is none."""
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise UserError('training.device = "cuda", but no CUDA device is usable here; use SET="training.device=auto"')
+    if wanted == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    torch.cuda.set_device(local_rank())
+    return torch.device("cuda", local_rank())
+
+
+@contextmanager
+def stop_signals() -> Iterator[list[int]]:
+    """Collects Ctrl-C and SIGTERM while training: the step in progress is finished and saved; a second Ctrl-C kills."""
+    received: list[int] = []
+
+    def note(number: int, frame: object) -> None:
+        received.append(number)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _moving_average(decay: float) -> Any:
+    """Returns AveragedModel's update; the decay grows with the step, so that early weights are soon forgotten."""
+
+    def update(averaged: list[Tensor], current: list[Tensor], num_averaged: Tensor) -> None:
+        step = int(num_averaged)
+        torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + step) / (10 + step)))
+
+    return update
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m src.trainer", description="Trains a run, or goes on with it.")
+    parser.add_argument("config", type=Path, help="configs/<run>.toml")
+    parser.add_argument("--set", default="", metavar="'section.key=value ...'", help="settings to replace")
+    parser.add_argument("--name", help="the run's name, if not the stem of the file")
+    arguments = parser.parse_args()
+    config = load_config(arguments.config, arguments.set)
+    finished = train(config, Path("runs") / (arguments.name or arguments.config.stem))
+    sys.exit(0 if finished else 130)
+
+
+if __name__ == "__main__":
+    run_main(main)

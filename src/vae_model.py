@@ -1,0 +1,220 @@
+"""The pose CVAEs: conditions, start state, one step, the loss of a clip.
+
+Both models are conditional VAEs p(x_t | z_t, c_t) with the prior z_t ~ N(0, I). LabCVAE is the lab template (Denton &
+Fergus 2018 with the pose images of Chan et al. 2019): autoregressive, one latent per pixel. ReferenceCVAE draws each
+frame from the first frame and the poses around it: nothing it draws is fed back, so nothing drifts.
+
+Frames and poses are float in [0, 1]; clips are (B, T, 3, H, W).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from src.config import LabCVAE as LabConfig
+from src.config import ReferenceCVAE as ReferenceConfig
+from src.dataset import Batch
+from src.distributed import Draws
+from src.losses import bound_log_variance, kl_to_standard_normal, log_mse_per_frame, mse_per_frame, reparameterise
+from src.schedules import teacher_forcing_coin
+from src.vae_modules import (
+    PooledPosterior,
+    UNet,
+    decoder_fusion,
+    frame_encoder,
+    gaussian_predictor,
+    generator,
+    pose_encoder,
+    zero_initialised,
+)
+
+LOG_MSE_FLOOR = 1e-5  # 50 dB: a frame better than that stops mattering more
+LOG_VARIANCE_BOUNDS = (-12.0, 8.0)
+RECONSTRUCTIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "mse": mse_per_frame,
+    "log_mse": partial(log_mse_per_frame, floor=LOG_MSE_FLOOR),
+}
+
+
+@dataclass(frozen=True)
+class ClipLoss:
+    """What training minimises, and its parts; scalars.
+
+    reconstruction: mean over pixels, predicted frames and clips. kl: summed over the latent of a frame, mean over
+    frames and clips. total: (reconstruction + kl_weight * kl) summed over the predicted frames, as the lab does.
+    """
+
+    total: Tensor
+    reconstruction: Tensor
+    kl: Tensor
+
+
+class LabCVAE(nn.Module):
+    """The lab template's network; its state is the feature map of the frame before, (B, 128, H, W)."""
+
+    autoregressive = True
+    context = 0
+
+    def __init__(self, config: LabConfig, *, height: int, width: int, loss: str) -> None:
+        super().__init__()
+        slope = config.negative_slope
+        self.config = config
+        self.reconstruction = RECONSTRUCTIONS[loss]
+        self.latent_shape: tuple[int, ...] = (config.num_latents, height, width)
+        self.frame_encoder = frame_encoder(slope)
+        self.pose_encoder = pose_encoder(slope)
+        self.gaussian_predictor = gaussian_predictor(config.num_latents, slope)
+        self.decoder_fusion = decoder_fusion(config.num_latents, slope)
+        self.generator = generator(slope)
+
+    def encode_conditions(self, poses: Tensor) -> Tensor:
+        """Returns the pose features l_t, (B, T, 32, H, W)."""
+        return _over_time(self.pose_encoder, poses)
+
+    def start(self, given: Tensor, given_pose: Tensor) -> Tensor:
+        """Returns the state after the given frame (B, 3, H, W): f_0."""
+        return self.frame_encoder(given)
+
+    def step(self, state: Tensor, condition: Tensor, latent: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the next frame (B, 3, H, W) in [0, 1] and the state after it."""
+        frame = self.decode(state, condition, latent)
+        return frame, self.frame_encoder(frame)
+
+    def decode(self, previous: Tensor, condition: Tensor, latent: Tensor) -> Tensor:
+        """Returns x^_t from f_{t-1}, l_t and z_t, each (B, C, H, W)."""
+        raw = self.generator(self.decoder_fusion(torch.cat([previous, condition, latent], dim=1)))
+        return raw.sigmoid() if self.config.bounded_output else raw
+
+    def posterior(self, frames: Tensor, conditions: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns mean and log variance of q(z_t | x_t, p_t), each (B, T, *latent_shape)."""
+        return self._posterior_of(_over_time(self.frame_encoder, frames), conditions)
+
+    def forward(self, batch: Batch, draws: Draws, *, kl_weight: float, teacher_forcing_ratio: float) -> ClipLoss:
+        """Returns the loss of a batch of clips; frames 1..T-1 are predicted, frame 0 is given."""
+        frames, num_predicted = batch.frames, batch.frames.shape[1] - 1
+        features = _over_time(self.frame_encoder, frames)
+        conditions = self.encode_conditions(batch.poses)[:, 1:]
+        mean, log_variance = self._posterior_of(features[:, 1:], conditions)
+        latents = reparameterise(mean, log_variance, draws.normal("latent", (num_predicted, *self.latent_shape)))
+        coin = teacher_forcing_coin(
+            draws.shared_uniform("teacher_forcing", num_predicted),
+            teacher_forcing_ratio,
+            per=self.config.teacher_forcing.coin,
+        )
+        if coin[1:].all():  # the first predicted frame always follows a true one; then nothing is fed back
+            predicted = self._decode_in_parallel(features[:, :-1], conditions, latents)
+        else:
+            predicted = self._decode_in_turn(features, conditions, latents, coin.tolist())
+        return _clip_loss(
+            self.reconstruction(predicted, frames[:, 1:]),
+            kl_to_standard_normal(mean.flatten(0, 1), log_variance.flatten(0, 1)),
+            kl_weight,
+        )
+
+    def _posterior_of(self, features: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
+        mean, raw = _over_time(self.gaussian_predictor, torch.cat([features, conditions], dim=2)).chunk(2, dim=2)
+        return mean, bound_log_variance(raw, *LOG_VARIANCE_BOUNDS)
+
+    def _decode_in_parallel(self, previous: Tensor, conditions: Tensor, latents: Tensor) -> Tensor:
+        flat = self.decode(previous.flatten(0, 1), conditions.flatten(0, 1), latents.flatten(0, 1))
+        return flat.unflatten(0, previous.shape[:2])
+
+    def _decode_in_turn(self, features: Tensor, conditions: Tensor, latents: Tensor, coin: list[bool]) -> Tensor:
+        """Feeds back the true frame t where coin[t] is set, else the predicted one."""
+        state, predicted = features[:, 0], []
+        for time in range(conditions.shape[1]):
+            frame = self.decode(state, conditions[:, time], latents[:, time])
+            predicted.append(frame)
+            if time + 1 < conditions.shape[1]:
+                state = features[:, time + 1] if coin[time + 1] else self.frame_encoder(frame)
+        return torch.stack(predicted, dim=1)
+
+
+class ReferenceCVAE(nn.Module):
+    """Draws frame t from the first frame, the poses t-k..t+k and a small latent; its state is the reference.
+
+    The output mixes the reference frame with a drawn picture, pixel by pixel: kept * x_0 + (1 - kept) * drawn. A
+    share of the training clips is rendered from the prior mean with the reconstruction loss alone, as in the hybrid
+    objective of Sohn et al. 2015, so that the path used at test is a path that was trained.
+    """
+
+    autoregressive = False
+
+    def __init__(self, config: ReferenceConfig, *, height: int, width: int, loss: str) -> None:
+        super().__init__()
+        num_poses = 2 * config.pose_window + 1
+        self.config = config
+        self.context = config.pose_window
+        self.reconstruction = RECONSTRUCTIONS[loss]
+        self.latent_shape: tuple[int, ...] = (config.num_latents,)
+        self.network = UNet(
+            4 * (3 * num_poses + 6),
+            config.width,
+            num_levels=config.num_levels,
+            num_blocks=config.num_blocks,
+            num_latents=config.num_latents,
+            dropout=config.dropout,
+        )
+        self.position = nn.Parameter(torch.zeros(4 * (3 * num_poses + 6), height // 2, width // 2))
+        self.head = nn.Sequential(
+            nn.GroupNorm(8, config.width),
+            nn.SiLU(),
+            zero_initialised(nn.Conv2d(config.width, 4 * (3 + 1), 3, padding=1)),
+        )
+        self.gaussian_predictor = PooledPosterior(4 * (3 + 3 + 6), config.width, config.num_latents)
+
+    def encode_conditions(self, poses: Tensor) -> Tensor:
+        """Returns each frame's poses t-k..t+k, (B, T + 2k, 3, H, W) -> (B, T, 3 (2k + 1), H, W); white is 0."""
+        num_frames = poses.shape[1] - 2 * self.context
+        shifted = [poses[:, offset : offset + num_frames] for offset in range(2 * self.context + 1)]
+        return 1 - torch.cat(shifted, dim=2)
+
+    def start(self, given: Tensor, given_pose: Tensor) -> Tensor:
+        """Returns the reference: the given frame and its pose, (B, 6, H, W)."""
+        return torch.cat([given, 1 - given_pose], dim=1)
+
+    def step(self, state: Tensor, condition: Tensor, latent: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the frame (B, 3, H, W) in [0, 1] of a condition (B, 3 (2k + 1), H, W), and the state, unchanged."""
+        inputs = functional.pixel_unshuffle(torch.cat([condition, state], dim=1), 2) + self.position
+        outputs = functional.pixel_shuffle(self.head(self.network(inputs, latent)), 2).float()
+        drawn, kept = outputs.sigmoid().split([3, 1], dim=1)
+        return kept * state[:, :3] + (1 - kept) * drawn, state
+
+    def posterior(self, frames: Tensor, conditions: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns mean and log variance of q(z_t | x_t, p_t, x_0), each (B, T, num_latents)."""
+        pose = conditions[:, :, 3 * self.context : 3 * self.context + 3]
+        states = state[:, None].expand(-1, frames.shape[1], -1, -1, -1)
+        inputs = torch.cat([frames, pose, states], dim=2).flatten(0, 1)
+        mean, raw = self.gaussian_predictor(functional.pixel_unshuffle(inputs, 2)).float().chunk(2, dim=1)
+        shape = frames.shape[:2]
+        return mean.unflatten(0, shape), bound_log_variance(raw, *LOG_VARIANCE_BOUNDS).unflatten(0, shape)
+
+    def forward(self, batch: Batch, draws: Draws, *, kl_weight: float, teacher_forcing_ratio: float) -> ClipLoss:
+        """Returns the loss of a batch of clips, all of whose frames are predicted; no frame is fed back."""
+        num_frames = batch.frames.shape[1]
+        state, conditions = self.start(batch.reference, batch.reference_pose), self.encode_conditions(batch.poses)
+        mean, log_variance = self.posterior(batch.frames, conditions, state)
+        informed = (draws.uniform("prior", num_frames) >= self.config.prior_probability).float()
+        sample = reparameterise(mean, log_variance, draws.normal("latent", (num_frames, *self.latent_shape)))
+        states = state[:, None].expand(-1, num_frames, -1, -1, -1).flatten(0, 1)
+        predicted, _ = self.step(states, conditions.flatten(0, 1), (informed[:, :, None] * sample).flatten(0, 1))
+        return _clip_loss(
+            self.reconstruction(predicted.unflatten(0, batch.frames.shape[:2]), batch.frames),
+            kl_to_standard_normal(mean.flatten(0, 1), log_variance.flatten(0, 1)),
+            kl_weight * informed.flatten(),
+        )
+
+
+def _over_time(network: nn.Module, clips: Tensor) -> Tensor:
+    """Returns the network's output for every frame of (B, T, C, H, W), as (B, T, C', H', W')."""
+    return network(clips.flatten(0, 1)).unflatten(0, clips.shape[:2])
+
+
+def _clip_loss(reconstruction: Tensor, kl: Tensor, kl_weight: float | Tensor) -> ClipLoss:
+    """Returns the losses from the reconstruction (B, T) and the KL (B * T,) of each frame."""
+    total = (reconstruction.mean() + (kl_weight * kl).mean()) * reconstruction.shape[1]
+    return ClipLoss(total, reconstruction.mean(), kl.mean())

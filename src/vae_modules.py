@@ -1,0 +1,228 @@
+"""Blocks of the pose-conditioned CVAEs. A block knows no loss and keeps no state between calls.
+
+Feature maps are (B, C, H, W). The first half builds the lab template's network, at full resolution throughout; the
+second half the U-Net of the default model.
+"""
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions with leaky ReLUs plus the input: (B, a, H, W) -> (B, b, H, W)."""
+
+    def __init__(self, num_in: int, num_out: int, negative_slope: float) -> None:
+        super().__init__()
+        self.convolutions = nn.Sequential(
+            nn.Conv2d(num_in, num_out, 3, padding=1),
+            nn.LeakyReLU(negative_slope),
+            nn.Conv2d(num_out, num_out, 3, padding=1),
+            nn.LeakyReLU(negative_slope),
+        )
+        self.shortcut = nn.Conv2d(num_in, num_out, 1) if num_in != num_out else nn.Identity()
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.shortcut(features) + self.convolutions(features)
+
+
+class GatedFeedForward(nn.Module):
+    """Pointwise layer in which one half of the expanded channels gates the other, plus the input; (B, C, H, W)."""
+
+    def __init__(self, num_channels: int, negative_slope: float, expansion: int = 2) -> None:
+        super().__init__()
+        hidden = expansion * num_channels
+        self.expand = nn.Conv2d(num_channels, 2 * hidden, 1)
+        self.gate = nn.LeakyReLU(negative_slope)
+        self.project = nn.Conv2d(hidden, num_channels, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        values, gates = self.expand(features).chunk(2, dim=1)
+        return features + self.project(values * self.gate(gates))
+
+
+class DepthConvBlock(nn.Module):
+    """Depthwise separable convolution plus the input, then a gated feed-forward: (B, a, H, W) -> (B, b, H, W)."""
+
+    def __init__(self, num_in: int, num_out: int, negative_slope: float) -> None:
+        super().__init__()
+        self.convolutions = nn.Sequential(
+            nn.Conv2d(num_in, num_in, 1),
+            nn.LeakyReLU(negative_slope),
+            nn.Conv2d(num_in, num_in, 3, padding=1, groups=num_in),
+            nn.Conv2d(num_in, num_out, 1),
+        )
+        self.shortcut = nn.Conv2d(num_in, num_out, 1) if num_in != num_out else nn.Identity()
+        self.feed_forward = GatedFeedForward(num_out, negative_slope)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.feed_forward(self.shortcut(features) + self.convolutions(features))
+
+
+def frame_encoder(slope: float) -> nn.Sequential:
+    """Returns the network (B, 3, H, W) in [0, 1] -> (B, 128, H, W); 193,568 parameters."""
+    return nn.Sequential(
+        ResidualBlock(3, 16, slope),
+        DepthConvBlock(16, 16, slope),
+        ResidualBlock(16, 32, slope),
+        DepthConvBlock(32, 32, slope),
+        ResidualBlock(32, 64, slope),
+        DepthConvBlock(64, 64, slope),
+        nn.Conv2d(64, 128, 3, padding=1),
+    )
+
+
+def pose_encoder(slope: float) -> nn.Sequential:
+    """Returns the network (B, 3, H, W) in [0, 1] -> (B, 32, H, W); 16,832 parameters.
+
+    The norm is over groups, because batch statistics would differ between a training batch and a rollout of one clip.
+    """
+    return nn.Sequential(
+        nn.ReflectionPad2d(3),
+        nn.Conv2d(3, 16, 7),
+        nn.GroupNorm(4, 16),
+        nn.LeakyReLU(slope),
+        ResidualBlock(16, 32, slope),
+    )
+
+
+def gaussian_predictor(num_latents: int, slope: float) -> nn.Sequential:
+    """Returns the posterior (B, 160, H, W) -> (B, 2 * num_latents, H, W), mean first; 8,289 parameters for 12."""
+    quarter, half = num_latents // 4, num_latents // 2
+    return nn.Sequential(
+        ResidualBlock(128 + 32, quarter, slope),
+        DepthConvBlock(quarter, quarter, slope),
+        ResidualBlock(quarter, half, slope),
+        DepthConvBlock(half, half, slope),
+        ResidualBlock(half, num_latents, slope),
+        nn.LeakyReLU(slope),
+        nn.Conv2d(num_latents, 2 * num_latents, 1),
+    )
+
+
+def decoder_fusion(num_latents: int, slope: float) -> nn.Sequential:
+    """Returns the network (B, 128 + 32 + num_latents, H, W) -> (B, 192, H, W); 617,768 parameters for 12 latents."""
+    num_in = 128 + 32 + num_latents
+    quarter, half = num_in // 4, num_in // 2
+    return nn.Sequential(
+        DepthConvBlock(num_in, num_in, slope),
+        ResidualBlock(num_in, quarter, slope),
+        DepthConvBlock(quarter, half, slope),
+        ResidualBlock(half, half, slope),
+        DepthConvBlock(half, 96, slope),
+        nn.Conv2d(96, 192, 1),
+    )
+
+
+def generator(slope: float) -> nn.Sequential:
+    """Returns the network (B, 192, H, W) -> (B, 3, H, W), unbounded; 749,163 parameters."""
+    return nn.Sequential(
+        DepthConvBlock(192, 192, slope),
+        ResidualBlock(192, 96, slope),
+        DepthConvBlock(96, 96, slope),
+        ResidualBlock(96, 48, slope),
+        DepthConvBlock(48, 48, slope),
+        ResidualBlock(48, 24, slope),
+        DepthConvBlock(24, 24, slope),
+        nn.Conv2d(24, 3, 1),
+    )
+
+
+class NormedResidualBlock(nn.Module):
+    """GroupNorm, SiLU, 3x3 convolution, twice, plus the input: (B, a, H, W) -> (B, b, H, W).
+
+    The second convolution starts at zero, so that a deep stack starts as the identity.
+    """
+
+    def __init__(self, num_in: int, num_out: int, dropout: float) -> None:
+        super().__init__()
+        self.convolutions = nn.Sequential(
+            nn.GroupNorm(8, num_in),
+            nn.SiLU(),
+            nn.Conv2d(num_in, num_out, 3, padding=1),
+            nn.GroupNorm(8, num_out),
+            nn.SiLU(),
+            nn.Dropout2d(dropout),
+            zero_initialised(nn.Conv2d(num_out, num_out, 3, padding=1)),
+        )
+        self.shortcut = nn.Conv2d(num_in, num_out, 1) if num_in != num_out else nn.Identity()
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.shortcut(features) + self.convolutions(features)
+
+
+class UNet(nn.Module):
+    """U-Net whose coarsest level is modulated by a latent: (B, C_in, H, W), (B, num_latents) -> (B, width, H, W).
+
+    Level i works at 1 / 2^i of the resolution with (i + 1) * width channels. H and W must be multiples of
+    2^(num_levels - 1).
+    """
+
+    def __init__(
+        self, num_in: int, width: int, *, num_levels: int, num_blocks: int, num_latents: int, dropout: float
+    ) -> None:
+        super().__init__()
+        channels = [width * (level + 1) for level in range(num_levels)]
+
+        def blocks(num_first: int, num_channels: int) -> nn.Sequential:
+            sizes = [num_first] + [num_channels] * num_blocks
+            return nn.Sequential(*(NormedResidualBlock(a, b, dropout) for a, b in pairwise(sizes)))
+
+        self.entry = nn.Conv2d(num_in, width, 3, padding=1)
+        self.down_blocks = nn.ModuleList(blocks(c, c) for c in channels[:-1])
+        self.downsample = nn.ModuleList(
+            nn.Conv2d(fine, coarse, 3, stride=2, padding=1) for fine, coarse in pairwise(channels)
+        )
+        self.modulation = zero_initialised(nn.Linear(num_latents, 2 * channels[-1]))
+        self.middle = blocks(channels[-1], channels[-1])
+        self.upsample = nn.ModuleList(nn.Conv2d(coarse, fine, 1) for fine, coarse in pairwise(channels))
+        self.up_blocks = nn.ModuleList(blocks(2 * c, c) for c in channels[:-1])
+
+    def forward(self, inputs: Tensor, latent: Tensor) -> Tensor:
+        features, skips = self.entry(inputs), []
+        for blocks, downsample in zip(self.down_blocks, self.downsample, strict=True):
+            features = blocks(features)
+            skips.append(features)
+            features = downsample(features)
+        scale, offset = self.modulation(latent)[:, :, None, None].chunk(2, dim=1)
+        features = self.middle(features * (1 + scale) + offset)
+        for blocks, upsample, skip in zip(
+            reversed(self.up_blocks), reversed(self.upsample), reversed(skips), strict=True
+        ):
+            coarse = functional.interpolate(upsample(features), scale_factor=2.0, mode="nearest")
+            features = blocks(torch.cat([coarse, skip], dim=1))
+        return features
+
+
+class PooledPosterior(nn.Module):
+    """Strided convolutions and a mean over the picture: (B, C_in, H, W) -> (B, 2 * num_latents), mean first.
+
+    The last layer starts at zero: training begins with the posterior equal to the prior.
+    """
+
+    def __init__(self, num_in: int, width: int, num_latents: int) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(num_in, width, 3, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(width, 2 * width, 3, stride=2, padding=1),
+            nn.GroupNorm(8, 2 * width),
+            nn.SiLU(),
+            nn.Conv2d(2 * width, 2 * width, 3, stride=2, padding=1),
+            nn.GroupNorm(8, 2 * width),
+            nn.SiLU(),
+        )
+        self.head = zero_initialised(nn.Linear(2 * width, 2 * num_latents))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.head(self.features(inputs).mean(dim=(2, 3)))
+
+
+def zero_initialised(layer: nn.Conv2d | nn.Linear) -> nn.Conv2d | nn.Linear:
+    """Returns the layer with weights and biases set to zero."""
+    nn.init.zeros_(layer.weight)
+    assert layer.bias is not None, "the layers used here all have a bias"
+    nn.init.zeros_(layer.bias)
+    return layer

@@ -1,0 +1,63 @@
+"""How good a model is on footage whose truth is known: the score of a free rollout, and the losses."""
+
+import torch
+from torch import Tensor
+
+from src.config import Augmentation, Config
+from src.dataset import ClipSampler, Footage, to_unit, with_context
+from src.distributed import Draws
+from src.metrics import competition_score, psnr_per_frame, quantise
+from src.models import VideoModel
+from src.rollout import predict, rollout
+
+NUM_LOSS_CLIPS = 32  # clips of the validation footage on which the losses are computed, always the same
+UNCHANGED = Augmentation(mirror=False)
+
+
+class Validation:
+    """A known take on the device, frames and poses (T, 3, H, W) uint8, and what a model makes of it."""
+
+    def __init__(self, config: Config, footage: Footage, *, context: int, device: torch.device) -> None:
+        self.config, self.device = config, device
+        self.sampler = ClipSampler(
+            footage, window=config.training.window, context=context, augmentation=UNCHANGED, seed=0, device=device
+        )
+        self.frames, self.poses = self.sampler.frames, self.sampler.poses
+
+    def report(self, model: VideoModel, *, kl_weight: float, teacher_forcing_ratio: float) -> dict[str, float]:
+        """Returns the scores in dB and the losses, under the names that history.py explains."""
+        return {
+            "validation_score": self.score(self.draw(model)),
+            "validation_score_posterior": self.score(self.draw_from_posterior(model)),
+            **self.losses(model, kl_weight=kl_weight, teacher_forcing_ratio=teacher_forcing_ratio),
+        }
+
+    def draw(self, model: VideoModel) -> Tensor:
+        """Returns a free rollout from the first frame with latents from the prior, (T, 3, H, W) uint8."""
+        settings, seed = self.config.evaluation, self.config.seed
+        return quantise(predict(model, self.frames[:1], self.poses[None], settings, seed=seed)[0])
+
+    @torch.no_grad()
+    def draw_from_posterior(self, model: VideoModel) -> Tensor:
+        """Returns the rollout whose latents are the posterior's means, which have seen the true frames."""
+        frames, poses = to_unit(self.frames)[None], to_unit(self.poses)[None]
+        conditions = model.encode_conditions(with_context(poses, model.context))
+        means, _ = model.posterior(frames, conditions, model.start(frames[:, 0], poses[:, 0]))
+        return quantise(rollout(model, frames[:, 0], poses, means)[0])
+
+    def score(self, drawn: Tensor) -> float:
+        """Returns the competition's score of a rollout in dB."""
+        return competition_score(psnr_per_frame(drawn, self.frames))
+
+    @torch.no_grad()
+    def losses(self, model: VideoModel, *, kl_weight: float, teacher_forcing_ratio: float) -> dict[str, float]:
+        """Returns the validation losses on fixed clips with fixed draws."""
+        num_clips = min(NUM_LOSS_CLIPS, self.config.training.batch_size)
+        batch = self.sampler.batch(0, 0, range(num_clips))
+        draws = Draws(0, 0, range(num_clips), self.device)
+        loss = model.forward(batch, draws, kl_weight=kl_weight, teacher_forcing_ratio=teacher_forcing_ratio)
+        return {
+            "validation_total": loss.total.item(),
+            "validation_reconstruction": loss.reconstruction.item(),
+            "validation_kl": loss.kl.item(),
+        }

@@ -1,0 +1,170 @@
+"""What the tests of the round trip share: a folder with a run to submit, and commands run in processes of their own.
+
+Every command sees a home of its own, the loopback server and nothing else. The worker processes are forked from one that
+has imported everything, so that only the real client, a fresh child each time, costs a start.
+"""
+
+import contextlib
+import functools
+import hashlib
+import io
+import json
+import multiprocessing
+import os
+import sys
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import forkserver
+from pathlib import Path
+
+from loopback_kaggle import KEY, USER, Competition, LoopbackKaggle
+
+from src import kaggle_client, submission
+from src.console import run_main
+from src.ledger import Ledger, Submission
+
+HEIGHT, WIDTH, LENGTH = 2, 4, 3  # of the small csv: frames (3, 2, 4), sequences of 3
+QUICK = ("--poll-first", "0.1", "--poll-longest", "0.5", "--settle", "1", "--call-timeout", "40", "--stall", "40")
+HASTY = ("--poll-first", "0.1", "--poll-longest", "0.5", "--settle", "1", "--call-timeout", "10", "--stall", "8")
+CHECK = submission.check_submission
+FORKS = multiprocessing.get_context("forkserver")
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a command ended, and what it printed."""
+
+    exit_code: int
+    output: str
+    error: str
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A folder with submissions/run.csv and its run, a home with credentials, and the competition it belongs to."""
+
+    folder: Path
+    competition: Competition
+    environment: dict[str, str]
+
+    @property
+    def home(self) -> Path:
+        return self.folder / "home"
+
+    @property
+    def submissions(self) -> list[Submission]:
+        return Ledger(self.folder / "submissions/ledger.jsonl").submissions()
+
+    def command(self, name: str, *options: str, patience: tuple[str, ...] = QUICK) -> list[str]:
+        """Returns the words of `download` or `submit` for this competition."""
+        words = [name, "--competition", self.competition.slug, *patience]
+        own = ["--run", "run", "--message", 'first "try"'] if name == "submit" else ["--folder", "data/.downloads"]
+        return [*words, *own, *options]
+
+
+def set_up(server: LoopbackKaggle, folder: Path, slug: str, **settings: object) -> Bench:
+    """Returns a bench with a small, valid csv and the right key in ~/.kaggle/kaggle.json."""
+    bench = Bench(folder, server.add(slug, **settings), server.environment)
+    for path in (bench.home / ".kaggle", folder / "submissions", folder / "runs/run"):
+        path.mkdir(parents=True)
+    credentials = bench.home / ".kaggle/kaggle.json"
+    credentials.write_text(json.dumps({"username": USER, "key": KEY}))
+    credentials.chmod(0o600)
+    write_run(folder, small_csv(slug))
+    return bench
+
+
+def small_csv(seed: str) -> bytes:
+    """Returns a csv of one sequence whose numbers follow from the seed."""
+    size, digest = 3 * HEIGHT * WIDTH, hashlib.sha512(seed.encode()).digest()
+    rows = [",".join([str(row), *map(str, digest[row : row + size])]) for row in range(LENGTH)]
+    return "\n".join([",".join(["id", *map(str, range(size))]), *rows]).encode() + b"\n"
+
+
+def write_run(folder: Path, content: bytes, num_rows: int = LENGTH) -> None:
+    """Writes the csv, the run it comes from, and the provenance that ties them together."""
+    (folder / "submissions/run.csv").write_bytes(content)
+    (folder / "runs/run/best.pt").write_bytes(b"weights of " + content[-20:])
+    (folder / "runs/run/config.json").write_text("{}")
+    hashes = [hashlib.sha256(data).hexdigest() for data in (content, b"weights of " + content[-20:], b"{}")]
+    provenance = {
+        "run": "run",
+        "csv_sha256": hashes[0],
+        "num_rows": num_rows,
+        "num_sequences": 1,
+        "created": "2024-05-01T10:00:00+00:00",
+        "commit": "0123456789ab",
+        "dataset": "dance",
+        "dataset_fingerprint": "f" * 64,
+        "config_sha256": hashes[2],
+        "checkpoint_sha256": hashes[1],
+        "checkpoint_step": 100,
+        "local_score": 31.75,
+        "seed": 1,
+    }
+    (folder / "submissions/run.json").write_text(json.dumps(provenance))
+
+
+def environment_of(bench: Bench, **more: str) -> dict[str, str]:
+    """Returns the whole environment of a command: nothing of this machine's but the path and the language."""
+    kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
+    return {**kept, **bench.environment, "HOME": str(bench.home), **more}
+
+
+def run_command(folder: Path, environment: dict[str, str], words: list[str], *, small: bool = True) -> Result:
+    """Runs one command of src.kaggle_client in this process, which is a worker's."""
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    sys.argv = ["kaggle_client", *words]
+    shape = {"sequence_length": LENGTH, "frame_shape": (3, HEIGHT, WIDTH)} if small else {}
+    submission.check_submission = functools.partial(CHECK, **shape)  # the real check, told how small the csv is
+    output, error, code = io.StringIO(), io.StringIO(), 0
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(error):
+        try:
+            run_main(kaggle_client.main)
+        except SystemExit as exit_:
+            code = exit_.code if isinstance(exit_.code, int) else 1
+    return Result(code, output.getvalue(), error.getvalue())
+
+
+def run_and_die(folder: Path, environment: dict[str, str], words: list[str]) -> None:
+    """Runs one command in a process that a test kills; its output goes nowhere."""
+    run_command(folder, environment, words)
+
+
+def workers(count: int) -> ProcessPoolExecutor:
+    """Returns a pool whose processes run `run_command`; the process they are forked from has imported this file."""
+    FORKS.set_forkserver_preload(["kaggle_workbench"])
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent.parent), str(Path(__file__).parent)])
+    try:
+        forkserver.ensure_running()
+    finally:
+        os.environ.pop("PYTHONPATH") if before is None else os.environ.update(PYTHONPATH=before)
+    return ProcessPoolExecutor(count, mp_context=FORKS)
+
+
+def losses(bench: Bench) -> list[str]:
+    """Returns every way in which the ledger and the server disagree, and every submission beyond the first."""
+    listed = Counter(entry["description"].rpartition("[run:")[2].rstrip("]") for entry in bench.competition.submissions)
+    faults = [f"{tag} is on the server {count} times" for tag, count in listed.items() if count > 1]
+    if len(listed) > 1:
+        faults.append(f"{len(listed)} submissions of one csv")
+    states = {submission.intent.tag: submission.state for submission in bench.submissions}
+    for tag in listed:
+        if states.get(tag) not in ("accepted", "scored"):
+            faults.append(f"{tag} is on the server and {states.get(tag)} in the ledger")
+    for tag, state in states.items():
+        if state in ("accepted", "scored") and tag not in listed:
+            faults.append(f"{tag} is {state} in the ledger and not on the server")
+    return faults
+
+
+def leaks(bench: Bench, results: list[Result]) -> list[str]:
+    """Returns the secrets that were printed or written."""
+    texts = [result.output + result.error for result in results]
+    texts += [path.read_text(errors="replace") for path in (bench.folder / "submissions").rglob("*") if path.is_file()]
+    secrets = (KEY, f"token.{bench.competition.slug}", "signature=secret", "Authorization")
+    return [secret for secret in secrets if any(secret in text for text in texts)]

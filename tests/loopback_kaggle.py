@@ -1,0 +1,370 @@
+"""A loopback Kaggle: enough of the service's protocol for the real client, with faults to switch on at every step.
+
+The client is pointed at it by `LoopbackKaggle.environment`: KAGGLE_API_ENVIRONMENT=LOCALHOST makes it call
+http://localhost/api/v1/..., and the proxy variables bring those calls here. CONNECT is refused, so nothing can leave
+the machine. Every competition has its own archive, submissions, calls and faults, so that many cases share one server.
+
+By hand:  python tests/loopback_kaggle.py --competition demo --archive data.zip --fault put:503 --fault list:html:2
+prints the variables to export, then serves until Ctrl-C.
+"""
+
+import argparse
+import base64
+import hashlib
+import json
+import re
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+USER, KEY = "tester", "right-key-0123456789"  # the one legacy key that is accepted; tokens are `token.<slug>`
+STEPS = {  # method of the service -> our name of the step
+    "IntrospectToken": "introspect",
+    "GenerateAccessToken": "refresh",
+    "DownloadDataFiles": "download",
+    "GetSubmissionLimits": "limits",
+    "StartSubmissionUpload": "start",
+    "CreateSubmission": "create",
+    "ListSubmissions": "list",
+    "GetLeaderboard": "leaderboard",
+    "SaveKernel": "push",
+}
+STORAGE_STEPS = ("archive", "resume", "put")  # GET of the archive, GET with a Range, PUT of a submission
+MESSAGES = {
+    400: "Your team has used its daily Submission allowance (5) today, please try again tomorrow UTC.",
+    401: "Unauthenticated",
+    403: "You must accept this competition's rules before you'll be able to continue.",
+    404: "Not found",
+    429: "Too many requests",
+    500: "Internal error",
+    503: "Service unavailable",
+}
+HANG_S = 60.0
+LAST_MODIFIED = "Wed, 01 Jan 2020 00:00:00 GMT"
+
+
+@dataclass
+class Fault:
+    """What goes wrong at one step: a status ("403", "json 403"), "html", "slow", "hang", "cut", "lost", "truncated" or
+    "corrupted"; "cut" drops the connection before anything is done, "lost" after everything is done."""
+
+    step: str
+    kind: str
+    times: int = -1  # how often it happens; -1 for ever
+
+
+@dataclass
+class Competition:
+    """One competition: what it hands out, what it has received, every call it has seen."""
+
+    slug: str
+    archive: bytes = b""
+    faults: list[Fault] = field(default_factory=list)
+    scoring: str = "COMPLETE"  # or ERROR, or PENDING for ever
+    public_score: str = "31.25"
+    private_score: str = ""
+    pending_lists: int = 0  # listings that still show a new submission as PENDING
+    list_delay_s: float = 0.0  # a new submission stays unlisted for so long
+    daily_limit: int = 5
+    teams: list[tuple[str, str]] = field(
+        default_factory=lambda: [("Ada", "37.1"), ("tester", "35.0"), ("Grace", "30.2")]
+    )
+    calls: list[dict[str, Any]] = field(default_factory=list)
+    blobs: dict[str, bytes] = field(default_factory=dict)
+    submissions: list[dict[str, Any]] = field(default_factory=list)
+
+    def steps(self) -> list[str]:
+        """Returns the names of the calls seen, in order."""
+        return [call["step"] for call in self.calls]
+
+    def fault(self, step: str) -> str:
+        """Returns the fault that strikes now at this step, or ""."""
+        for fault in self.faults:
+            if fault.step == step and fault.times != 0:
+                fault.times -= 1
+                return fault.kind
+        return ""
+
+    def answer_introspect(self, body: dict[str, Any]) -> dict[str, Any]:
+        return {"active": str(body["token"]).startswith("token."), "username": USER}
+
+    def answer_refresh(self, body: dict[str, Any]) -> dict[str, Any]:
+        return {"token": f"token.{self.slug}", "expiresIn": 43200, "userName": USER}
+
+    def answer_limits(self, body: dict[str, Any]) -> dict[str, Any]:
+        count = len(self.submissions)
+        return {"numToday": count, "numTotal": count, "numAllowedNow": max(0, self.daily_limit - count)}
+
+    def answer_start(self, body: dict[str, Any]) -> dict[str, Any]:
+        token = f"blob-{len(self.calls)}"
+        return {"token": token, "createUrl": f"http://localhost/storage/{self.slug}/{token}?signature=secret"}
+
+    def answer_create(self, body: dict[str, Any]) -> dict[str, Any]:
+        blob = self.blobs.get(body["blobFileTokens"])
+        if blob is None:
+            return {"code": 400, "message": "Submission file not found"}
+        if len(self.submissions) >= self.daily_limit:
+            return {"code": 400, "message": MESSAGES[400]}
+        started = next(call["body"] for call in reversed(self.calls) if call["step"] == "start")
+        self.submissions.append(
+            {
+                "ref": 40000 + len(self.submissions),
+                "date": time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime()),
+                "description": body.get("submissionDescription", ""),
+                "fileName": started["fileName"],
+                "totalBytes": len(blob),
+                "blob": blob,
+                "created": time.monotonic(),
+                "pending": self.pending_lists,
+            }
+        )
+        return {"message": f"Successfully submitted to {self.slug}", "ref": self.submissions[-1]["ref"]}
+
+    def answer_list(self, body: dict[str, Any]) -> dict[str, Any]:
+        rows = []
+        for entry in reversed(self.submissions):
+            if time.monotonic() - entry["created"] < self.list_delay_s:
+                continue
+            status = "PENDING" if entry["pending"] > 0 else self.scoring
+            entry["pending"] -= 1
+            row = {key: entry[key] for key in ("ref", "date", "description", "fileName", "totalBytes")} | {
+                "status": status
+            }
+            if status == "COMPLETE":
+                row |= {"publicScore": self.public_score, "privateScore": self.private_score}
+            rows.append(row)
+        return {"submissions": rows[: body.get("pageSize", 20)]}
+
+    def answer_leaderboard(self, body: dict[str, Any]) -> dict[str, Any]:
+        first, size = int(body.get("pageToken") or 0), body.get("pageSize", 20)
+        rows = [
+            {"teamId": number, "teamName": name, "submissionDate": "2024-05-01T10:00:00.000Z", "score": score}
+            for number, (name, score) in enumerate(self.teams)
+        ]
+        following = {"nextPageToken": str(first + size)} if first + size < len(rows) else {}
+        return {"submissions": rows[first : first + size], **following}
+
+    def answer_push(self, body: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "ref": f"/code/{body['slug']}",
+            "url": f"https://www.kaggle.com/code/{body['slug']}",
+            "versionNumber": 1,
+        }
+
+
+class LoopbackKaggle(ThreadingHTTPServer):
+    """The server; a context manager that serves from a thread of its own."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), Handler)
+        self.competitions: dict[str, Competition] = {}
+        self.strangers: list[str] = []  # CONNECT attempts and calls to any host but localhost
+        self.state = threading.RLock()
+        self.closing = threading.Event()
+
+    def add(self, slug: str, **settings: Any) -> Competition:
+        """Returns a new competition of that slug."""
+        self.competitions[slug] = Competition(slug, **settings)
+        return self.competitions[slug]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Returns the variables that bring the client here; no_proxy and NO_PROXY must not be set beside them."""
+        proxy = f"http://127.0.0.1:{self.server_port}"
+        return {"KAGGLE_API_ENVIRONMENT": "LOCALHOST", "http_proxy": proxy, "https_proxy": proxy}
+
+    def __enter__(self) -> "LoopbackKaggle":
+        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.closing.set()
+        self.shutdown()
+        self.server_close()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Stays quiet: clients that are killed in the middle of a call are what this server is for."""
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Routes one proxied request to its competition, through the fault of its step."""
+
+    protocol_version = "HTTP/1.1"
+    server: LoopbackKaggle
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Keeps no log; `Competition.calls` is the record."""
+
+    def do_CONNECT(self) -> None:
+        self.server.strangers.append(f"CONNECT {self.path}")
+        self.send(403, b"refused", "text/plain")
+
+    def do_POST(self) -> None:
+        service, _, method = urlsplit(self.path).path.removeprefix("/api/v1/").partition("/")
+        raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = json.loads(raw or b"{}")
+        step = STEPS.get(method, method)
+        named = body.get("competitionName") or ",".join(body.get("competitionDataSources", []))
+        named = named or str(body.get("token") or body.get("refreshToken") or "").partition(".")[2]
+        competition = self.server.competitions.get(named)
+        if urlsplit(self.path).hostname != "localhost" or not self.path.startswith("http://localhost/api/v1/"):
+            self.server.strangers.append(self.path)
+        if competition is None:
+            self.send_status(404 if self.authorized() else 401, as_json=True)
+            return
+        call = {"step": step, "method": f"{service}/{method}", "body": body, "agent": self.headers.get("User-Agent")}
+        with self.server.state:
+            competition.calls.append(call)
+            kind = competition.fault(step)
+        if self.fails_before(kind):
+            return
+        if step not in ("introspect", "refresh") and not self.authorized():
+            self.send_status(401, as_json=True)
+            return
+        if step == "download":
+            self.send(
+                302, b"", "text/plain", Location=f"http://localhost/storage/{competition.slug}.zip?signature=secret"
+            )
+            return
+        with self.server.state:
+            answer = getattr(competition, f"answer_{step}")(body)
+        if kind == "lost":
+            self.cut()
+            return
+        self.send(answer.get("code", 200), json.dumps(answer).encode(), "application/json")
+
+    def do_PUT(self) -> None:
+        slug, token = urlsplit(self.path).path.removeprefix("/storage/").split("/")
+        competition = self.server.competitions[slug]
+        length = int(self.headers["Content-Length"])
+        with self.server.state:
+            competition.calls.append({"step": "put", "method": "PUT", "body": {"bytes": length}})
+            kind = competition.fault("put")
+        if kind == "cut":
+            self.rfile.read(length // 2)
+        elif kind != "hang":
+            data = self.rfile.read(length)
+            if kind in ("", "slow", "lost"):
+                competition.blobs[token] = data
+        if self.fails_before(kind):
+            return
+        if kind == "lost":
+            self.cut()
+            return
+        self.send(200, b"", "text/plain")
+
+    def do_GET(self) -> None:
+        competition = self.server.competitions[urlsplit(self.path).path.removeprefix("/storage/").removesuffix(".zip")]
+        data, wanted = competition.archive, re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or "")
+        step, first = ("resume", int(wanted[1])) if wanted else ("archive", 0)
+        with self.server.state:
+            competition.calls.append({"step": step, "method": "GET", "body": {"first": first}})
+            kind = competition.fault(step)
+        if self.fails_before(kind):
+            return
+        if kind == "corrupted":
+            middle = len(data) // 2
+            data = data[:middle] + bytes(byte ^ 0xFF for byte in data[middle : middle + 64]) + data[middle + 64 :]
+        self.send(
+            206 if wanted else 200,
+            data[first:],
+            "application/zip",
+            stop_after=len(data[first:]) // 2 if kind == "truncated" else None,
+            **{
+                "Accept-Ranges": "bytes",
+                "ETag": f'"{hashlib.md5(competition.archive).hexdigest()}"',
+                "Last-Modified": LAST_MODIFIED,
+                **({"Content-Range": f"bytes {first}-{len(data) - 1}/{len(data)}"} if wanted else {}),
+            },
+        )
+
+    def fails_before(self, kind: str) -> bool:
+        """Plays the faults that strike before anything is done; returns whether the request has ended with it."""
+        if kind == "slow":
+            time.sleep(0.5)
+            return False
+        if kind == "hang":
+            self.server.closing.wait(HANG_S)
+        if kind in ("hang", "cut"):
+            self.cut()
+        elif kind == "html":
+            self.send(200, b"<html><body>Please log in to the network</body></html>", "text/html")
+        elif status := re.fullmatch(r"(json )?(\d{3})", kind):
+            self.send_status(int(status[2]), as_json=bool(status[1]))
+        else:
+            return False
+        return True
+
+    def authorized(self) -> bool:
+        """Returns whether the call carries the one legacy key, or a token that names a competition of ours."""
+        scheme, _, value = (self.headers.get("Authorization") or "").partition(" ")
+        if scheme == "Basic":
+            return base64.b64decode(value).decode() == f"{USER}:{KEY}"
+        return scheme == "Bearer" and value.removeprefix("token.") in self.server.competitions
+
+    def send_status(self, status: int, *, as_json: bool) -> None:
+        message = MESSAGES.get(status, "Bad request")
+        if as_json:
+            self.send(status, json.dumps({"code": status, "message": message}).encode(), "application/json")
+        else:
+            self.send(status, message.encode(), "text/plain")
+
+    def send(self, status: int, data: bytes, kind: str, *, stop_after: int | None = None, **headers: str) -> None:
+        """Sends an answer whose Content-Length is that of `data`, even where it stops after fewer bytes."""
+        self.send_response(status)
+        for name, value in {"Content-Type": kind, "Content-Length": str(len(data)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(data[:stop_after])
+        if stop_after is not None:
+            self.cut()
+
+    def cut(self) -> None:
+        """Drops the connection without a word."""
+        self.close_connection = True
+        self.wfile.flush()
+        self.connection.close()
+
+
+def read_faults(texts: Iterable[str]) -> list[Fault]:
+    """Returns the faults written as STEP:KIND or STEP:KIND:TIMES."""
+    return [Fault(step, kind, int(times or -1)) for step, kind, times in ((*text.split(":"), "")[:3] for text in texts)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--competition", required=True, help="the slug to serve")
+    parser.add_argument("--archive", type=Path, help="the zip that `download` hands out")
+    steps = ", ".join([*STEPS.values(), *STORAGE_STEPS])
+    parser.add_argument("--fault", action="append", default=[], help=f"STEP:KIND[:TIMES]; steps: {steps}")
+    parser.add_argument("--scoring", choices=("COMPLETE", "ERROR", "PENDING"), default="COMPLETE")
+    arguments = parser.parse_args()
+    with LoopbackKaggle(arguments.port) as server:
+        archive = arguments.archive.read_bytes() if arguments.archive else b""
+        server.add(
+            arguments.competition, archive=archive, faults=read_faults(arguments.fault), scoring=arguments.scoring
+        )
+        settings = {**server.environment, "KAGGLE_API_TOKEN": f"token.{arguments.competition}"}
+        print(
+            "unset no_proxy NO_PROXY",
+            *(f"export {name}={value}" for name, value in settings.items()),
+            sep="\n",
+            flush=True,
+        )
+        try:
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            print(json.dumps(server.competitions[arguments.competition].steps()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""The pose CVAEs: sizes, the loss against a slow loop, teacher forcing, the latent's path, what a start means."""
+
+import pytest
+import torch
+
+from src.config import LabCVAE as LabConfig
+from src.config import ReferenceCVAE as ReferenceConfig
+from src.config import TeacherForcing
+from src.dataset import Batch
+from src.distributed import Draws
+from src.vae_model import LabCVAE, ReferenceCVAE
+
+HEIGHT, WIDTH = 8, 16
+
+
+def lab(**settings: object) -> LabCVAE:
+    torch.manual_seed(0)
+    return LabCVAE(LabConfig(**settings), height=HEIGHT, width=WIDTH, loss="mse")
+
+
+def reference(**settings: object) -> ReferenceCVAE:
+    torch.manual_seed(0)
+    config = ReferenceConfig(width=8, num_levels=2, num_blocks=1, num_latents=3, **settings)
+    return ReferenceCVAE(config, height=HEIGHT, width=WIDTH, loss="log_mse")
+
+
+def batch(num_frames: int, context: int = 0) -> Batch:
+    generator = torch.Generator().manual_seed(1)
+
+    def rand(*shape: int) -> torch.Tensor:
+        return torch.rand(*shape, 3, HEIGHT, WIDTH, generator=generator)
+
+    return Batch(rand(2, num_frames), rand(2, num_frames + 2 * context), rand(2), rand(2))
+
+
+def draws() -> Draws:
+    return Draws(seed=0, step=4, clips=range(2), device=torch.device("cpu"))
+
+
+def test_lab_model_has_the_published_size() -> None:
+    assert sum(p.numel() for p in lab().parameters()) == 1_585_620
+
+
+@pytest.mark.parametrize("ratio", [0.0, 1.0, 0.5])
+def test_lab_loss_equals_a_slow_loop(ratio: float) -> None:
+    model, clip, random = lab(teacher_forcing=TeacherForcing(coin="step")), batch(5), draws()
+    loss = model(clip, random, kl_weight=0.3, teacher_forcing_ratio=ratio)
+    coin = random.shared_uniform("teacher_forcing", 4) < ratio
+    noise = random.normal("latent", (4, *model.latent_shape))
+    reconstructions, divergences = [], []
+    with torch.no_grad():
+        fed = clip.frames[:, 0]
+        for t in range(1, 5):
+            if coin[t - 1]:
+                fed = clip.frames[:, t - 1]
+            pose = model.pose_encoder(clip.poses[:, t])
+            joined = torch.cat([model.frame_encoder(clip.frames[:, t]), pose], dim=1)
+            mean, raw = model.gaussian_predictor(joined).chunk(2, dim=1)
+            log_variance = raw.clamp(-12, 8)  # the smooth bound is the identity this far inside
+            z = mean + log_variance.exp().sqrt() * noise[:, t - 1]
+            fused = model.decoder_fusion(torch.cat([model.frame_encoder(fed), pose, z], dim=1))
+            fed = torch.sigmoid(model.generator(fused))
+            reconstructions.append(((fed - clip.frames[:, t]) ** 2).mean())
+            divergences.append((0.5 * (mean**2 + log_variance.exp() - 1 - log_variance)).flatten(1).sum(1).mean())
+    expected = sum(reconstructions) + 0.3 * sum(divergences)
+    assert loss.total.item() == pytest.approx(expected.item(), rel=1e-3)
+    assert loss.reconstruction.item() == pytest.approx(torch.stack(reconstructions).mean().item(), rel=1e-4)
+    assert loss.kl.item() == pytest.approx(torch.stack(divergences).mean().item(), rel=1e-3)
+
+
+def test_lab_output_is_bounded_only_where_asked() -> None:
+    state, condition = torch.randn(1, 128, HEIGHT, WIDTH) * 3, torch.randn(1, 32, HEIGHT, WIDTH) * 3
+    latent = torch.randn(1, 12, HEIGHT, WIDTH) * 3
+    with torch.no_grad():
+        bounded, unbounded = lab(), lab(bounded_output=False)
+        unbounded.load_state_dict(bounded.state_dict())
+        frame, raw = bounded.decode(state, condition, latent), unbounded.decode(state, condition, latent)
+    assert frame.min() >= 0
+    assert frame.max() <= 1
+    assert torch.allclose(frame, raw.sigmoid())
+
+
+def test_reference_model_starts_halfway_between_reference_and_grey() -> None:
+    model = reference()
+    state = model.start(torch.rand(2, 3, HEIGHT, WIDTH), torch.rand(2, 3, HEIGHT, WIDTH))
+    conditions = model.encode_conditions(torch.rand(2, 3, 3, HEIGHT, WIDTH))
+    frame, after = model.step(state, conditions[:, 0], torch.zeros(2, 3))
+    assert torch.allclose(frame, 0.5 * state[:, :3] + 0.25)
+    assert after is state
+
+
+def test_conditions_hold_the_poses_around_a_frame() -> None:
+    poses = torch.rand(1, 6, 3, HEIGHT, WIDTH)
+    conditions = reference(pose_window=2).encode_conditions(poses)
+    assert conditions.shape == (1, 2, 15, HEIGHT, WIDTH)
+    for time in range(2):
+        for offset in range(5):
+            assert torch.equal(conditions[0, time, 3 * offset : 3 * offset + 3], 1 - poses[0, time + offset])
+
+
+def test_reference_loss_from_the_prior_alone_ignores_the_kl_weight() -> None:
+    model, clip = reference(prior_probability=1.0), batch(2, context=1)
+    light, heavy = (model(clip, draws(), kl_weight=weight, teacher_forcing_ratio=0.0) for weight in (0.0, 9.0))
+    assert light.total.item() == heavy.total.item()
+
+
+def test_reference_gradient_reaches_every_parameter() -> None:
+    model, clip = reference(prior_probability=0.0), batch(2, context=1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2)))
+    model(clip, draws(), kl_weight=1.0, teacher_forcing_ratio=0.0).total.backward()
+    silent = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert silent == []
+
+
+def test_reference_loss_by_hand() -> None:
+    model, clip = reference(prior_probability=0.0), batch(2, context=1)
+    loss = model(clip, draws(), kl_weight=0.5, teacher_forcing_ratio=0.0)
+    drawn = (0.5 * clip.reference + 0.25)[:, None]  # as the model starts
+    expected = torch.log(((drawn - clip.frames) ** 2).mean(dim=(2, 3, 4)) + 1e-5).mean()
+    assert loss.reconstruction.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert loss.kl.item() == pytest.approx(0.0, abs=1e-4)
+    assert loss.total.item() == pytest.approx(2 * expected.item(), rel=1e-3)
