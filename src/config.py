@@ -95,6 +95,14 @@ class KLWeight(Section):
     maximum: Annotated[float, Field(ge=0)] | None = None
     per: Literal["epoch", "run", "within_epoch"] = "epoch"
 
+    @model_validator(mode="after")
+    def _settings_have_an_effect(self) -> "KLWeight":
+        unused = {"constant": ("start", "ratio", "cycles", "per"), "monotonic": ("cycles",), "cyclical": ()}[self.kind]
+        changed = [name for name in unused if getattr(self, name) != type(self).model_fields[name].default]
+        if changed:
+            raise ValueError(f'{", ".join(changed)} would have no effect with kind = "{self.kind}"; remove it')
+        return self
+
 
 class Training(Section):
     """The training loop."""

@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from src.config import Augmentation
 from src.distributed import keyed_generator
-from src.packing import Manifest
+from src.figure import LIMBS
+from src.manifest import Manifest
 
 
 @dataclass(frozen=True)
@@ -147,30 +149,33 @@ def mirror_poses(poses: Tensor, swap_limb_colours: bool = True) -> Tensor:
     return torch.cat([_swap_sides(chunk) for chunk in flat.split(512)]).reshape(flipped.shape)
 
 
-# The competition draws OpenPose's BODY_25 colours with red and blue exchanged. On the hue circle (degrees, after undoing
-# the exchange) each right limb has its left twin at a fixed distance: (from, to, turn).
-SIDES = ((10, 70, 60), (70, 130, -60), (130, 190, 60), (190, 250, -60), (250, 290, 40), (290, 330, -40))
-
-
 def _swap_sides(poses: Tensor) -> Tensor:
-    """Turns each pixel's hue to the twin limb's; anti-aliasing against white keeps hues, so edges stay smooth."""
-    blue, green, red = (poses.float() / 255).unbind(dim=-3)
-    high, low = poses.float().amax(-3) / 255, poses.float().amin(-3) / 255
-    chroma = high - low
-    safe = chroma.clamp(min=1e-6)
-    hue = torch.where(high == green, (blue - red) / safe + 2, (red - green) / safe + 4)
-    hue = 60 * torch.where(high == red, ((green - blue) / safe) % 6, hue)
-    turned = hue.clone()
-    for start, stop, turn in SIDES:
-        turned = torch.where((hue > start) & (hue <= stop), hue + turn, turned)
+    """Redraws every limb of (N, 3, H, W) uint8 in the colour of its twin on the other side.
 
-    def channel(
-        peak: float,
-    ) -> Tensor:  # distance on the hue circle from a primary colour: full to 60 degrees, none from 120
-        distance = ((turned - peak + 180) % 360 - 180).abs()
-        return low + chroma * (2 - distance / 60).clamp(0, 1)
+    A limb's line is thin and blended with white, so a pixel's ink, white minus its colour, points in the direction of
+    the limb's own ink. Each pixel goes to the limb it points to most; what that does not explain stays as it is.
+    """
+    ink = 255 - poses.float().movedim(1, -1)
+    limb = (ink @ functional.normalize(LIMB_INK, dim=1).T).argmax(dim=-1)
+    own, twin = LIMB_INK[limb], TWIN_INK[limb]
+    cover = (ink * own).sum(dim=-1, keepdim=True) / own.square().sum(dim=-1, keepdim=True)
+    swapped = ink + cover * (twin - own)
+    return (255 - swapped).round().clamp(0, 255).to(torch.uint8).movedim(-1, 1)
 
-    return (torch.stack([channel(240), channel(120), channel(0)], dim=-3) * 255).round().to(torch.uint8)
+
+def _limb_inks() -> tuple[Tensor, Tensor]:
+    """Returns the ink (limbs, 3) of each limb of the pose images, and that of its twin on the other side."""
+    inks = {(start, end): 255.0 - torch.tensor(colour) for start, end, colour in LIMBS}
+    twins = [inks[_other_side(start), _other_side(end)] for start, end in inks]
+    return torch.stack(list(inks.values())), torch.stack(twins)
+
+
+def _other_side(joint: str) -> str:
+    exchange = {"left": "right", "right": "left"}
+    return "_".join(exchange.get(word, word) for word in joint.split("_"))
+
+
+LIMB_INK, TWIN_INK = _limb_inks()
 
 
 def _like(mask: Tensor, values: Tensor) -> Tensor:

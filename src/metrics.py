@@ -82,9 +82,6 @@ def ssim_per_frame(prediction: Tensor, truth: Tensor) -> Tensor:
     Gaussian window of 11 x 11 with sigma 1.5, K1 0.01, K2 0.03, values over their whole range, population covariance;
     only windows that lie within the frame count; mean over channels.
     """
-    # Importing torchmetrics takes longer than all other imports together, and only an evaluation needs it.
-    from torchmetrics.functional.image import structural_similarity_index_measure  # noqa: PLC0415
-
     _assert_comparable(prediction, truth)
     frame_shape = prediction.shape[-3:]
     pairs = zip(
@@ -98,6 +95,9 @@ def ssim_per_frame(prediction: Tensor, truth: Tensor) -> Tensor:
 
 
 def _ssim_map(prediction: Tensor, truth: Tensor) -> Tensor:
+    # Importing torchmetrics takes longer than all other imports together, and only an evaluation needs it.
+    from torchmetrics.functional.image import structural_similarity_index_measure  # noqa: PLC0415
+
     _, similarity = structural_similarity_index_measure(
         prediction, truth, sigma=SSIM_SIGMA, data_range=255.0, reduction="none", return_full_image=True
     )

@@ -15,13 +15,14 @@ mpl.use("Agg")  # there may be no screen
 from matplotlib import pyplot as plt
 
 FRAME_MS = 40  # a GIF counts hundredths of a second, so 25 frames per second can be shown and 30 cannot
-ENLARGEMENT = 3  # a frame of 64 x 32 is a stamp on today's screens
+ENLARGEMENT = 3  # of stills; a frame of 64 x 32 is a stamp on today's screens
+GIF_ENLARGEMENT = 2  # more would make megabytes of a few hundred frames
 PALETTE_FRAMES = 64  # frames of a clip from which its 256 colours are chosen
 
 
 def save_gif(path: Path, clip: Tensor) -> None:
     """Writes a clip (T, 3, H, W) uint8 as an endless GIF with one palette for all frames."""
-    pixels = clip.permute(0, 2, 3, 1).cpu().numpy().repeat(ENLARGEMENT, axis=1).repeat(ENLARGEMENT, axis=2)
+    pixels = clip.permute(0, 2, 3, 1).cpu().numpy().repeat(GIF_ENLARGEMENT, axis=1).repeat(GIF_ENLARGEMENT, axis=2)
     chosen = np.linspace(0, len(clip) - 1, min(len(clip), PALETTE_FRAMES)).astype(int)
     montage = Image.fromarray(np.concatenate(clip.permute(0, 2, 3, 1).cpu().numpy()[chosen]))
     palette = montage.quantize(256, method=Image.Quantize.MEDIANCUT)

@@ -20,6 +20,7 @@ from src.console import UserError, run_main, say
 from src.dataset import DanceData, open_dance
 from src.files import commit, file_hash, write_atomically
 from src.history import read_history
+from src.listing import NUMBERED
 from src.metrics import (
     copy_first_frame,
     median_frame,
@@ -32,11 +33,9 @@ from src.metrics import (
 from src.models import Model, build_model
 from src.plots import plot_history, plot_psnr, save_gif, save_strip, side_by_side
 from src.rollout import predict
-from src.sources import NUMBERED, decode, image_size
+from src.sources import decode, image_size
 from src.submission import Provenance, check_submission, safe_to_replace, write_submission
 from src.validation import Validation
-
-SEQUENCE_LENGTH = 630
 
 
 @dataclass(frozen=True)
@@ -150,7 +149,7 @@ def submission(
     safe_to_replace(path)
     rollouts = test_rollout(trained, data)
     submissions_folder.mkdir(parents=True, exist_ok=True)
-    write_submission(path, rollouts)
+    write_submission(path, rollouts, sequence_length=rollouts.shape[1])
     checked = check_submission(
         path, first_frames=data.test_frames, num_sequences=len(rollouts), sequence_length=rollouts.shape[1]
     )
