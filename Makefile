@@ -19,7 +19,7 @@ shown := DATASET RUN SOURCE CUTS GPUS SET COMPETITION MESSAGE FRAME POSES OUT
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup lock demo data train evaluate submission predict report test lint format check clean
+.PHONY: help setup lock demo data train evaluate submission predict report bench test lint format check clean
 
 help: ## list the targets and the variables' present values
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ predict: setup ## RUN on your own FRAME=first.png and POSES=folder -> OUT=out.gi
 
 report: setup ## reports/index.html: table of runs, curves, rollouts
 	@$(py) -m src.report
+
+bench: setup ## speed, side by side with the plain loop, in one run
+	@$(py) -m src.benchmark
 
 test: setup ## all tests; no network, no data, no GPU needed
 	@$(py) -m pytest

@@ -107,7 +107,8 @@ def _begin(folder: Path, plan: Plan) -> set[int]:
         ):
             done = {int(line) for line in lines[1:-1] if line.isdigit()}  # the last may have been cut off
             write_atomically(progress, "\n".join([first_line, *map(str, sorted(done)), ""]).encode())
-            say(f"resuming: {len(done)} chunks of {CHUNK} images are on disk already")
+            if done:
+                say(f"resuming: {len(done)} chunks of {CHUNK} images are on disk already")
             return done
         say(f"{folder} was begun from another source or is damaged: starting afresh")
         shutil.rmtree(folder)

@@ -25,7 +25,7 @@ NotNegative = Annotated[int, Field(ge=0)]
 class Section(BaseModel):
     """A frozen table of settings; an unknown key or a value of another type is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class TeacherForcing(Section):
@@ -49,7 +49,7 @@ class LabCVAE(Section):
     """The lab template's network (vae_model.LabCVAE): autoregressive, full resolution, one latent per pixel."""
 
     name: Literal["lab_cvae"] = "lab_cvae"
-    num_latents: Positive = 12  # channels of the latent, each 32 x 64
+    num_latents: Annotated[int, Field(ge=4)] = 12  # channels of the latent, each 32 x 64; a block has a quarter of them
     negative_slope: Annotated[float, Field(ge=0, le=1)] = 0.2  # 1 reproduces the template's LeakyReLU(True)
     bounded_output: bool = True  # a sigmoid after the generator; the template had none
     teacher_forcing: TeacherForcing = TeacherForcing()
@@ -258,7 +258,7 @@ def _explain(error: ValidationError) -> str:
         needed = f"did you mean {' or '.join(close)}?" if close else f"known there: {', '.join(fields)}"
         text = f"unknown setting {key}; {needed}"
     elif first["type"].startswith("union_tag"):
-        text = f"{key}.name must be one of {', '.join(sorted(tags))}; found {first['input']!r}"
+        text = f"{key}.name must be one of {', '.join(sorted(tags))}; found {first['input'].get('name')!r}"
     elif first["type"] == "value_error":
         text = f"{key + ': ' if key else ''}{first['ctx']['error']}"
     else:

@@ -89,23 +89,21 @@ def start(*arguments: str, log: Path, lock: "Lock") -> "subprocess.Popen[bytes]"
     return child
 
 
-def follow(
-    child: "subprocess.Popen[bytes]", description: str, percent: Callable[[], float], patience: Patience
-) -> None:
-    """Shows a transfer until it ends, and ends it when it stalls or when we are stopped; `percent` says how far it is."""
+def follow(child: "subprocess.Popen[bytes]", description: str, transfer: "Transfer", patience: Patience) -> None:
+    """Shows a transfer until it ends, and ends it when it stalls or when we are stopped."""
 
     def steps() -> Iterator[int]:
-        shown, last, since = 0, -1.0, started
+        shown, last, since = 0, -1, started
         while child.poll() is None:
-            reached = percent()
-            if reached != last:
-                last, since = reached, time.monotonic()
+            if (size := transfer.size()) != last:
+                last, since = size, time.monotonic()
             elif time.monotonic() - since > patience.stall_s:
                 say(f"{description}: nothing has moved for {patience.stall_s:.0f} s; stopped")
                 return
             if time.monotonic() - started > SHOW_AFTER_S:
-                yield from range(shown, int(reached))
-                shown = max(shown, int(reached))
+                reached = int(transfer.percent())
+                yield from range(shown, reached)
+                shown = max(shown, reached)
             time.sleep(WATCH_S)
 
     started = time.monotonic()
@@ -115,6 +113,18 @@ def follow(
     finally:
         child.kill()
         child.wait()
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """How to see a transfer move: the size in bytes of a file that grows with it, and how much is done, 0 to 100."""
+
+    file: Path
+    percent: Callable[[], float]
+
+    def size(self) -> int:
+        """Returns the size, 0 before there is a file."""
+        return self.file.stat().st_size if self.file.exists() else 0
 
 
 class Lock:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from src.console import say
 from src.kaggle_answers import AGAIN, KaggleError, KaggleRefusal, KaggleSilence, explain
-from src.kaggle_child import Lock, Patience, follow, one_at_a_time, start, ticks
+from src.kaggle_child import Lock, Patience, Transfer, follow, one_at_a_time, start, ticks
 
 ATTEMPTS = 5  # that may end without a new byte, or with a damaged archive, before we give up
 
@@ -63,7 +63,7 @@ def _attempt(slug: str, part: Path, lock: Lock, patience: Patience) -> KaggleErr
     archive, log = part / f"{slug}.zip", part / "client.log"
     part.mkdir(parents=True, exist_ok=True)
     child = start("competitions", "download", slug, "--path", str(part), "--quiet", log=log, lock=lock)
-    follow(child, f"downloading {slug}.zip", lambda: _percent(archive), patience)
+    follow(child, f"downloading {slug}.zip", Transfer(archive, lambda: _percent(archive)), patience)
     if child.returncode < 0:
         return KaggleSilence(f"nothing came for {patience.stall_s:.0f} s", f"check the network, then {AGAIN}")
     if child.returncode > 0:

@@ -27,7 +27,7 @@ from src.kaggle_answers import (
     judge_upload,
     percent_uploaded,
 )
-from src.kaggle_child import Lock, Patience, follow, one_at_a_time, start, ticks
+from src.kaggle_child import Lock, Patience, Transfer, follow, one_at_a_time, start, ticks
 from src.kaggle_questions import Listed, check_allowance, leaderboard, list_submissions, place_of
 from src.ledger import Event, Ledger, Submission
 
@@ -52,7 +52,7 @@ class Order:
 
 def prepare(run: str, competition: str, message: str, *, force_stale: bool) -> Order:
     """Returns the checked order; refuses a csv that is malformed, or that the run would not write today."""
-    from src.submission import Provenance, check_submission  # it loads torch, which no other command here needs
+    from src.submission import Provenance, check_submission  # noqa: PLC0415 (loads torch; no other command needs it)
 
     path, message = SUBMISSIONS / f"{run}.csv", " ".join((message or run).split())
     if len(message) > LONGEST_MESSAGE:
@@ -135,12 +135,7 @@ def _upload(ledger: Ledger, order: Order, lock: Lock, patience: Patience) -> Sub
     ledger.append(intent)
     arguments = ("competitions", "submit", order.competition, "--file", str(file), f"--message={intent.message}")
     child = start(*arguments, log=log, lock=lock)  # without --quiet: its bar tells how far the upload came
-    follow(
-        child,
-        f"uploading {file.name}",
-        lambda: percent_uploaded(log.read_text(encoding="utf-8", errors="replace")),
-        patience,
-    )
+    follow(child, f"uploading {file.name}", Transfer(log, lambda: percent_uploaded(_text(log))), patience)
     lock.name_holder(os.getpid())
     if file != order.csv:
         file.unlink()
@@ -258,7 +253,7 @@ def _judge(submission: Submission, exit_code: int | None) -> Verdict:
     log = _log(submission.intent.tag)
     if not log.exists():
         return Verdict("unclear", "the upload left no trace on this machine")
-    return judge_upload(log.read_text(encoding="utf-8", errors="replace"), exit_code, submission.intent.competition)
+    return judge_upload(_text(log), exit_code, submission.intent.competition)
 
 
 def _look_up(intent: Event, total_s: float, patience: Patience) -> Listed | None:
@@ -296,6 +291,10 @@ def _packed(order: Order) -> Path:
 
 def _log(tag: str) -> Path:
     return UPLOADS / f"{tag}.log"
+
+
+def _text(log: Path) -> str:
+    return log.read_bytes().decode(errors="replace")  # as it is: a bar that goes on ends in \r, one that is done in \n
 
 
 def _sizes_of_logs() -> list[tuple[str, int]]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import imageio.v3 as iio
 import matplotlib as mpl
@@ -17,6 +17,7 @@ from matplotlib import pyplot as plt
 FRAME_MS = 40  # a GIF counts hundredths of a second, so 25 frames per second can be shown and 30 cannot
 ENLARGEMENT = 3  # of stills; a frame of 64 x 32 is a stamp on today's screens
 GIF_ENLARGEMENT = 2  # more would make megabytes of a few hundred frames
+LOG_SPAN = 100  # losses that fall further than this are shown on a logarithmic axis
 PALETTE_FRAMES = 64  # frames of a clip from which its 256 colours are chosen
 
 
@@ -79,6 +80,49 @@ def plot_history(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
     _save(figure, path)
+
+
+class Band(NamedTuple):
+    """One quantity of several seeds: values (S, P) at positions (P,), drawn as their mean with a band around it."""
+
+    positions: Sequence[float]
+    values: np.ndarray
+    label: str
+    colour: int  # bands of the same arm share it
+    dashed: bool = False
+
+
+def plot_bands(path: Path, panels: Mapping[str, Sequence[Band]], *, xlabel: str) -> None:
+    """Plots a panel per title, three in a row: mean over seeds, and one sample standard deviation around it.
+
+    The legend stands in the first panel and holds for all.
+    """
+    num_columns = min(3, len(panels))
+    size = (9, 4) if num_columns == 1 else (4.4 * num_columns, 3 * -(-len(panels) // num_columns))
+    figure, grid = plt.subplots(
+        -(-len(panels) // num_columns), num_columns, figsize=size, layout="constrained", squeeze=False
+    )
+    for axes, (title, bands) in zip(grid.flat, panels.items(), strict=False):
+        for band in bands:
+            _draw_band(axes, band)
+        values = np.concatenate([band.values.ravel() for band in bands]) if bands else np.ones(1)
+        if values.min() > 0 and values.max() > LOG_SPAN * values.min():
+            axes.set_yscale("log")
+        axes.set(title=title, xlabel=xlabel)
+        axes.grid(alpha=0.3)
+    for axes in grid.flat[len(panels) :]:
+        axes.set_visible(False)
+    grid.flat[0].legend(fontsize=8)
+    _save(figure, path)
+
+
+def _draw_band(axes: Any, band: Band) -> None:
+    style = {"color": f"C{band.colour}", "linestyle": "--" if band.dashed else "-"}
+    mean = band.values.mean(axis=0)
+    axes.plot(band.positions, mean, linewidth=1.2, label=band.label, **style)
+    if len(band.values) > 1:
+        spread = band.values.std(axis=0, ddof=1)
+        axes.fill_between(band.positions, mean - spread, mean + spread, color=style["color"], alpha=0.2, linewidth=0)
 
 
 def _save(figure: Any, path: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from src.console import UserError
 
 JUMP = 3.0  # a cut changes frame and pose at least this many times as much as the steps around it
-BLOCK = 512  # images compared at once
+BLOCK = 128  # images compared at once: few enough for the cache
 Takes = tuple[tuple[int, int], ...]  # first frame of each take, and the one after its last
 
 
@@ -63,7 +63,7 @@ def _steps(images: np.ndarray) -> np.ndarray:
     for start in range(0, len(steps), BLOCK):
         block = images[start : start + BLOCK + 1]
         change = np.maximum(block[1:], block[:-1]) - np.minimum(block[1:], block[:-1])
-        steps[start : start + BLOCK] = change.reshape(len(change), -1).mean(axis=1)
+        steps[start : start + BLOCK] = change.reshape(len(change), -1).sum(axis=1, dtype=np.uint32) / change[0].size
     return steps
 
 

@@ -1,17 +1,24 @@
-"""Shared fixtures: a small packed data set, and configurations small enough to train in a second."""
+"""Shared fixtures: a small packed data set, a smaller one of 4 x 8 pixels, configurations that train in a second."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from src import trainer
 from src.config import Config, parse_config
-from src.packing import pack
-from src.synthetic import write_dance
+from src.console import run_main
+from src.dataset import DanceData, Footage, open_dance
+from src.packing import pack_synthetic
 
 torch.set_num_threads(1)  # the tests' tensors are small: more threads cost more than they bring
-SAMPLE = Path(__file__).parents[2] / "shared" / "data" / "dance-mini.zip"
+ROOT = Path(__file__).parents[1]
+SAMPLE = ROOT.parent / "shared" / "data" / "dance-mini.zip"
 TEST_LENGTH = 12
+MODELS = ("reference_cvae", "lab_cvae")
 
 
 @pytest.fixture(scope="session")
@@ -26,20 +33,72 @@ def sample() -> Path:
 def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder with the packed data set `tiny`: 2 takes of 24 synthetic frames, 12 for validation, 2 tests of 12."""
     folder = tmp_path_factory.mktemp("data")
-    images = tmp_path_factory.mktemp("images") / "tiny"
-    write_dance(images, seed=3, num_takes=2, take_length=24, val_length=TEST_LENGTH, num_tests=2, test_length=TEST_LENGTH)
-    pack(images, "tiny", folder, cuts=(24,), test_length=TEST_LENGTH)
+    lengths = {"take_length": 24, "val_length": TEST_LENGTH, "test_length": TEST_LENGTH}
+    pack_synthetic("tiny", data_folder=folder, seed=3, num_takes=2, num_tests=2, num_processes=1, **lengths)
     return folder
 
 
-def tiny_config(model: str, **training: object) -> Config:
-    """A configuration of either model that trains on `tiny` in a second."""
-    sections: dict[str, dict[str, object]] = {
-        "reference_cvae": {"name": "reference_cvae", "width": 8, "num_levels": 2, "num_blocks": 1, "num_latents": 3},
-        "lab_cvae": {"name": "lab_cvae"},
+@pytest.fixture
+def small_data(data_folder: Path, monkeypatch: pytest.MonkeyPatch) -> DanceData:
+    """`tiny` at 4 x 8 pixels, where the lab model trains in a second, too; the trainer opens it in place of `tiny`."""
+    small = shrink(open_dance("tiny", data_folder))
+    monkeypatch.setattr(trainer, "open_dance", lambda name, folder: small)
+    return small
+
+
+def shrink(data: DanceData) -> DanceData:
+    """The same data set with every eighth row and column: 4 x 8 pixels."""
+
+    def smaller(pixels: np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray(pixels[..., ::8, ::8])
+
+    def footage(whole: Footage) -> Footage:
+        return Footage(smaller(whole.frames), smaller(whole.poses), whole.takes)
+
+    given, poses = smaller(data.test_frames), smaller(data.test_poses)
+    return replace(data, train=footage(data.train), val=footage(data.val), test_frames=given, test_poses=poses)
+
+
+def tiny_config(model: str, **settings: object) -> Config:
+    """A configuration of either model for `tiny`; settings: whole or part sections by name, all others of training."""
+    table: dict[str, dict[str, object]] = {
+        "model": {"name": model},
+        "kl_weight": {"stop": 1e-4},
+        "training": {"num_epochs": 5, "warmup_steps": 2, "validate_every": 2, "device": "cpu"},
     }
-    settings = {"num_epochs": 5, "clips_per_epoch": 8, "batch_size": 4, "warmup_steps": 2, "validate_every": 2, "device": "cpu"}
     if model == "lab_cvae":
-        settings |= {"window": 3, "batch_size": 2, "clips_per_epoch": 4, "loss": "mse"}
-    table = {"dataset": "tiny", "seed": 5, "model": sections[model], "kl_weight": {"stop": 1e-4}, "training": settings | training}
-    return parse_config(table, "tiny_config")
+        table["training"] |= {"window": 3, "batch_size": 2, "clips_per_epoch": 4, "loss": "mse"}
+    else:
+        table["model"] |= {"width": 8, "num_levels": 2, "num_blocks": 1, "num_latents": 3}
+        table["training"] |= {"batch_size": 4, "clips_per_epoch": 8}
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            table[name] = table.get(name, {}) | value
+        else:
+            table["training"][name] = value
+    return parse_config({"dataset": "tiny", "seed": 5} | table, "tiny_config")
+
+
+def roughen(model: torch.nn.Module, scale: float = 0.05) -> torch.nn.Module:
+    """The model with noise on every weight, since layers that start at zero would hide what stands behind them."""
+    noise = torch.Generator().manual_seed(8)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += scale * torch.randn(parameter.shape, generator=noise)
+    return model.eval()
+
+
+@pytest.fixture
+def outcome(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str]]:
+    """Runs a command's main with arguments; returns its exit code and what it wrote to standard error."""
+
+    def run(main: Callable[[], None], *arguments: object) -> tuple[int, str]:
+        monkeypatch.setattr("sys.argv", ["command", *map(str, arguments)])
+        capsys.readouterr()
+        try:
+            run_main(main)
+        except SystemExit as stop:
+            return int(stop.code or 0), capsys.readouterr().err
+        return 0, capsys.readouterr().err
+
+    return run

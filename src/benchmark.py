@@ -1,0 +1,242 @@
+"""How fast the pipeline is, each part side by side with the plain loop that people write, on the same work in one run.
+
+`python -m src.benchmark` prints one row per part and writes reports/benchmark.md. A row's ratio is the plain loop's
+median time over ours, its spread the smallest and largest ratio of a pair of runs taken one after the other.
+"""
+
+import argparse
+import io
+import platform
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+
+from src.config import Augmentation, parse_config
+from src.console import run_main, say, track
+from src.dataset import Batch, ClipSampler, Footage, to_unit, with_context
+from src.distributed import Draws
+from src.files import commit, write_atomically
+from src.losses import kl_to_standard_normal, reparameterise
+from src.models import Model, build_model
+from src.packing import pack_images
+from src.rollout import rollout
+from src.submission import write_submission
+from src.synthetic import dance_take, write_dance
+from src.vae_model import LabCVAE
+
+HEIGHT, WIDTH = 32, 64
+REPORT = Path("reports/benchmark.md")
+Work = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A part of the pipeline: ours and the plain loop, doing the same work."""
+
+    name: str
+    work: str
+    ours: Work
+    plain: Work
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of each run, ours and plain taken in turn."""
+
+    row: Row
+    ours: list[float]
+    plain: list[float]
+
+    def cells(self) -> list[str]:
+        """Returns name, work, median of each in ms, ratio of medians, and the spread of the ratio over the pairs."""
+        pairs = [plain / ours for ours, plain in zip(self.ours, self.plain, strict=True)]
+        ours, plain = statistics.median(self.ours), statistics.median(self.plain)
+        spread = f"{min(pairs):.2f} to {max(pairs):.2f}"
+        return [self.row.name, self.row.work, f"{1e3 * ours:.1f}", f"{1e3 * plain:.1f}", f"{plain / ours:.2f}", spread]
+
+
+def measure(row: Row, repeats: int) -> Timing:
+    """Returns the seconds of `repeats` runs of each side, after one warm-up."""
+    seconds: dict[str, list[float]] = {"ours": [], "plain": []}
+    for repeat in range(repeats + 1):
+        for side, work in (("ours", row.ours), ("plain", row.plain)):
+            started = time.perf_counter()
+            work()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            if repeat:
+                seconds[side].append(time.perf_counter() - started)
+    return Timing(row, seconds["ours"], seconds["plain"])
+
+
+def packing_row(folder: Path, num_images: int) -> Row:
+    """`make data` against decoding one PNG after the other with Pillow in one process."""
+    source = folder / "pictures"
+    write_dance(source, num_takes=1, take_length=num_images // 2, val_length=2, num_tests=1, test_length=2)
+    pictures = sorted((source / "train").rglob("*.png"))
+
+    def ours() -> None:
+        pack_images(source, "benchmark", data_folder=folder, cuts=(), test_length=2)
+        shutil.rmtree(folder / "benchmark")
+
+    def plain() -> None:
+        np.stack([np.asarray(Image.open(path).convert("RGB")).transpose(2, 0, 1) for path in pictures])
+
+    return Row("pack", f"{len(pictures)} pictures", ours, plain)
+
+
+def csv_row(folder: Path) -> Row:
+    """The submission's csv against pandas."""
+    rollouts = torch.from_numpy(np.resize(_footage(64).frames, (5, 630, 3, HEIGHT, WIDTH)))
+
+    def ours() -> None:
+        (folder / "ours.csv").unlink(missing_ok=True)
+        write_submission(folder / "ours.csv", rollouts)
+
+    def plain() -> None:
+        pd.DataFrame(rollouts.reshape(5 * 630, -1).numpy()).to_csv(folder / "plain.csv", index_label="id")
+
+    return Row("csv", "3,150 rows", ours, plain)
+
+
+def batch_row(folder: Path, device: torch.device) -> Row:
+    """A training batch from packed pixels against decoding its pictures, as is done every epoch without packing."""
+    footage, poses_around = _footage(256), 1
+    sampler = ClipSampler(
+        footage, window=1, context=poses_around, augmentation=Augmentation(mirror=False), seed=0, device=device
+    )
+    encoded = [[_png(picture) for picture in pictures] for pictures in (footage.frames, footage.poses)]
+    starts = range(poses_around, 33 - poses_around)
+
+    def decoded(kind: int, index: int) -> np.ndarray:
+        return np.asarray(Image.open(io.BytesIO(encoded[kind][index]))).transpose(2, 0, 1)
+
+    def plain() -> None:
+        frames = np.stack([[decoded(0, t)] for t in starts])
+        poses = np.stack([[decoded(1, t + offset) for offset in (-1, 0, 1)] for t in starts])
+        reference, reference_pose = (np.stack([decoded(kind, 0) for _ in starts]) for kind in (0, 1))
+        Batch(*(to_unit(part).to(device) for part in (frames, poses, reference, reference_pose)))
+
+    return Row("batch", f"{len(starts)} clips", lambda: sampler.batch(0, 0, range(len(starts))), plain)
+
+
+@torch.no_grad()
+def rollout_rows(device: torch.device, length: int) -> list[Row]:
+    """Rollouts of both models against one sequence after the other, frame by frame, each pose encoded when it comes."""
+    footage, found = _footage(256), []
+    poses = to_unit(np.resize(footage.poses, (2, length, 3, HEIGHT, WIDTH))).to(device)
+    given = to_unit(footage.frames[:2]).to(device)
+    for name in ("reference_cvae", "lab_cvae"):
+        model = _model(name).to(device).eval()
+        latents = torch.zeros(2, length, *model.latent_shape, device=device)
+        ours = partial(rollout, model, given, poses, latents)
+        found.append(Row(f"rollout {name}", f"2 x {length} frames", ours, partial(_plain_rollout, model, given, poses)))
+    return found
+
+
+@torch.no_grad()
+def _plain_rollout(model: Model, given: Tensor, poses: Tensor) -> Tensor:
+    sequences = []
+    for sequence in range(len(poses)):
+        clip = with_context(poses[sequence : sequence + 1], model.context)
+        state = model.start(given[sequence : sequence + 1], poses[sequence : sequence + 1, 0])
+        frames = [given[sequence : sequence + 1]]
+        for time_step in range(1, poses.shape[1]):
+            condition = model.encode_conditions(clip[:, time_step : time_step + 2 * model.context + 1])[:, 0]
+            latent = torch.zeros(1, *model.latent_shape, device=given.device)
+            frame, state = model.step(state, condition, latent)
+            frames.append(frame)
+        sequences.append(torch.stack(frames, dim=1))
+    return torch.cat(sequences)
+
+
+def training_row(device: torch.device) -> Row:
+    """A lab training step with every true frame fed back, parallel over time, against the same step frame by frame."""
+    model = _model("lab_cvae").to(device)
+    assert isinstance(model, LabCVAE)
+    clip = to_unit(_footage(8).frames.reshape(2, 4, 3, HEIGHT, WIDTH)).to(device)
+    batch, draws = Batch(clip, clip, clip[:, 0], clip[:, 0]), Draws(0, 0, range(2), device)
+
+    def ours() -> None:
+        model.zero_grad()
+        model(batch, draws, kl_weight=1.0, teacher_forcing_ratio=1.0).total.backward()
+
+    def plain() -> None:
+        model.zero_grad()
+        total = torch.zeros((), device=device)
+        for t in range(1, clip.shape[1]):
+            pose = model.pose_encoder(clip[:, t])
+            current = torch.cat([model.frame_encoder(clip[:, t]), pose], dim=1)
+            mean, log_variance = model.gaussian_predictor(current).chunk(2, dim=1)
+            latent = reparameterise(mean, log_variance, torch.randn_like(mean))
+            drawn = model.decode(model.frame_encoder(clip[:, t - 1]), pose, latent)
+            total = total + functional.mse_loss(drawn, clip[:, t]) + kl_to_standard_normal(mean, log_variance).mean()
+        total.backward()
+
+    return Row("train lab_cvae", "2 clips of 4 frames", ours, plain)
+
+
+def benchmark(*, num_images: int, length: int, repeats: int) -> str:
+    """Returns the table as markdown, with the hardware and the command it was measured with."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        rows = [packing_row(folder, num_images), csv_row(folder), batch_row(folder, device)]
+        rows += [training_row(device), *rollout_rows(device, length)]
+        timings = [measure(row, repeats) for row in track(rows, "benchmark", len(rows))]
+    head = ["part", "work", "ours (ms)", "plain loop (ms)", "ratio of medians", "smallest to largest"]
+    lines = ["| " + " | ".join(cells) + " |" for cells in [head, ["---"] * len(head), *(t.cells() for t in timings)]]
+    hardware = (
+        torch.cuda.get_device_name() if device.type == "cuda" else f"{platform.processor() or platform.machine()}"
+    )
+    note = (
+        f"{repeats} runs of each side, taken in turn; {hardware}, {torch.get_num_threads()} threads; commit {commit()}."
+    )
+    return "# Benchmark\n\n`make bench`\n\n" + "\n".join(lines) + f"\n\n{note}\n"
+
+
+def _footage(num_frames: int) -> Footage:
+    pairs = list(dance_take(length=num_frames))
+    frames, poses = (np.stack([pair[side] for pair in pairs]).transpose(0, 3, 1, 2).copy() for side in (0, 1))
+    return Footage(frames, poses, ((0, num_frames),))
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.transpose(1, 2, 0)).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def _model(name: str) -> Model:
+    torch.manual_seed(0)
+    config = parse_config({"model": {"name": name}, "training": {"window": 4, "loss": "mse"}}, "benchmark")
+    return build_model(config, height=HEIGHT, width=WIDTH)
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m src.benchmark", description="Speed against the plain loop.")
+    parser.add_argument("--images", type=int, default=8000, help="pictures to pack")
+    parser.add_argument("--length", type=int, default=64, help="frames per rollout")
+    parser.add_argument("--repeats", type=int, default=5, help="runs of each side")
+    arguments = parser.parse_args()
+    text = benchmark(num_images=arguments.images, length=arguments.length, repeats=arguments.repeats)
+    REPORT.parent.mkdir(exist_ok=True)
+    write_atomically(REPORT, text.encode())
+    say(text)
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,147 @@
+"""runs/*/ -> what each run has to show: settings, log, scores, and in words what is missing or damaged there."""
+
+import json
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from src.checkpoint import read_config
+from src.config import Config
+from src.console import UserError
+from src.files import file_hash
+from src.metrics import RolloutScores
+
+LogRow = dict[str, float]  # the names that history.py explains
+
+
+class Scores(BaseModel):
+    """What a report needs of scores.json, as tester.py wrote it; PSNR in dB."""
+
+    model_config = ConfigDict(frozen=True)
+
+    rollout: RolloutScores
+    posterior_minus_prior_db: float
+    baselines: dict[str, RolloutScores]
+    protocol: str
+    psnr_by_frame: list[float]  # of frame 0, which is given, to the last
+    num_parameters: int
+    checkpoint_sha256: str
+    dataset_fingerprint: str
+    commit: str | None  # None outside a git checkout
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run as its files tell it; what could not be read is None or empty, and `notes` says why."""
+
+    folder: Path
+    config: Config | None
+    log: list[LogRow]
+    scores: Scores | None
+    notes: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return self.folder.name
+
+    @property
+    def num_epochs(self) -> int:
+        """Epochs trained so far."""
+        return int(self.log[-1]["epoch"]) if self.log else 0
+
+    @property
+    def clips_per_s(self) -> float | None:
+        """Training speed, the median over epochs; the first ones warm up."""
+        speeds = [row["clips_per_s"] for row in self.log if "clips_per_s" in row]
+        return median(speeds) if speeds else None
+
+    @property
+    def training_seconds(self) -> float | None:
+        """Seconds of training, validation left out; None where the settings or the log are missing."""
+        if self.config is None or not self.log or any(row.get("clips_per_s", 0) <= 0 for row in self.log):
+            return None
+        rows = [{"step": 0.0}, *self.log]
+        num_steps = [after["step"] - before["step"] for before, after in pairwise(rows)]
+        clips = [steps * self.config.training.batch_size for steps in num_steps]
+        return sum(count / row["clips_per_s"] for count, row in zip(clips, self.log, strict=True))
+
+    @property
+    def best_baseline(self) -> tuple[str, float] | None:
+        """Name and score of the best baseline, None where the run is not evaluated."""
+        if self.scores is None or not self.scores.baselines:
+            return None
+        return max(((name, numbers.score) for name, numbers in self.scores.baselines.items()), key=lambda pair: pair[1])
+
+    def is_trained(self) -> bool:
+        """Whether training has come to its end: all epochs, or the end of its patience."""
+        if self.config is None:
+            return False
+        settings = self.config.training
+        reached = [row["validation_score"] for row in self.log if "validation_score" in row]
+        without_gain = len(reached) - 1 - reached.index(max(reached)) if reached else 0
+        return self.num_epochs >= settings.num_epochs or 0 < settings.patience <= without_gain
+
+
+def read_runs(folder: Path) -> list[Run]:
+    """Returns all runs of a folder by name; hidden folders are none."""
+    return [read_run(path) for path in sorted(folder.glob("[!.]*")) if path.is_dir()]
+
+
+def read_run(folder: Path) -> Run:
+    """Returns a run, with a note for each file that is missing, damaged or out of date."""
+    notes: list[str] = []
+    config = None
+    if not (folder / "config.json").is_file():
+        notes.append("config.json is missing: its settings are unknown")
+    else:
+        try:
+            config = read_config(folder)
+        except (UserError, UnicodeDecodeError) as error:
+            notes.append(f"config.json cannot be read: {error}")
+    log = _read_log(folder / "log.jsonl", notes)
+    scores = _read_scores(folder / "scores.json", notes)
+    if config and scores:
+        checkpoint = folder / f"{config.evaluation.checkpoint}.pt"
+        if checkpoint.is_file() and file_hash(checkpoint) != scores.checkpoint_sha256:
+            notes.append(f"trained on since its evaluation: the scores are old; make evaluate RUN={folder.name}")
+    return Run(folder, config, log, scores, tuple(notes))
+
+
+def _read_log(path: Path, notes: list[str]) -> list[LogRow]:
+    if not path.is_file():
+        notes.append("log.jsonl is missing: it has not trained yet")
+        return []
+    rows: list[LogRow] = []
+    parser = TypeAdapter(LogRow)
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        try:
+            row = parser.validate_json(line)
+        except ValidationError:
+            row = {}
+        if not {"epoch", "step"} <= row.keys():
+            notes.append(f"log.jsonl is damaged in line {number}: the log is shown up to there")
+            return rows
+        rows.append(row)
+    if not rows:
+        notes.append("log.jsonl is empty: the first epoch has not ended yet")
+    return rows
+
+
+def _read_scores(path: Path, notes: list[str]) -> Scores | None:
+    evaluate = f"make evaluate RUN={path.parent.name}"
+    if not path.is_file():
+        notes.append(f"not evaluated: scores.json is missing; {evaluate}")
+        return None
+    try:
+        table = json.loads(path.read_bytes())
+        return Scores.model_validate(table | {"rollout": table})
+    except ValidationError as error:
+        place = ".".join(str(part) for part in error.errors()[0]["loc"] if part != "rollout")
+        notes.append(f"scores.json cannot be read ({place}: {error.errors()[0]['msg'].lower()}); {evaluate}")
+    except (ValueError, TypeError):
+        notes.append(f"scores.json is damaged; {evaluate}")
+    return None

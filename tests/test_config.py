@@ -1,0 +1,207 @@
+"""Configurations: the files load, mistakes are named, a change is noticed where it matters, each setting is read."""
+
+import ast
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from src.config import Config, config_hash, differences, flatten, from_json, load_config, parse_config, to_json
+from src.console import UserError
+from tests.conftest import MODELS, ROOT
+
+SOURCES = [path for path in (ROOT / "src").glob("*.py") if path.name != "config.py"]
+FREE = ("training.num_epochs", "training.patience", "training.device", "training.compile", "evaluation.")
+
+
+def default(model: str) -> Config:
+    """A configuration of either model in which every setting has an effect."""
+    table: dict[str, dict[str, Any]] = {
+        "model": {"name": model},
+        "kl_weight": {"kind": "cyclical"},
+        "training": {"window": 4},
+        "evaluation": {"latent": "mean_of_samples"},
+    }
+    if model == "lab_cvae":
+        table["model"]["teacher_forcing"] = {"kind": "late", "start": 1.0}
+    return parse_config(table, "test")
+
+
+def load(tmp_path: Path, text: str, overrides: str = "") -> Config:
+    path = tmp_path / "run.toml"
+    path.write_text(text, encoding="utf-8")
+    return load_config(path, overrides)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.toml")), ids=lambda path: path.stem)
+def test_every_config_loads_and_survives_json(path: Path) -> None:
+    config = load_config(path)
+    assert from_json(to_json(config), "test") == config
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"trainig": {}}, "unknown setting trainig; did you mean training?"),
+        ({"training": {"num_epoch": 3}}, "unknown setting training.num_epoch; did you mean num_epochs or clips_per_epoch?"),
+        ({"kl_weight": {"zzz": 1}}, "unknown setting kl_weight.zzz; known there: kind, start, stop, ratio"),
+        ({"model": {"name": "lab_cvae", "width": 8}}, "unknown setting model.width; known there: name, num_latents"),
+        ({"model": {"name": "reference_cvae", "negative_slope": 0.1}}, "unknown setting model.negative_slope"),
+        ({"model": {"name": "reference_cvae", "teacher_forcing": {}}}, "unknown setting model.teacher_forcing"),
+        ({"model": {"name": "lab_cvae", "teacher_forcing": {"begn": 1}}}, "model.teacher_forcing.begn; did you mean begin"),
+        ({"model": {"name": "svg"}}, "model.name must be one of lab_cvae, reference_cvae; found 'svg'"),
+        ({"model": {"width": 8}}, "model.name must be one of lab_cvae, reference_cvae; found None"),
+        ({"model": 3}, "model = 3: "),
+        ({"training": 3}, "training = 3: "),
+        ({"seed": "0"}, "seed = '0': input should be a valid integer"),
+        ({"seed": True}, "seed = True: input should be a valid integer"),
+        ({"seed": -1}, "seed = -1: input should be greater than or equal to 0"),
+        ({"dataset": 3}, "dataset = 3: input should be a valid string"),
+        ({"training": {"batch_size": 2.0}}, "training.batch_size = 2.0: input should be a valid integer"),
+        ({"training": {"batch_size": 0}}, "training.batch_size = 0: input should be greater than or equal to 1"),
+        ({"training": {"compile": 1}}, "training.compile = 1: input should be a valid boolean"),
+        ({"training": {"learning_rate": 0}}, "training.learning_rate = 0: input should be greater than 0"),
+        ({"training": {"learning_rate": float("nan")}}, "training.learning_rate = nan"),
+        ({"training": {"learning_rate": float("inf")}}, "training.learning_rate = inf"),
+        ({"training": {"ema_decay": 1.0}}, "training.ema_decay = 1.0: input should be less than 1"),
+        ({"training": {"loss": "mae"}}, "training.loss = 'mae': input should be 'mse' or 'log_mse'"),
+        ({"kl_weight": {"ratio": 0.0}}, "kl_weight.ratio = 0.0: input should be greater than 0"),
+        ({"model": {"name": "reference_cvae", "width": 12}}, "model.width = 12: input should be a multiple of 8"),
+        ({"model": {"name": "reference_cvae", "num_levels": 5}}, "model.num_levels = 5"),
+        ({"model": {"name": "lab_cvae", "num_latents": 3}}, "model.num_latents = 3"),
+        ({"model": {"name": "lab_cvae", "teacher_forcing": {"start": 1.5}}}, "model.teacher_forcing.start = 1.5"),
+        ({"model": {"name": "lab_cvae", "teacher_forcing": {"begin": 3}}}, 'begin works with kind = "late" only'),
+        ({"model": {"name": "lab_cvae"}}, "training.window: lab_cvae needs at least 2 frames"),
+        ({"evaluation": {"num_samples": 1}}, "evaluation.num_samples = 1"),
+        ({"seed": -1, "dataset": 3}, "(and 1 more)"),
+    ],
+)
+def test_a_mistake_is_named(table: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError) as error:
+        parse_config(table, "configs/run.toml")
+    text = str(error.value)
+    assert text.startswith("configs/run.toml: ")
+    assert message in text
+    assert "\n" not in text
+
+
+def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "dance.toml").touch()
+    with pytest.raises(UserError, match=r"nance.toml does not exist.*there are: dance\)"):
+        load_config(tmp_path / "nance.toml")
+    with pytest.raises(UserError, match=r"run.toml is not valid TOML: .*line 2"):
+        load(tmp_path, "seed = 1\nseed = 2\n")
+    (tmp_path / "run.toml").write_bytes(b"dataset = '\xff'")
+    with pytest.raises(UserError, match=r"run.toml is not valid TOML"):
+        load_config(tmp_path / "run.toml")
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"seed": 0', "\0\0", "[]", "3", '{"sed": 0}'])
+def test_a_damaged_json_is_named(text: str) -> None:
+    with pytest.raises(UserError, match=r"^runs/x/config.json"):
+        from_json(text, "runs/x/config.json")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key", "value"),
+    [
+        ("seed=7", "seed", 7),
+        ("dataset=demo", "dataset", "demo"),
+        ("dataset=2024-01-01x", "dataset", "2024-01-01x"),
+        ("dataset='two words'", "dataset", "two words"),
+        ("""'dataset="12"'""", "dataset", "12"),
+        ("training.learning_rate=1e-4", "training.learning_rate", 1e-4),
+        ("training.compile=true", "training.compile", True),
+        ("seed=7 training.num_epochs=3", "training.num_epochs", 3),
+        ("seed=7 seed=8", "seed", 8),
+        ("model.name=lab_cvae training.window=5 model.teacher_forcing.start=0.5", "model.teacher_forcing.start", 0.5),
+    ],
+)
+def test_set_replaces_settings(tmp_path: Path, overrides: str, key: str, value: object) -> None:
+    config = load(tmp_path, "seed = 1\n[training]\nnum_epochs = 9\n", overrides)
+    assert flatten(config)[key] == value
+    assert type(flatten(config)[key]) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ("seed", "found 'seed', needed section.key=value"),
+        ("=3", "found '=3'"),
+        ("training.=3", "found 'training.=3'"),
+        ("seed.x=3", "treats 'seed' as a section"),
+        ("dataset='", "cannot be read"),
+        ("seed=", "seed = ''"),
+        ("sed=3", "unknown setting sed; did you mean seed?"),
+    ],
+)
+def test_a_malformed_set_is_named(tmp_path: Path, overrides: str, message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(message)):
+        load(tmp_path, "seed = 1\n", overrides)
+
+
+def test_a_config_is_frozen() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        default("lab_cvae").training.batch_size = 3  # type: ignore[misc]
+
+
+def others(value: object) -> Iterator[object]:
+    """Values of the same kind, one of which is valid and another than `value`, whatever the setting."""
+    words = set(re.findall(r'"(\w+)"', (ROOT / "src" / "config.py").read_text(encoding="utf-8")))
+    if isinstance(value, bool):
+        yield not value
+    elif isinstance(value, str):
+        yield from sorted(words - {value})
+    elif value is None:
+        yield 0.25
+    else:
+        assert isinstance(value, int | float)
+        yield from (value + 8, value + 1, value - 1, value / 2 if value else 0.125)
+
+
+def altered(config: Config, key: str) -> Config:
+    """The configuration with another valid value of one setting."""
+    *sections, name = key.split(".")
+    for value in others(flatten(config)[key]):
+        table = json.loads(to_json(config))
+        place = table
+        for section in sections:
+            place = place[section]
+        place[name] = value
+        try:
+            return parse_config(table, "test")
+        except UserError:
+            continue
+    raise AssertionError(f"no other value of {key}")
+
+
+@pytest.mark.parametrize(
+    ("model", "key"), [(model, key) for model in MODELS for key in flatten(default(model)) if key != "model.name"]
+)
+def test_a_change_is_told_apart_where_it_matters(model: str, key: str) -> None:
+    old = default(model)
+    new = altered(old, key)
+    assert from_json(to_json(new), "test") == new != old
+    changed = [line.split(": ")[0] for line in differences(old, new)]
+    free = key.startswith(FREE)
+    assert changed == ([] if free else [key])
+    assert (config_hash(old) == config_hash(new)) is free
+
+
+def test_a_difference_shows_both_values() -> None:
+    old, new = (parse_config({"seed": seed, "training": {"window": 3}}, "test") for seed in (1, 2))
+    assert differences(old, new) == ["seed: 1 -> 2"]
+    assert "model.name: reference_cvae -> lab_cvae" in differences(default("reference_cvae"), default("lab_cvae"))
+
+
+def test_no_setting_is_without_effect() -> None:
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES]
+    readers = [
+        tree for tree in trees if any(isinstance(n, ast.ImportFrom) and n.module == "src.config" for n in ast.walk(tree))
+    ]
+    read = {node.attr for tree in readers for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    settings = {key.rpartition(".")[2] for model in MODELS for key in flatten(default(model))}
+    assert settings - read == set()
