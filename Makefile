@@ -12,14 +12,15 @@ MESSAGE ?=
 FRAME ?=
 POSES ?=
 OUT ?= prediction.gif
+GRID ?= configs/experiments/dance_lab_schedules.toml
 
 py := .venv/bin/python
 launch := $(if $(filter-out 1,$(GPUS)),.venv/bin/torchrun --standalone --nproc-per-node=$(GPUS) -m,$(py) -m)
-shown := DATASET RUN SOURCE CUTS GPUS SET COMPETITION MESSAGE FRAME POSES OUT
+shown := DATASET RUN SOURCE CUTS GPUS SET COMPETITION MESSAGE FRAME POSES OUT GRID
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup lock demo data train evaluate submission predict report bench test lint format check clean
+.PHONY: help setup lock demo data train evaluate submission predict experiments report bench test lint format check clean
 
 help: ## list the targets and the variables' present values
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +56,9 @@ submission: setup ## test rollout of RUN -> submissions/RUN.csv and .json, check
 
 predict: setup ## RUN on your own FRAME=first.png and POSES=folder -> OUT=out.gif
 	@$(py) -m src.tester predict "$(RUN)" --frame "$(FRAME)" --poses "$(POSES)" --out "$(OUT)"
+
+experiments: setup ## every arm and seed of GRID -> reports/<grid>.md; the same command goes on with a stopped grid
+	@$(py) -m src.experiments "$(GRID)"
 
 report: setup ## reports/index.html: table of runs, curves, rollouts
 	@$(py) -m src.report

@@ -28,8 +28,9 @@ def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
     """
     if not path.is_file():
         raise UserError(f"{path} does not exist; train the run first: make train RUN={path.parent.name}")
+    content = path.read_bytes()  # a damaged archive then fails by itself, not as a disk that cannot be read
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
+        state = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
@@ -70,4 +71,4 @@ def read_config(folder: Path) -> Config:
     if not path.is_file():
         runs = sorted(found.parent.name for found in folder.parent.glob("*/config.json"))
         raise UserError(f"there is no run {folder.name}; trained so far: {', '.join(runs) or 'none'}")
-    return from_json(path.read_text(encoding="utf-8"), str(path))
+    return from_json(path.read_bytes(), str(path))

@@ -102,9 +102,8 @@ def _begin(folder: Path, plan: Plan) -> set[int]:
     progress, first_line = folder / PROGRESS, json.dumps(asdict(plan))
     if folder.exists():
         lines = progress.read_text().split("\n") if progress.exists() else [""]
-        if lines[0] == first_line and all(
-            is_whole(folder / f"{name}.npy", shape) for name, shape in plan.shapes.items()
-        ):
+        whole = all(is_whole(folder / f"{name}.npy", shape) for name, shape in plan.shapes.items())
+        if lines[0] == first_line and whole:
             done = {int(line) for line in lines[1:-1] if line.isdigit()}  # the last may have been cut off
             write_atomically(progress, "\n".join([first_line, *map(str, sorted(done)), ""]).encode())
             if done:

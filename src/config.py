@@ -11,7 +11,7 @@ import shlex
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -28,6 +28,17 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
+Kind = TypeVar("Kind", bound="KLWeight | TeacherForcing")
+
+
+def _without_effect(section: Kind, unused: tuple[str, ...]) -> Kind:
+    """Returns the section; raises ValueError where a setting that its kind does not read was given another value."""
+    changed = [name for name in unused if getattr(section, name) != type(section).model_fields[name].default]
+    if changed:
+        raise ValueError(f'{", ".join(changed)} would have no effect with kind = "{section.kind}"; remove it')
+    return section
+
+
 class TeacherForcing(Section):
     """How often training sees the true previous frame; see schedules.py."""
 
@@ -39,10 +50,9 @@ class TeacherForcing(Section):
     coin: Literal["batch", "step"] = "step"  # one toss for the whole batch and clip, or one for each time step
 
     @model_validator(mode="after")
-    def _begin_belongs_to_late(self) -> "TeacherForcing":
-        if self.kind != "late" and self.begin:
-            raise ValueError('begin works with kind = "late" only')
-        return self
+    def _settings_have_an_effect(self) -> "TeacherForcing":
+        unused = {"decay": ("begin",), "late": (), "plan": ("start", "begin", "decay_from", "decay_step")}[self.kind]
+        return _without_effect(self, unused)
 
 
 class LabCVAE(Section):
@@ -76,12 +86,7 @@ ModelConfig = Annotated[LabCVAE | ReferenceCVAE, Field(discriminator="name")]
 class Augmentation(Section):
     """Random changes of training clips; frames, poses and the reference of a clip change alike."""
 
-    mirror: bool = True  # half of the clips are mirrored; also averaged at test, see Evaluation.mirror
-    swap_limb_colours: bool = True  # a mirrored pose exchanges the colours of left and right limbs
-    shift: Annotated[float, Field(ge=0, le=0.5)] = (
-        0.0  # standard deviation of the horizontal shift, as a part of the width
-    )
-    scale: Annotated[float, Field(ge=0, lt=1)] = 0.0  # zoom drawn from 1 - scale .. 1 + scale
+    mirror: bool = True  # half of the clips are mirrored, left limbs becoming right ones; see also evaluation.mirror
 
 
 class KLWeight(Section):
@@ -98,10 +103,7 @@ class KLWeight(Section):
     @model_validator(mode="after")
     def _settings_have_an_effect(self) -> "KLWeight":
         unused = {"constant": ("start", "ratio", "cycles", "per"), "monotonic": ("cycles",), "cyclical": ()}[self.kind]
-        changed = [name for name in unused if getattr(self, name) != type(self).model_fields[name].default]
-        if changed:
-            raise ValueError(f'{", ".join(changed)} would have no effect with kind = "{self.kind}"; remove it')
-        return self
+        return _without_effect(self, unused)
 
 
 class Training(Section):
@@ -188,11 +190,11 @@ def to_json(config: Config) -> str:
     return json.dumps(config.model_dump(mode="json"), indent=2) + "\n"
 
 
-def from_json(text: str, origin: str) -> Config:
+def from_json(text: str | bytes, origin: str) -> Config:
     """Returns the configuration that `to_json` wrote; UserError where the text is damaged or from another version."""
     try:
         table = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{origin} is damaged ({error}); restore it or start the run afresh") from None
     return parse_config(table, origin)
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from src.config import Augmentation
+from src.console import UserError
 from src.distributed import keyed_generator
 from src.figure import LIMBS
 from src.manifest import Manifest
@@ -92,7 +93,7 @@ def window_starts(takes: tuple[tuple[int, int], ...], window: int) -> Tensor:
 class ClipSampler:
     """Draws training clips; which ones depends on the seed, the epoch and the position in it alone.
 
-    All pixels stay on the device as uint8; mirrored poses are computed once.
+    All pixels stay on the device as uint8.
     """
 
     def __init__(
@@ -107,9 +108,16 @@ class ClipSampler:
     ) -> None:
         self.frames = torch.from_numpy(np.array(footage.frames)).to(device)
         self.poses = torch.from_numpy(np.array(footage.poses)).to(device)
-        self.augmentation, self.seed, self.context = augmentation, seed, context
-        self.mirrored = mirror_poses(self.poses, augmentation.swap_limb_colours) if augmentation.mirror else None
+        self.seed, self.context, self.num_frames, self.mirror = seed, context, len(footage.frames), augmentation.mirror
+        if self.mirror:  # mirror images follow the originals, so that mirroring a clip is an offset of its indices
+            self.frames = torch.cat([self.frames, self.frames.flip(-1)])
+            self.poses = torch.cat([self.poses, mirror_poses(self.poses)])
         self.starts = window_starts(footage.takes, window)
+        if not len(self.starts):
+            longest = max(stop - start for start, stop in footage.takes)
+            raise UserError(
+                f"training.window = {window}: the longest take has {longest} frames; needed: a window that fits"
+            )
         self.window = torch.arange(window)
         bounds = torch.zeros(len(footage.frames), 2, dtype=torch.int64)
         for start, stop in footage.takes:
@@ -121,30 +129,25 @@ class ClipSampler:
         """Returns clips `first + clips` of an epoch; an epoch is a random order of all windows."""
         device, order = self.frames.device, self._order(epoch)
         start = self.starts[order[[(first + clip) % len(order) for clip in clips]]]
-        uniform = torch.rand(clips.stop, 2, generator=keyed_generator(self.seed, "augmentation", epoch, first))[
-            clips.start :
-        ]
+        generator = keyed_generator(self.seed, "augmentation", epoch, first)
+        uniform = torch.rand(clips.stop, 2, generator=generator)[clips.start :]
         low, high = self.bounds[start].unbind(dim=1)
         reference = low + (uniform[:, 0] * (high - low)).long()
         span = torch.arange(-self.context, len(self.window) + self.context)
-        pose_index = (start[:, None] + span).clamp(low[:, None], high[:, None] - 1).to(device)
-        frame_index, reference = (start[:, None] + self.window).to(device), reference.to(device)
-        batch = [self.frames[frame_index], self.poses[pose_index], self.frames[reference], self.poses[reference]]
-        if self.mirrored is not None:
-            flip = (uniform[:, 1] < 0.5).to(device)
-            flipped = [batch[0].flip(-1), self.mirrored[pose_index], batch[2].flip(-1), self.mirrored[reference]]
-            batch = [torch.where(_like(flip, a), b, a) for a, b in zip(batch, flipped, strict=True)]
+        poses = (start[:, None] + span).clamp(low[:, None], high[:, None] - 1)
+        offset = self.num_frames * (uniform[:, 1] < 0.5).long() if self.mirror else torch.zeros_like(start)
+        frames, poses, reference = (start + offset)[:, None] + self.window, poses + offset[:, None], reference + offset
+        frames, poses, reference = frames.to(device), poses.to(device), reference.to(device)
+        batch = (self.frames[frames], self.poses[poses], self.frames[reference], self.poses[reference])
         return Batch(*(to_unit(part) for part in batch))
 
     def _draw_order(self, epoch: int) -> Tensor:
         return torch.randperm(len(self.starts), generator=keyed_generator(self.seed, "order", epoch))
 
 
-def mirror_poses(poses: Tensor, swap_limb_colours: bool = True) -> Tensor:
+def mirror_poses(poses: Tensor) -> Tensor:
     """Returns mirrored uint8 pose images (..., 3, H, W); what was drawn as a left limb is then drawn as a right one."""
     flipped = poses.flip(-1)
-    if not swap_limb_colours:
-        return flipped
     flat = flipped.flatten(0, -4) if flipped.dim() > 3 else flipped[None]
     return torch.cat([_swap_sides(chunk) for chunk in flat.split(512)]).reshape(flipped.shape)
 
@@ -176,7 +179,3 @@ def _other_side(joint: str) -> str:
 
 
 LIMB_INK, TWIN_INK = _limb_inks()
-
-
-def _like(mask: Tensor, values: Tensor) -> Tensor:
-    return mask.reshape(-1, *(1,) * (values.dim() - 1))

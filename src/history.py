@@ -42,4 +42,7 @@ class History:
 def read_history(folder: Path) -> list[dict[str, Any]]:
     """Returns the rows of a run's log, oldest first; none where it has not trained yet."""
     path = folder / "log.jsonl"
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # behind the last line break: nothing, or what a kill cut off
+    return [json.loads(line) for line in lines]

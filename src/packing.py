@@ -209,10 +209,10 @@ def _finish(folder: Path, destination: Path, manifest: Manifest) -> None:
     os.fsync(descriptor)
     os.close(descriptor)
     height, width = manifest.image_size
-    resized = f", resized from {height} x {width}" if manifest.image_size != FRAME_SIZE else ""
+    resized = f"; resized from {height} x {width}" if manifest.image_size != FRAME_SIZE else ""
     say(
-        f"packed {destination}: {manifest.num_train} training frames in {len(manifest.train_takes)} takes, "
-        f"{manifest.num_val} validation frames, {manifest.num_tests} tests of {manifest.test_length} poses{resized}"
+        f"packed {destination}: training {manifest.num_train} frames, takes {len(manifest.train_takes)}; "
+        f"validation {manifest.num_val} frames; tests {manifest.num_tests} x {manifest.test_length} poses{resized}"
     )
 
 

@@ -1,5 +1,6 @@
 """Pictures of runs: GIFs, strips, plots."""
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +11,8 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+
+from src.files import write_atomically
 
 mpl.use("Agg")  # there may be no screen
 from matplotlib import pyplot as plt
@@ -75,10 +78,12 @@ def plot_history(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     for axes, (title, names) in zip(grid.flat, panels, strict=True):
         for name in names:
             points = [(row["epoch"], row[name]) for row in rows if name in row]
-            axes.plot(*zip(*points, strict=True), label=name, marker="." if len(points) < 40 else None)
+            if points:
+                axes.plot(*zip(*points, strict=True), label=name, marker="." if len(points) < 40 else None)
         axes.set(title=title, xlabel="epoch")
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
+        if axes.lines:
+            axes.legend(fontsize=8)
     _save(figure, path)
 
 
@@ -98,10 +103,9 @@ def plot_bands(path: Path, panels: Mapping[str, Sequence[Band]], *, xlabel: str)
     The legend stands in the first panel and holds for all.
     """
     num_columns = min(3, len(panels))
-    size = (9, 4) if num_columns == 1 else (4.4 * num_columns, 3 * -(-len(panels) // num_columns))
-    figure, grid = plt.subplots(
-        -(-len(panels) // num_columns), num_columns, figsize=size, layout="constrained", squeeze=False
-    )
+    num_rows = -(-len(panels) // num_columns)
+    size = (9, 4) if num_columns == 1 else (4.4 * num_columns, 3 * num_rows)
+    figure, grid = plt.subplots(num_rows, num_columns, figsize=size, layout="constrained", squeeze=False)
     for axes, (title, bands) in zip(grid.flat, panels.items(), strict=False):
         for band in bands:
             _draw_band(axes, band)
@@ -112,7 +116,8 @@ def plot_bands(path: Path, panels: Mapping[str, Sequence[Band]], *, xlabel: str)
         axes.grid(alpha=0.3)
     for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)
-    grid.flat[0].legend(fontsize=8)
+    if grid.flat[0].lines:
+        grid.flat[0].legend(fontsize=8)
     _save(figure, path)
 
 
@@ -121,10 +126,13 @@ def _draw_band(axes: Any, band: Band) -> None:
     mean = band.values.mean(axis=0)
     axes.plot(band.positions, mean, linewidth=1.2, label=band.label, **style)
     if len(band.values) > 1:
-        spread = band.values.std(axis=0, ddof=1)
+        with np.errstate(invalid="ignore"):  # identical frames have infinite PSNR
+            spread = band.values.std(axis=0, ddof=1)
         axes.fill_between(band.positions, mean - spread, mean + spread, color=style["color"], alpha=0.2, linewidth=0)
 
 
 def _save(figure: Any, path: Path) -> None:
-    figure.savefig(path, dpi=110)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=path.suffix[1:], dpi=110)
     plt.close(figure)
+    write_atomically(path, buffer.getvalue())

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from src.config import Augmentation, Config
-from src.dataset import ClipSampler, Footage, to_unit, with_context
+from src.dataset import ClipSampler, Footage, mirror_poses, to_unit, with_context
 from src.distributed import Draws
 from src.metrics import competition_score, psnr_per_frame, quantise
 from src.models import VideoModel
@@ -37,13 +37,20 @@ class Validation:
         settings, seed = self.config.evaluation, self.config.seed
         return quantise(predict(model, self.frames[:1], self.poses[None], settings, seed=seed)[0])
 
-    @torch.no_grad()
     def draw_from_posterior(self, model: VideoModel) -> Tensor:
-        """Returns the rollout whose latents are the posterior's means, which have seen the true frames."""
-        frames, poses = to_unit(self.frames)[None], to_unit(self.poses)[None]
+        """Returns the same rollout, but with the posterior's means as latents, which have seen the true frames."""
+        drawn = self._informed_rollout(model, self.frames, self.poses)
+        if self.config.evaluation.mirror:
+            mirrored = self._informed_rollout(model, self.frames.flip(-1), mirror_poses(self.poses))
+            drawn = (drawn + mirrored.flip(-1)) / 2
+        return quantise(drawn)
+
+    @torch.no_grad()
+    def _informed_rollout(self, model: VideoModel, true_frames: Tensor, pose_images: Tensor) -> Tensor:
+        frames, poses = to_unit(true_frames)[None], to_unit(pose_images)[None]
         conditions = model.encode_conditions(with_context(poses, model.context))
         means, _ = model.posterior(frames, conditions, model.start(frames[:, 0], poses[:, 0]))
-        return quantise(rollout(model, frames[:, 0], poses, means)[0])
+        return rollout(model, frames[:, 0], poses, means)[0]
 
     def score(self, drawn: Tensor) -> float:
         """Returns the competition's score of a rollout in dB."""

@@ -59,7 +59,7 @@ def shrink(data: DanceData) -> DanceData:
     return replace(data, train=footage(data.train), val=footage(data.val), test_frames=given, test_poses=poses)
 
 
-def tiny_config(model: str, **settings: object) -> Config:
+def tiny_config(model: str, /, **settings: object) -> Config:
     """A configuration of either model for `tiny`; settings: whole or part sections by name, all others of training."""
     table: dict[str, dict[str, object]] = {
         "model": {"name": model},

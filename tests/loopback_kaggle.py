@@ -44,7 +44,7 @@ MESSAGES = {
     500: "Internal error",
     503: "Service unavailable",
 }
-HANG_S = 60.0
+HANG_S = 600.0  # a hanging call is answered by nobody, but for the end of the server
 LAST_MODIFIED = "Wed, 01 Jan 2020 00:00:00 GMT"
 
 

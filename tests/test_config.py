@@ -73,7 +73,7 @@ def test_every_config_loads_and_survives_json(path: Path) -> None:
         ({"model": {"name": "reference_cvae", "num_levels": 5}}, "model.num_levels = 5"),
         ({"model": {"name": "lab_cvae", "num_latents": 3}}, "model.num_latents = 3"),
         ({"model": {"name": "lab_cvae", "teacher_forcing": {"start": 1.5}}}, "model.teacher_forcing.start = 1.5"),
-        ({"model": {"name": "lab_cvae", "teacher_forcing": {"begin": 3}}}, 'begin works with kind = "late" only'),
+        ({"model": {"name": "lab_cvae", "teacher_forcing": {"begin": 3}}}, 'begin would have no effect with kind = "decay"'),
         ({"model": {"name": "lab_cvae"}}, "training.window: lab_cvae needs at least 2 frames"),
         ({"evaluation": {"num_samples": 1}}, "evaluation.num_samples = 1"),
         ({"seed": -1, "dataset": 3}, "(and 1 more)"),

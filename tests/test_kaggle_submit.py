@@ -54,7 +54,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
         desk.run(desk.bench("first"), "submissions")  # a worker's start is not the client's
         started = time.monotonic()
         desk.run(desk.bench("second"), "leaderboard", "--competition", "second")
-        limit = str(round(5 + 12 * (time.monotonic() - started)))
+        limit = str(round(5 + 6 * (time.monotonic() - started)))
         hasty = (*QUICK[:-4], "--call-timeout", limit, "--stall", limit)
         yield dataclasses.replace(desk, hasty=hasty)
         assert server.strangers == []  # nothing went anywhere but to localhost
@@ -213,7 +213,7 @@ def test_every_fault_at_every_step_leaves_one_submission_or_none(
     with capsys.disabled():
         print(f"\nfaults of a submit: {len(CASES)} cases, {len(lost)} losses")
     assert len(CASES) >= 40
-    assert lost == []
+    assert not lost, "\n".join(lost)
 
 
 MOMENTS = 20
@@ -253,7 +253,7 @@ def test_killed_at_any_moment_it_goes_on_to_exactly_one_submission(
     lost = [text for _, wrong in ends for text in wrong]
     with capsys.disabled():
         print(f"\nkilled at {MOMENTS} moments ({dict(Counter(step for step, _ in ends))}): {len(lost)} losses")
-    assert lost == []
+    assert not lost, "\n".join(lost)
     assert sum(step != "the end" for step, _ in ends) > MOMENTS // 2
 
 

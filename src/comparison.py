@@ -1,0 +1,233 @@
+"""The runs of a grid -> reports/<grid>.md, reports/<grid>.json and figures: mean and spread over seeds, arm by arm."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from src.console import UserError
+from src.files import write_atomically
+from src.plots import Band, plot_bands
+from src.results import Run
+from src.tables import NOTHING, ROLLOUT_COLUMNS, decimal, markdown_table, protocol_of
+
+HARDWARE_FILE = "hardware.txt"  # in a run's folder: what it was trained on
+LOSSES = ("total", "reconstruction", "kl")
+SCHEDULES = ("kl_weight", "teacher_forcing_ratio")
+
+
+class Record(BaseModel):
+    """A frozen part of reports/<grid>.json."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+
+
+class Spread(Record):
+    """Mean and sample standard deviation of `count` values; None where there are too few."""
+
+    mean: float | None
+    deviation: float | None
+    count: int
+
+
+class RunResult(Record):
+    """One run of a grid: what made it, and what it reached or why it did not."""
+
+    arm: str
+    seed: int
+    run: str
+    command: str
+    failure: str | None
+    commit: str | None
+    hardware: str | None
+    protocol: str | None
+    baselines: dict[str, float]  # score in dB
+    values: dict[str, float | None]  # by the names of MEASURES
+
+
+class Comparison(Record):
+    """All that reports/<grid>.json holds; `settings` are the SET words of each arm."""
+
+    grid: str
+    title: str
+    command: str
+    base: str
+    seeds: tuple[int, ...]
+    settings: dict[str, str]
+    comparisons: dict[str, tuple[str, ...]]
+    runs: tuple[RunResult, ...]
+    arms: dict[str, dict[str, Spread]]
+
+
+class Measure(NamedTuple):
+    """A number of a run that is compared: its heading, its decimal places, how to read it."""
+
+    label: str
+    places: int
+    value: Callable[[Run], float | None]
+
+
+def _of_rollout(name: str) -> Callable[[Run], float | None]:
+    return lambda run: getattr(run.scores.rollout, name) if run.scores else None
+
+
+MEASURES = {
+    **{name: Measure(column.label, 2, _of_rollout(name)) for name, column in ROLLOUT_COLUMNS.items()},
+    "mean_ssim": Measure(ROLLOUT_COLUMNS["mean_ssim"].label, 3, _of_rollout("mean_ssim")),
+    "posterior_minus_prior_db": Measure(
+        "posterior minus prior (dB)", 2, lambda run: run.scores.posterior_minus_prior_db if run.scores else None
+    ),
+    "training_seconds": Measure("training (s)", 0, lambda run: run.training_seconds),
+}
+
+
+def result_of(run: Run, *, arm: str, seed: int, command: str, failure: str | None) -> RunResult:
+    """Returns what a run of the grid reached; the numbers of a failed run do not count."""
+    hardware = run.folder / HARDWARE_FILE
+    scores = None if failure else run.scores
+    return RunResult(
+        arm=arm,
+        seed=seed,
+        run=run.name,
+        command=command,
+        failure=failure,
+        commit=scores.commit if scores else None,
+        hardware=hardware.read_text(encoding="utf-8").strip() if hardware.is_file() else None,
+        protocol=protocol_of(scores) if scores else None,
+        baselines={name: numbers.score for name, numbers in scores.baselines.items()} if scores else {},
+        values={} if failure else {name: measure.value(run) for name, measure in MEASURES.items()},
+    )
+
+
+def spread(values: Sequence[float | None]) -> Spread:
+    """Returns mean and sample standard deviation of the values that are known."""
+    known = np.array([value for value in values if value is not None])
+    with np.errstate(invalid="ignore"):  # a perfect score is infinite
+        deviation = known.std(ddof=1).item() if len(known) > 1 else None
+    return Spread(mean=known.mean().item() if len(known) else None, deviation=deviation, count=len(known))
+
+
+def spreads(results: Sequence[RunResult]) -> dict[str, Spread]:
+    """Returns the spread of each measure over the runs of an arm."""
+    return {name: spread([result.values.get(name) for result in results]) for name in MEASURES}
+
+
+def write_comparison(comparison: Comparison, runs: Mapping[str, Sequence[Run]], folder: Path) -> Path:
+    """Writes figures, JSON and Markdown into the reports folder and returns the Markdown file.
+
+    `runs` are the good ones of each arm; the order of the arms gives the colours.
+    """
+    figures = folder / comparison.grid
+    figures.mkdir(parents=True, exist_ok=True)
+    for name, arms in comparison.comparisons.items():
+        chosen = {arm: seeds if arm in arms else () for arm, seeds in runs.items()}
+        if any(chosen.values()):
+            plot_bands(figures / f"{name}_curves.png", _curves(chosen), xlabel="epoch")
+            plot_bands(figures / f"{name}_psnr_by_frame.png", _psnr_by_frame(chosen), xlabel="frame")
+    text = comparison.model_dump_json(indent=1) + "\n"
+    write_atomically(folder / f"{comparison.grid}.json", text.encode())
+    path = folder / f"{comparison.grid}.md"
+    write_atomically(path, to_markdown(comparison).encode())
+    return path
+
+
+def read_comparison(path: Path) -> Comparison | None:
+    """Returns what `write_comparison` wrote; None for the file of another command, UserError for a damaged one."""
+    try:
+        table = json.loads(path.read_bytes())
+        return Comparison.model_validate(table) if isinstance(table, dict) and "comparisons" in table else None
+    except (ValueError, ValidationError):
+        raise UserError(f"{path} is damaged or from another version; make experiments writes it anew") from None
+
+
+def table_of_arms(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    """Returns header and rows of the table: mean and sample standard deviation of each measure, arm by arm."""
+    header = ["arm", "seeds", *(measure.label for measure in MEASURES.values())]
+    rows = []
+    for arm, measured in comparison.arms.items():
+        cells = [_cell(measured[name], measure.places) for name, measure in MEASURES.items()]
+        rows.append([arm, f"{measured['score'].count} of {len(comparison.seeds)}", *cells])
+    return header, rows
+
+
+def _cell(measured: Spread, places: int) -> str:
+    if measured.mean is None:
+        return NOTHING
+    return f"{decimal(measured.mean, places)} ± {decimal(measured.deviation, places)}"
+
+
+def origins(comparison: Comparison) -> list[str]:
+    """Returns what must stand beside the numbers: command, seeds, commits, hardware, protocol, baselines, failures."""
+    good = [result for result in comparison.runs if not result.failure]
+    baselines = {f"{name} {decimal(score, 2)}" for result in good for name, score in result.baselines.items()}
+    seeds = ", ".join(map(str, comparison.seeds))
+    lines = [
+        f"Mean ± sample standard deviation over seeds {seeds}. Training time is without validation.",
+        f"Command: {comparison.command}; base {comparison.base}.",
+        f"Commit: {_distinct([result.commit for result in good])}.",
+        f"Hardware: {_distinct([result.hardware for result in good])}.",
+        f"Protocol: {_distinct([result.protocol for result in good])}.",
+        f"Baselines on the same take, score in dB: {', '.join(sorted(baselines)) or NOTHING}.",
+    ]
+    return lines + [f"Missing: {result.run}: {result.failure}." for result in comparison.runs if result.failure]
+
+
+def _distinct(values: Sequence[str | None]) -> str:
+    return " | ".join(dict.fromkeys(value or "not known" for value in values)) or NOTHING
+
+
+def to_markdown(comparison: Comparison) -> str:
+    """Returns the page of a grid."""
+    table = markdown_table(*table_of_arms(comparison))
+    facts = "\n".join(f"* {line}" for line in origins(comparison))
+    settings = markdown_table(["arm", "SET"], [[arm, f"`{words}`"] for arm, words in comparison.settings.items()])
+    commands = "\n".join(result.command for result in comparison.runs)
+    text = f"# {comparison.title}\n\n{table}\n{facts}\n\n{settings}\n```\n{commands}\n```\n"
+    for title, paths in figure_paths(comparison).items():
+        text += f"\n## {title}\n\n" + "\n".join(f"![{title}: {path}]({path})" for path in paths) + "\n"
+    return text + "\nThe rollouts of each run as GIF and strip: `make report`, then reports/index.html.\n"
+
+
+def figure_paths(comparison: Comparison) -> dict[str, list[str]]:
+    """Returns the figures of each comparison that has any run, relative to the reports folder."""
+    present = {arm for arm, measured in comparison.arms.items() if measured["score"].count}
+    return {
+        name.replace("_", " "): [f"{comparison.grid}/{name}_{kind}.png" for kind in ("curves", "psnr_by_frame")]
+        for name, arms in comparison.comparisons.items()
+        if present & set(arms)
+    }
+
+
+def _curves(runs: Mapping[str, Sequence[Run]]) -> dict[str, list[Band]]:
+    panels = {}
+    for name in LOSSES:
+        trained = _by_epoch(runs, name)
+        validated = [band._replace(label="", dashed=True) for band in _by_epoch(runs, f"validation_{name}")]
+        panels[f"{name}; dashed: validation_{name}"] = trained + validated
+    for name in SCHEDULES:
+        panels[name] = _by_epoch(runs, name)
+    return panels | {"validation_score (dB)": _by_epoch(runs, "validation_score")}
+
+
+def _by_epoch(runs: Mapping[str, Sequence[Run]], name: str) -> list[Band]:
+    """Returns one band per arm that has runs, over the epochs that all its seeds have logged."""
+    bands = []
+    for colour, (arm, seeds) in enumerate(runs.items()):
+        logs = [{row["epoch"]: row[name] for row in run.log if name in row} for run in seeds]
+        epochs = sorted(set.intersection(*map(set, logs))) if logs else []
+        if epochs:
+            bands.append(Band(epochs, np.array([[log[epoch] for epoch in epochs] for log in logs]), arm, colour))
+    return bands
+
+
+def _psnr_by_frame(runs: Mapping[str, Sequence[Run]]) -> dict[str, list[Band]]:
+    bands = []
+    for colour, (arm, seeds) in enumerate(runs.items()):
+        values = np.array([run.scores.psnr_by_frame[1:] for run in seeds if run.scores])
+        if len(values):
+            label = f"{arm} (mean {values.mean():.2f} dB, {len(values)} seeds)"
+            bands.append(Band(range(1, values.shape[1] + 1), values, label, colour))
+    return {"PSNR by frame (dB)": bands}

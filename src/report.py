@@ -1,0 +1,224 @@
+"""runs/, reports/*.json, submissions/*.json -> reports/index.html: tables, curves, rollouts that play.
+
+    python -m src.report
+    python -m src.report --markdown [RUN ...]     the table of runs, and all comparisons where no run is named
+
+The page needs nothing but reports/figures/ and the comparisons' figures beside it. What is missing or damaged in a run
+is said there; no run is left out.
+"""
+
+import argparse
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from PIL import Image
+
+from src import history
+from src.comparison import Comparison, figure_paths, origins, read_comparison, table_of_arms
+from src.config import flatten
+from src.console import UserError, run_main, say
+from src.files import commit, write_atomically
+from src.plots import plot_history
+from src.results import Run, read_run, read_runs
+from src.submission import Provenance
+from src.tables import COLUMNS, PROTOCOL, decimal, markdown_runs, markdown_table, protocol_of, table_of
+
+TEMPLATE = Path(__file__).with_name("report.html.jinja")
+PICTURES = (  # file, what it shows, the target that makes it; those that move are played on demand
+    ("validation_strip.png", "frames of the validation rollout: true, predicted, pose", "evaluate"),
+    ("psnr_by_frame.png", "PSNR by frame of the validation rollout, beside the baselines", "evaluate"),
+    ("validation.gif", "validation rollout: true | predicted | pose", "evaluate"),
+    ("pred_seq*.gif", "test rollout {}: predicted | pose", "submission"),
+)
+GIF_END = b";"  # the last byte of every whole GIF
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture on the page; `path` is relative to the page."""
+
+    path: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """What the page shows of one run."""
+
+    run: Run
+    protocol: str | None
+    settings: dict[str, object]
+    stills: list[Figure]
+    gifs: list[Figure]
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """What the page shows of one comparison."""
+
+    title: str
+    header: list[str]
+    rows: list[list[str]]
+    origins: list[str]
+    figures: dict[str, list[str]]
+    runs: list[str]
+
+
+def write_report(runs_folder: Path, submissions_folder: Path, reports_folder: Path) -> Path:
+    """Writes the page and its figures, and returns the page; figures of runs that are gone are removed."""
+    runs = read_runs(runs_folder)
+    figures = reports_folder / "figures"
+    sections = {run.name: section_of(run, figures) for run in runs}
+    table = table_of(runs)
+    notes: list[str] = []
+    chapters = [chapter_of(comparison) for comparison in _comparisons(reports_folder, notes)]
+    submissions = _submissions(submissions_folder, notes)
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATE.parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    text = environment.get_template(TEMPLATE.name).render(
+        table=table,
+        columns=[*((column.label, column.meaning) for column in COLUMNS), PROTOCOL],
+        sections=[sections[row.run.name] for row in table.rows if row.run],
+        chapters=chapters,
+        submissions=submissions,
+        notes=notes,
+        log_names=log_names(),
+        commit=commit(),
+        decimal=decimal,
+    )
+    page = reports_folder / "index.html"
+    reports_folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(page, text.encode())
+    shown = {reports_folder / figure.path for part in sections.values() for figure in (*part.stills, *part.gifs)}
+    _remove_others(figures, shown)
+    return page
+
+
+def section_of(run: Run, figures: Path) -> Section:
+    """Returns the section of a run; copies its pictures into its folder below `figures` and draws its curves."""
+    folder, notes = figures / run.name, list(run.notes)
+    folder.mkdir(parents=True, exist_ok=True)
+    shown = []
+    for pattern, caption, target in PICTURES:
+        paths = sorted(run.folder.glob(pattern))
+        if not paths and run.scores and target == "evaluate":
+            notes.append(f"{pattern} is missing; make {target} RUN={run.name}")
+        for path in paths:
+            if is_whole(path):
+                _copy(path, folder / path.name)
+                number = path.stem.removeprefix("pred_seq")
+                shown.append(Figure(f"figures/{run.name}/{path.name}", caption.format(number)))
+            else:
+                notes.append(f"{path.name} is damaged; make {target} RUN={run.name}")
+    if run.log:
+        plot_history(folder / "curves.png", run.log)
+        shown.append(Figure(f"figures/{run.name}/curves.png", "the log by epoch; the names are explained below"))
+    return Section(
+        run=run,
+        protocol=protocol_of(run.scores) if run.scores else None,
+        settings=flatten(run.config) if run.config else {},
+        stills=[figure for figure in shown if not figure.path.endswith(".gif")],
+        gifs=[figure for figure in shown if figure.path.endswith(".gif")],
+        notes=notes,
+    )
+
+
+def _copy(path: Path, copy: Path) -> None:
+    """Copies what has changed; rollouts are large."""
+    old, new = copy.stat() if copy.is_file() else None, path.stat()
+    if old is None or old.st_mtime < new.st_mtime or old.st_size != new.st_size:
+        write_atomically(copy, path.read_bytes())
+
+
+def is_whole(path: Path) -> bool:
+    """Returns whether a picture can be shown to its end."""
+    try:
+        with Image.open(path) as image:
+            image.load()
+            if image.format != "GIF":
+                return True
+        with path.open("rb") as file:
+            file.seek(-len(GIF_END), os.SEEK_END)
+            return file.read() == GIF_END
+    except (OSError, SyntaxError):  # Pillow's word for a broken PNG
+        return False
+
+
+def _remove_others(folder: Path, shown: set[Path]) -> None:
+    for path in sorted(folder.rglob("*"), reverse=True):  # files before their folders
+        if path.is_file() and path not in shown:
+            path.unlink()
+        elif path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
+
+
+def chapter_of(comparison: Comparison) -> Chapter:
+    """Returns the chapter of a comparison."""
+    return Chapter(
+        comparison.title,
+        *table_of_arms(comparison),
+        origins=origins(comparison),
+        figures=figure_paths(comparison),
+        runs=[result.run for result in comparison.runs],
+    )
+
+
+def _comparisons(folder: Path, notes: list[str]) -> list[Comparison]:
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            comparison = read_comparison(path)
+        except UserError as error:
+            notes.append(str(error))
+        else:
+            found += [comparison] if comparison else []
+    return found
+
+
+def _submissions(folder: Path, notes: list[str]) -> list[Provenance]:
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            found.append(Provenance.load(path))
+        except UserError as error:
+            notes.append(str(error))
+    return found
+
+
+def log_names() -> list[str]:
+    """Returns what history.py says about each name of the log."""
+    names = (history.__doc__ or "").partition("Names: ")[2]
+    return " ".join(names.split()).rstrip(".").split("; ")
+
+
+def markdown(runs_folder: Path, reports_folder: Path, chosen: list[str]) -> str:
+    """Returns the table of all runs and those of all comparisons, or the table of the chosen runs, in Markdown."""
+    if unknown := [name for name in chosen if not (runs_folder / name).is_dir()]:
+        known = ", ".join(run.name for run in read_runs(runs_folder)) or "none"
+        raise UserError(f"there is no run {unknown[0]}; runs: {known}")
+    text = markdown_runs([read_run(runs_folder / name) for name in chosen] if chosen else read_runs(runs_folder))
+    notes: list[str] = []
+    for comparison in [] if chosen else _comparisons(reports_folder, notes):
+        facts = "".join(f"\n* {line}" for line in origins(comparison))
+        text += f"\n## {comparison.title}\n\n{markdown_table(*table_of_arms(comparison))}{facts}\n"
+    return text + "".join(f"\n{note}\n" for note in notes)
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m src.report", description="Runs and comparisons on one page.")
+    parser.add_argument("--markdown", nargs="*", metavar="RUN", help="print tables instead: of these runs, or of all")
+    chosen = parser.parse_args().markdown
+    runs_folder, reports_folder = Path("runs"), Path("reports")
+    if chosen is not None:
+        say(markdown(runs_folder, reports_folder, chosen).rstrip())
+    else:
+        say(f"{write_report(runs_folder, Path('submissions'), reports_folder)}: open it in a browser")
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,155 @@
+"""Checkpoints: whole or absent, safe to load, refused where they belong to something else."""
+
+import errno
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from src.checkpoint import FORMAT, load_checkpoint, load_weights, read_config, save_checkpoint, settle_config
+from src.config import from_json
+from src.console import UserError
+from src.models import build_model
+from tests.conftest import MODELS, tiny_config
+
+CPU = torch.device("cpu")
+CONFIG = tiny_config("reference_cvae")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A checkpoint of an untrained model."""
+    (tmp_path / "run").mkdir()
+    save(tmp_path / "run" / "last.pt")
+    return tmp_path / "run" / "last.pt"
+
+
+def save(path: Path, **state: Any) -> None:
+    model = build_model(CONFIG, height=4, width=8)
+    save_checkpoint(path, {"model": model.state_dict(), "step": 3, "plan": ((0, 10),), **state}, CONFIG)
+
+
+def test_what_is_saved_comes_back(path: Path) -> None:
+    tensors = {"a": torch.randn(3, 2), "n": torch.tensor(7), "half": torch.randn(2).bfloat16()}
+    save(path, tensors=tensors, best_score=-float("inf"))
+    state = load_checkpoint(path, CPU)
+    assert all(torch.equal(state["tensors"][name], tensors[name]) for name in tensors)
+    assert (state["step"], state["best_score"], state["plan"]) == (3, -float("inf"), ((0, 10),))
+    assert from_json(state["config"], "test") == CONFIG
+    assert state["format"] == FORMAT
+    assert "commit" in state
+
+
+def test_a_failure_while_writing_leaves_the_old_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = path.read_bytes()
+
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="No space"):
+        save(path, step=4)
+    assert path.read_bytes() == before
+    assert os.listdir(path.parent) == ["last.pt"]
+
+
+def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"best.pt does not exist; .*make train RUN=run"):
+        load_checkpoint(tmp_path / "run" / "best.pt", CPU)
+
+
+def test_a_truncated_checkpoint_is_named(path: Path) -> None:
+    content = path.read_bytes()
+    for size in [0, 1, 2, 100, *range(1000, len(content), len(content) // 10), len(content) - 1]:
+        path.write_bytes(content[:size])
+        with pytest.raises(UserError, match=r"last.pt is no checkpoint of this project, or a damaged one"):
+            load_checkpoint(path, CPU)
+
+
+def test_a_flipped_byte_is_no_traceback(path: Path) -> None:
+    content, refused = path.read_bytes(), 0
+    for place in range(0, len(content), len(content) // 60):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :])
+        try:
+            load_checkpoint(path, CPU)
+        except UserError:
+            refused += 1
+    assert refused > 0
+
+
+class Trap:
+    """Runs code when it is unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return os.mkdir, (str(self.marker),)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda trap, path: torch.save({"format": FORMAT, "step": trap}, path),
+        lambda trap, path: torch.save({"format": FORMAT, "step": trap}, path, _use_new_zipfile_serialization=False),
+        lambda trap, path: path.write_bytes(pickle.dumps(trap)),
+    ],
+    ids=["zip", "legacy", "pickle"],
+)
+def test_code_in_a_checkpoint_is_not_run(path: Path, tmp_path: Path, write: Callable[[Trap, Path], None]) -> None:
+    marker = tmp_path / "was here"
+    pickle.loads(pickle.dumps(Trap(marker)))
+    marker.rmdir()  # the trap works
+    write(Trap(marker), path)
+    with pytest.raises(UserError, match=r"last.pt is no checkpoint of this project"):
+        load_checkpoint(path, CPU)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"format": FORMAT + 1}, {"format": "1"}, {}, torch.zeros(2)])
+def test_another_format_is_refused(path: Path, content: object) -> None:
+    torch.save(content, path)
+    with pytest.raises(UserError, match=rf"last.pt has format .*, this version reads {FORMAT}"):
+        load_checkpoint(path, CPU)
+
+
+@pytest.mark.parametrize("other", [tiny_config("lab_cvae"), tiny_config("reference_cvae", model={"width": 16})])
+def test_weights_of_another_model_are_refused(path: Path, other: Any) -> None:
+    weights = load_checkpoint(path, CPU)["model"]
+    with pytest.raises(UserError, match=r"last.pt holds the weights of another model than .*config.json describes"):
+        load_weights(build_model(other, height=4, width=8), weights, path)
+    load_weights(build_model(CONFIG, height=4, width=8), weights, path)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_config_is_settled_once(tmp_path: Path, model: str) -> None:
+    folder, config = tmp_path / "runs" / "run", tiny_config(model)
+    settle_config(folder, config)
+    assert read_config(folder) == config
+    longer = tiny_config(model, num_epochs=9, patience=3, evaluation={"mirror": False})
+    settle_config(folder, longer)
+    assert read_config(folder) == longer
+    other = tiny_config(model, num_epochs=9, batch_size=8, kl_weight={"stop": 2.0})
+    with pytest.raises(UserError) as error:
+        settle_config(folder, other)
+    assert "(kl_weight.stop: 0.0001 -> 2.0; training.batch_size: " in str(error.value)
+    assert "num_epochs" not in str(error.value)
+    assert read_config(folder) == longer
+
+
+def test_a_run_that_is_not_there_is_named(tmp_path: Path) -> None:
+    settle_config(tmp_path / "a", CONFIG)
+    with pytest.raises(UserError, match="there is no run b; trained so far: a$"):
+        read_config(tmp_path / "b")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[]", b'{"seed": "x"}'])
+def test_a_damaged_config_is_named(tmp_path: Path, content: bytes) -> None:
+    settle_config(tmp_path / "run", CONFIG)
+    (tmp_path / "run" / "config.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"run/config.json"):
+        settle_config(tmp_path / "run", CONFIG)

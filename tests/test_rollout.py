@@ -1,0 +1,98 @@
+"""Rollouts against a loop that draws frame by frame, and what is averaged over samples and mirror images."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor
+
+from src.config import Evaluation
+from src.dataset import mirror_poses, to_unit
+from src.metrics import quantise
+from src.models import Model, build_model
+from src.rollout import PARALLEL_FRAMES, predict, prior_latents, rollout
+from tests.conftest import MODELS, roughen, tiny_config
+
+HEIGHT, WIDTH = 4, 8
+
+
+@pytest.fixture(params=MODELS)
+def model(request: pytest.FixtureRequest) -> Model:
+    torch.manual_seed(0)
+    model = build_model(tiny_config(request.param), height=HEIGHT, width=WIDTH)
+    roughen(model)
+    return model
+
+
+def pixels(*shape: int, seed: int = 1) -> Tensor:
+    return torch.randint(0, 256, (*shape, 3, HEIGHT, WIDTH), generator=torch.Generator().manual_seed(seed)).byte()
+
+
+@torch.no_grad()
+def frame_by_frame(model: Model, given: Tensor, poses: Tensor, latents: Tensor) -> Tensor:
+    """The rollout as one would write it down: every frame from its own poses, nothing in chunks."""
+    frames, state, last = [given], model.start(given, poses[:, 0]), poses.shape[1] - 1
+    for time in range(1, last + 1):
+        around = [min(max(time + offset, 0), last) for offset in range(-model.context, model.context + 1)]
+        condition = model.encode_conditions(poses[:, around])[:, 0]
+        frame, state = model.step(state, condition, latents[:, time])
+        frames.append(frame)
+    return torch.stack(frames, dim=1)
+
+
+@pytest.mark.parametrize("length", [2, PARALLEL_FRAMES + 3])
+def test_rollout_equals_a_slow_loop(model: Model, length: int) -> None:
+    given, poses = to_unit(pixels(2, seed=2)), to_unit(pixels(2, length))
+    latents = torch.randn(2, length, *model.latent_shape)
+    drawn = rollout(model, given, poses, latents)
+    assert drawn.shape == poses.shape
+    assert drawn.dtype == torch.float32
+    assert torch.equal(drawn[:, 0], given)
+    assert not any(torch.allclose(a, b, atol=1e-4) for a, b in pairwise(drawn.unbind(1)))
+    assert torch.allclose(drawn, frame_by_frame(model, given, poses, latents), atol=1e-5)
+
+
+def test_wrong_shapes_are_our_bug(model: Model) -> None:
+    given, poses = to_unit(pixels(2)), to_unit(pixels(2, 3))
+    for latents in (torch.zeros(2, 2, *model.latent_shape), torch.zeros(2, 3, *model.latent_shape, 1)):
+        with pytest.raises(AssertionError):
+            rollout(model, given, poses, latents)
+    with pytest.raises(AssertionError):
+        rollout(model, given[:1], poses, torch.zeros(2, 3, *model.latent_shape))
+    with pytest.raises(AssertionError):
+        predict(model, given, poses, Evaluation(), seed=0)
+
+
+@pytest.mark.parametrize("latent", ["mean", "sample", "mean_of_samples"])
+@pytest.mark.parametrize("mirror", [False, True])
+def test_prediction_is_the_mean_of_single_rollouts(model: Model, latent: str, mirror: bool) -> None:
+    given, poses = pixels(2, seed=2), pixels(2, 4)
+    settings = Evaluation(latent=latent, num_samples=3, mirror=mirror)
+    num_samples = 3 if latent == "mean_of_samples" else 1
+    latents = prior_latents(model, (num_samples, 2, 4), settings, seed=7)
+    assert latents.shape == (num_samples, 2, 4, *model.latent_shape)
+    singles = []
+    for sample in latents:
+        singles.append(frame_by_frame(model, to_unit(given), to_unit(poses), sample))
+        if mirror:
+            flipped = frame_by_frame(model, to_unit(given.flip(-1)), to_unit(mirror_poses(poses)), sample)
+            singles.append(flipped.flip(-1))
+    drawn = predict(model, given, poses, settings, seed=7)
+    assert torch.allclose(drawn, torch.stack(singles).mean(0), atol=1e-5)
+    assert torch.equal(quantise(drawn[:, 0]), given)
+
+
+def test_latents_come_from_the_prior(model: Model) -> None:
+    mean = prior_latents(model, (1, 2, 3), Evaluation(latent="mean"), seed=0)
+    assert not mean.any()
+    drawn = [prior_latents(model, (4, 2, 40), Evaluation(latent="sample"), seed=seed) for seed in (0, 0, 1)]
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+    assert drawn[0].mean().abs() < 0.15
+    assert (drawn[0].std() - 1).abs() < 0.15
+
+
+def test_drawing_leaves_the_weights_without_gradients(model: Model) -> None:
+    drawn = predict(model, pixels(1), pixels(1, 3), Evaluation(), seed=0)
+    assert not drawn.requires_grad
+    assert all(parameter.grad is None for parameter in model.parameters())

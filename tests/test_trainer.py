@@ -1,0 +1,357 @@
+"""Training: resuming is not noticed, chance is keyed, bad steps do no harm, what cannot be meant is refused."""
+
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from src import history, trainer
+from src.checkpoint import load_checkpoint
+from src.config import Config
+from src.console import UserError
+from src.dataset import DanceData, open_dance
+from src.distributed import Draws
+from src.history import read_history
+from src.trainer import Trainer, main, stop_signals, train
+from tests.conftest import MODELS, ROOT, tiny_config
+
+CPU = torch.device("cpu")
+CLOCKED = {"clips_per_s", "data_share"}
+VARIANTS = {
+    "lab_cvae": tiny_config("lab_cvae", model={"teacher_forcing": {"start": 0.7, "decay_from": 2}}),
+    "reference_cvae": tiny_config("reference_cvae"),
+    "reference_cvae, other settings": tiny_config(
+        "reference_cvae",
+        model={"dropout": 0.2, "prior_probability": 0.3},
+        kl_weight={"kind": "cyclical", "cycles": 2, "per": "run"},
+        precision="bfloat16",
+        channels_last=True,
+    ),
+}
+pytestmark = pytest.mark.usefixtures("small_data")
+
+
+def last(folder: Path) -> dict[str, Any]:
+    return load_checkpoint(folder / "last.pt", CPU)
+
+
+def same(first: Any, second: Any) -> bool:
+    """Whether two nested values are equal, tensors bit by bit."""
+    if isinstance(first, torch.Tensor):
+        return torch.equal(first, second)
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(same(first[key], second[key]) for key in first)
+    if isinstance(first, list | tuple):
+        return len(first) == len(second) and all(same(a, b) for a, b in zip(first, second, strict=True))
+    return bool(first == second)
+
+
+def unclocked(folder: Path) -> list[dict[str, Any]]:
+    return [{name: value for name, value in row.items() if name not in CLOCKED} for row in read_history(folder)]
+
+
+def build(config: Config, data: DanceData, folder: Path) -> Trainer:
+    return Trainer(config, data, folder, CPU)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("stops", [(4,), (3, 5)], ids=["between epochs", "within epochs"])
+def test_a_stopped_run_goes_on_as_if_nothing_had_been(variant: str, stops: tuple[int, ...], tmp_path: Path) -> None:
+    config, whole, parts = VARIANTS[variant], tmp_path / "whole", tmp_path / "parts"
+    assert train(config, whole)
+    for stop in stops:
+        assert not train(config, parts, stop_at_step=stop)
+        assert last(parts)["step"] == stop
+    assert train(config, parts)
+    assert last(whole)["step"] == 10
+    assert same(last(whole), last(parts))
+    assert same(load_checkpoint(whole / "best.pt", CPU), load_checkpoint(parts / "best.pt", CPU))
+    assert unclocked(whole) == unclocked(parts)
+    assert [row["step"] for row in read_history(whole)] == [2, 4, 6, 8, 10]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_seed_decides(model: str, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        train(tiny_config(model), tmp_path / name, stop_at_step=2)
+    train(tiny_config(model).model_copy(update={"seed": 6}), tmp_path / "c", stop_at_step=2)
+    first, second, other = (last(tmp_path / name)["model"] for name in "abc")
+    assert same(first, second)
+    assert not same(first, other)
+
+
+def test_a_finished_run_is_left_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tiny_config("reference_cvae", num_epochs=1)
+    train(config, tmp_path / "run")
+    before, rows = last(tmp_path / "run"), read_history(tmp_path / "run")
+    assert train(config, tmp_path / "run")
+    assert same(last(tmp_path / "run"), before)
+    assert read_history(tmp_path / "run") == rows
+    assert capsys.readouterr().out.splitlines()[-1].endswith("run: step 2 of 2, finished")
+
+
+def test_every_name_in_the_log_is_explained(tmp_path: Path) -> None:
+    train(tiny_config("reference_cvae"), tmp_path / "run", stop_at_step=4)
+    first, second = read_history(tmp_path / "run")
+    assert "validation_score" not in first
+    text = str(history.__doc__)
+    for name in second:
+        assert re.search(rf"\b{name.removeprefix('validation_')}\b", text) or re.search(rf"\b{name}\b", text), name
+    assert all(math.isfinite(value) for value in second.values())
+    assert 0 <= second["data_share"] <= 1
+
+
+@pytest.mark.parametrize(("decay", "steps"), [(0.0, 3), (0.3, 6), (0.9, 3)])
+def test_moving_average_by_hand(decay: float, steps: int, small_data: DanceData, tmp_path: Path) -> None:
+    subject = build(tiny_config("reference_cvae", ema_decay=decay), small_data, tmp_path)
+    averages: dict[str, torch.Tensor] = {}
+    for step in range(steps):
+        subject.train_step()
+        weights = {name: weight.clone() for name, weight in subject.model.state_dict().items()}
+        kept = min(decay, (1 + step) / (10 + step))
+        averages = {name: kept * averages[name] + (1 - kept) * weights[name] for name in weights} if step else weights
+    for name, weight in subject.ema.module.state_dict().items():
+        assert torch.allclose(weight, averages[name], atol=1e-6)
+
+
+class PoisonedDraws(Draws):
+    """Noise that is not a number at some steps."""
+
+    bad_steps: tuple[int, ...] = ()
+
+    def normal(self, purpose: str, shape: tuple[int, ...]) -> torch.Tensor:
+        noise = super().normal(purpose, shape)
+        return noise * math.nan if self.step in self.bad_steps else noise
+
+
+@pytest.fixture
+def poison(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    def spoil(*steps: int) -> None:
+        monkeypatch.setattr(PoisonedDraws, "bad_steps", steps)
+        monkeypatch.setattr(trainer, "Draws", PoisonedDraws)
+
+    return spoil
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_bad_step_leaves_the_weights_alone(
+    model: str, small_data: DanceData, tmp_path: Path, poison: Callable[..., None]
+) -> None:
+    poison(1)
+    subject = build(tiny_config(model), small_data, tmp_path)
+    subject.train_step()
+    before = [{**subject.model.state_dict()}, subject.optimizer.state_dict()["state"]]
+    before = [
+        {key: value.clone() if isinstance(value, torch.Tensor) else {k: v.clone() for k, v in value.items()}
+         for key, value in part.items()}
+        for part in before
+    ]
+    subject.train_step()
+    assert same(before, [{**subject.model.state_dict()}, subject.optimizer.state_dict()["state"]])
+    assert subject.sums[-1] == 1
+    assert subject.sums.isfinite().all()
+    subject.train_step()
+    after = subject.model.state_dict()
+    assert not same(before[0], {**after})
+    assert all(weight.isfinite().all() for weight in [*after.values(), *subject.ema.module.state_dict().values()])
+
+
+def test_bad_steps_are_counted_and_said(
+    tmp_path: Path, poison: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    poison(3)
+    assert train(tiny_config("reference_cvae", num_epochs=3), tmp_path / "run")
+    rows = read_history(tmp_path / "run")
+    assert [row["skipped_steps"] for row in rows] == [0, 1, 0]
+    assert all(math.isfinite(value) for row in rows for value in row.values())
+    lines = [line for line in capsys.readouterr().out.splitlines() if "not finite" in line]
+    assert len(lines) == 1
+    assert "1 step skipped: its gradient was not finite" in lines[0]
+
+
+def test_the_mean_of_an_epoch_is_over_its_good_steps(tmp_path: Path, poison: Callable[..., None]) -> None:
+    config = tiny_config("reference_cvae", num_epochs=1)
+    train(config, tmp_path / "good", stop_at_step=1)
+    poison(1)
+    train(config, tmp_path / "spoilt")
+    (row,), sums = read_history(tmp_path / "spoilt"), last(tmp_path / "good")["sums"]
+    assert [row["total"], row["reconstruction"], row["kl"]] == pytest.approx(sums[:3].tolist(), rel=1e-6)
+
+
+def test_an_epoch_without_a_good_step_ends_the_run(tmp_path: Path, poison: Callable[..., None]) -> None:
+    poison(2, 3)
+    with pytest.raises(UserError, match="no step of epoch 2 had a finite gradient.*training.learning_rate"):
+        train(tiny_config("reference_cvae"), tmp_path / "run")
+    assert last(tmp_path / "run")["step"] == 2
+    assert all(weight.isfinite().all() for weight in last(tmp_path / "run")["model"].values())
+
+
+def test_patience_ends_a_run_early(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = {"learning_rate": 1e-12, "validate_every": 1}
+    assert train(tiny_config("reference_cvae", patience=2, **settings), tmp_path / "run")
+    assert [row["epoch"] for row in read_history(tmp_path / "run")] == [1, 2, 3]
+    assert "step 6 of 10, finished" in capsys.readouterr().out
+    assert load_checkpoint(tmp_path / "run" / "best.pt", CPU)["step"] == 2
+    assert train(tiny_config("reference_cvae", patience=2, **settings), tmp_path / "run")
+    assert last(tmp_path / "run")["step"] == 6
+    assert train(tiny_config("reference_cvae", **settings), tmp_path / "run")
+    assert last(tmp_path / "run")["step"] == 10
+
+
+@pytest.mark.parametrize("stop", [6, 10])
+def test_the_learning_rate_does_not_jump_when_a_run_is_extended(
+    stop: int, small_data: DanceData, tmp_path: Path
+) -> None:
+    short, long = (tiny_config("reference_cvae", num_epochs=epochs) for epochs in (5, 10))
+    train(short, tmp_path / "run", stop_at_step=stop)
+    extended, original = build(long, small_data, tmp_path / "run"), build(short, small_data, tmp_path)
+    extended.resume()
+    rates = [extended.learning_rate(step) for step in range(20)]
+    before = [original.learning_rate(step) for step in range(11)]
+    assert rates[:stop] == before[:stop]
+    assert rates[stop] == pytest.approx(before[stop])
+    assert all(later <= earlier for earlier, later in zip(rates[1:], rates[2:], strict=False))
+    assert rates[-1] >= 0.01 * max(rates) * (1 - 1e-9)
+    steepest = max(earlier - later for earlier, later in zip(before[1:], before[2:], strict=False))
+    assert all(earlier - later <= steepest for earlier, later in zip(rates[1:], rates[2:], strict=False))
+
+
+def test_an_extended_run_equals_one_never_finished(tmp_path: Path) -> None:
+    short, long = (
+        tiny_config("reference_cvae", num_epochs=epochs, learning_rate_kind="constant", warmup_steps=0)
+        for epochs in (2, 4)
+    )
+    train(short, tmp_path / "extended")
+    train(long, tmp_path / "extended")
+    train(long, tmp_path / "whole")
+    assert same(last(tmp_path / "extended")["model"], last(tmp_path / "whole")["model"])
+
+
+@pytest.mark.parametrize(
+    ("kl_kind", "forcing"), product(["cyclical", "monotonic", "constant"], ["decay", "late", "plan"])
+)
+def test_every_schedule_trains(kl_kind: str, forcing: str, small_data: DanceData, tmp_path: Path) -> None:
+    ratio = {"decay": {"start": 0.5}, "late": {"start": 1.0, "begin": 1}, "plan": {}}[forcing]
+    coin = "batch" if kl_kind == "cyclical" else "step"
+    forced = {"teacher_forcing": {"kind": forcing, "coin": coin} | ratio}
+    config = tiny_config("lab_cvae", model=forced, kl_weight={"kind": kl_kind, "stop": 1.0}, num_epochs=2)
+    subject = build(config, small_data, tmp_path)
+    for _ in range(3):
+        subject.train_step()
+    assert subject.sums[-1] == 0
+    assert all(weight.isfinite().all() for weight in subject.model.state_dict().values())
+
+
+def test_schedules_follow_the_config() -> None:
+    cycles = {"kind": "cyclical", "cycles": 2, "stop": 1.0, "start": 0.25, "maximum": 0.9}
+    config = tiny_config("lab_cvae", num_epochs=8, kl_weight=cycles, model={"teacher_forcing": {"start": 1.0, "decay_from": 2}})
+    by_epoch = [trainer.schedule(config, 10 * epoch + 9, 10) for epoch in range(8)]
+    assert [row["kl_weight"] for row in by_epoch] == pytest.approx([0.25, 0.625, 0.9, 0.9] * 2)
+    ratios = [row["teacher_forcing_ratio"] for row in by_epoch]
+    assert ratios == pytest.approx([1, 1, 1, 0.9, 0.8, 0.7, 0.6, 0.5])
+    assert trainer.schedule(tiny_config("reference_cvae"), 0, 10) == {"kl_weight": 1e-4, "teacher_forcing_ratio": 0.0}
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_the_network_is_compiled_where_asked(
+    wanted: bool, small_data: DanceData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda network: compiled.append(network) or network)
+    subject = build(tiny_config("reference_cvae", compile=wanted), small_data, tmp_path)
+    assert compiled == ([subject.model] if wanted else [])
+
+
+def test_what_cannot_be_meant_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tiny_config("reference_cvae")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match='training.device = "cuda", but no CUDA device'):
+        train(tiny_config("reference_cvae", device="cuda"), tmp_path / "run")
+    with pytest.raises(UserError, match=r"training.window = 25: the longest take has 24 frames"):
+        train(tiny_config("reference_cvae", window=25), tmp_path / "run")
+    monkeypatch.setattr(trainer, "world_size", lambda: 3)
+    with pytest.raises(UserError, match="training.batch_size = 4 cannot be shared by 3 processes"):
+        train(config, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_another_config_or_data_set_is_refused(
+    small_data: DanceData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, folder = tiny_config("reference_cvae"), tmp_path / "run"
+    train(config, folder, stop_at_step=1)
+    before = (folder / "last.pt").read_bytes()
+    with pytest.raises(UserError, match=r"config.json belongs to another configuration \(training.learning_rate: "):
+        train(tiny_config("reference_cvae", learning_rate=0.5), folder)
+    (folder / "config.json").unlink()
+    with pytest.raises(UserError, match=r"last.pt was trained with other settings than .*config.json"):
+        train(tiny_config("reference_cvae", learning_rate=0.5), folder)
+    (folder / "config.json").unlink()
+    manifest = small_data.manifest.model_copy(update={"fingerprint": "another"})
+    other = replace(small_data, manifest=manifest)
+    monkeypatch.setattr(trainer, "open_dance", lambda name, data_folder: other)
+    with pytest.raises(UserError, match=r"last.pt was trained on other data than data/tiny now holds"):
+        train(config, folder)
+    assert (folder / "last.pt").read_bytes() == before
+
+
+def test_signals_are_collected_and_a_second_interrupt_kills() -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with stop_signals() as received:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert received == [signal.SIGTERM]
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def write_config(folder: Path, **training: object) -> Path:
+    """configs/short.toml below the folder: the reference model, small."""
+    settings = {"clips_per_epoch": 4, "batch_size": 2, "warmup_steps": 2, "validate_every": 50, "device": "cpu"} | training
+    lines = ['dataset = "tiny"', "[model]", 'name = "reference_cvae"', "width = 8", "num_levels = 2", "num_blocks = 1"]
+    lines += ["[training]", *(f"{name} = {value!r}".replace("'", '"') for name, value in settings.items())]
+    (folder / "configs").mkdir(exist_ok=True)
+    (folder / "configs" / "short.toml").write_text("\n".join(lines), encoding="utf-8")
+    return folder / "configs" / "short.toml"
+
+
+def test_ctrl_c_saves_and_the_same_command_finishes(
+    tmp_path: Path, data_folder: Path, monkeypatch: pytest.MonkeyPatch, outcome: Callable[..., tuple[int, str]]
+) -> None:
+    (tmp_path / "data").symlink_to(data_folder)
+    config = write_config(tmp_path, num_epochs=100).relative_to(tmp_path)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "src.trainer", str(config)],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    log, deadline = tmp_path / "runs" / "short" / "log.jsonl", time.monotonic() + 300
+    while not (log.is_file() and log.stat().st_size) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 130, errors
+    assert errors == ""
+    stopped = last(tmp_path / "runs" / "short")["step"]
+    assert output.splitlines()[-1] == f"runs/short: step {stopped} of 200, stopped; the same command goes on from here"
+    assert 2 <= stopped < 200
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(trainer, "open_dance", open_dance)
+    assert outcome(main, config) == (0, "")
+    assert last(tmp_path / "runs" / "short")["step"] == 200
+    assert [row["epoch"] for row in read_history(tmp_path / "runs" / "short")] == list(range(1, 101))
