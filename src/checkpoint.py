@@ -51,6 +51,16 @@ def load_weights(model: torch.nn.Module, weights: dict[str, torch.Tensor], path:
         raise UserError(f"{path} holds the weights of another model than {path.parent}/config.json describes") from None
 
 
+def check_settings(state: dict[str, Any], config: Config, path: Path) -> None:
+    """Raises UserError where a checkpoint was trained with other settings than its run's configuration has."""
+    changed = differences(from_json(state["config"], str(path)), config)
+    if changed:
+        raise UserError(
+            f"{path} was trained with other settings than {path.parent}/config.json has ({'; '.join(changed)}); "
+            "restore one of them"
+        )
+
+
 def settle_config(folder: Path, config: Config) -> None:
     """Writes runs/<run>/config.json, or compares with the one there; UserError lists the settings that differ."""
     path = folder / "config.json"

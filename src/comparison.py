@@ -183,7 +183,9 @@ def to_markdown(comparison: Comparison) -> str:
     """Returns the page of a grid."""
     table = markdown_table(*table_of_arms(comparison))
     facts = "\n".join(f"* {line}" for line in origins(comparison))
-    settings = markdown_table(["arm", "SET"], [[arm, f"`{words}`"] for arm, words in comparison.settings.items()])
+    settings = markdown_table(
+        ["arm", "SET"], [[arm, f"`{words}`" if words else NOTHING] for arm, words in comparison.settings.items()]
+    )
     commands = "\n".join(result.command for result in comparison.runs)
     text = f"# {comparison.title}\n\n{table}\n{facts}\n\n{settings}\n```\n{commands}\n```\n"
     for title, paths in figure_paths(comparison).items():

@@ -5,7 +5,6 @@ TOML table strictly, tells the models' sections apart by `model.name`, freezes t
 """
 
 import difflib
-import hashlib
 import json
 import shlex
 import tomllib
@@ -197,12 +196,6 @@ def from_json(text: str | bytes, origin: str) -> Config:
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{origin} is damaged ({error}); restore it or start the run afresh") from None
     return parse_config(table, origin)
-
-
-def config_hash(config: Config) -> str:
-    """Returns the sha256 of the settings that make a run what it is (those outside `MAY_CHANGE`)."""
-    kept = {key: value for key, value in flatten(config).items() if not key.startswith(MAY_CHANGE)}
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
 def flatten(config: Config) -> dict[str, Any]:

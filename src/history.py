@@ -44,5 +44,5 @@ def read_history(folder: Path) -> list[dict[str, Any]]:
     path = folder / "log.jsonl"
     if not path.is_file():
         return []
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # behind the last line break: nothing, or what a kill cut off
+    *lines, _cut_off = path.read_text(encoding="utf-8").split("\n")  # what a kill cut off, or nothing
     return [json.loads(line) for line in lines]

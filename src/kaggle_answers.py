@@ -18,10 +18,13 @@ TOKEN_PAGE = "https://www.kaggle.com/settings/api"
 WORDS = (  # the service may answer with a sentence alone, without its status
     (401, re.compile(r"authentication required|unauthenticated|unauthorized|invalid credentials", re.I)),
     (429, re.compile(r"too many requests|rate.?limit", re.I)),
-    (500, re.compile(r"internal|unavailable|try again|an error occurred", re.I)),
+    (500, re.compile(r"internal|unavailable|an error occurred|deadline exceeded|time.?out", re.I)),
     (403, re.compile(r"accept\b.*\brules|denied|forbidden|not permitted", re.I)),
     (404, re.compile(r"^(404\W*)?not found|competition not found|could not find", re.I)),
-    (400, re.compile(r"not found|invalid|not allowed|allowance|limit|deadline|closed|too large|exceed|must", re.I)),
+    (
+        400,
+        re.compile(r"allowance|not found|not allowed|too large|deadline has passed|\b(closed|ended)\b|invalid", re.I),
+    ),
 )
 
 
@@ -67,7 +70,7 @@ PLAIN = (  # what the client says when the service said nothing
         "something other than Kaggle answered, perhaps a login page of the network",
         f"open https://www.kaggle.com in a browser, then {AGAIN}",
     ),
-    (r"Error for url: (?!\S*Service/)", KaggleSilence, "Kaggle's storage refused", f"{AGAIN}, for addresses change"),
+    (r"Error: .*for url: (?!\S*Service/)", KaggleSilence, "Kaggle's storage refused", f"{AGAIN}, for addresses change"),
 )
 
 
@@ -131,7 +134,9 @@ def _explain_status(status: int, reason: str, slug: str) -> KaggleError:
     if status == 401:
         return _explain_credentials()
     if status == 403:
-        mend = f"accept the rules at {competition_page(slug, 'rules')} and check the slug, for a wrong one is denied as well"
+        mend = (
+            f"accept the rules at {competition_page(slug, 'rules')} and check the slug, a wrong one is denied as well"
+        )
         return KaggleRefusal(f"Kaggle denies access to {slug} (403: {reason})", mend)
     if status == 404:
         mend = "the slug is the last part of the competition's address, see https://www.kaggle.com/competitions"

@@ -72,7 +72,7 @@ def ask(slug: str, *arguments: str, patience: Patience) -> str:
 
 
 def start(*arguments: str, log: Path, lock: "Lock") -> "subprocess.Popen[bytes]":
-    """Starts a transfer that goes on when this process dies: it writes to `log`, holds `lock`, and ends itself in time."""
+    """Starts a transfer that goes on when this process dies: it writes to `log`, holds `lock`, ends itself in time."""
     with log.open("wb") as output:
         child = subprocess.Popen(
             _command(arguments),

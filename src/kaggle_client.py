@@ -16,6 +16,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from src.console import UserError, run_main, say
@@ -71,7 +72,7 @@ def print_submissions(submissions: list[Submission]) -> None:
             public,
             _number(latest.private_score),
             str(latest.rank or ""),
-            intent.message,
+            escape(intent.message or ""),
         )
     _print_table(table)
 
@@ -84,13 +85,14 @@ def print_leaderboard(slug: str, team: str | None, num_rows: int, patience: Pati
     table = Table("place", "team", "score", "date (UTC)", title=f"{slug}, public leaderboard")
     for place in places[:num_rows] + ([ours] if ours and ours.rank > num_rows else []):
         style = "bold" if place == ours else None
-        table.add_row(str(place.rank), place.team, place.score, place.date, style=style)
+        table.add_row(str(place.rank), escape(place.team), place.score, place.date, style=style)
     _print_table(table)
     if ours:
         say(f"our place: {ours.rank} ({ours.team}, {ours.score})")
     else:
         say(
-            f"our place is not known: no team {named!r} among the first {len(places)}; --team NAME says what the board calls us"
+            f"our place is not known: no team {named!r} among the first {len(places)}; "
+            "--team NAME says what the board calls us"
         )
 
 

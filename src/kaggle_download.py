@@ -18,7 +18,7 @@ ATTEMPTS = 5  # that may end without a new byte, or with a damaged archive, befo
 
 
 def download(slug: str, folder: Path, patience: Patience) -> Path:
-    """Returns the path of the competition's whole archive, fetched or already there; goes on where it was interrupted."""
+    """Returns the path of the competition's whole archive, fetched or already there; goes on where it stopped."""
     archive, part = folder / f"{slug}.zip", folder / f"{slug}.part"
     with one_at_a_time(folder / f"{slug}.lock", lambda: _bytes_in(part), patience) as lock:
         if archive.exists():

@@ -23,7 +23,7 @@ from src.kaggle_child import Patience, ask
 TRACKED = ("src", "configs", "pyproject.toml", "LICENSE")
 LARGEST_SCRIPT = 1_000_000  # bytes; Kaggle takes no larger code file
 DISTRIBUTIONS = {"PIL": "pillow"}  # packages that are installed under another name than they are imported by
-SCRIPT = '''"""Trains {run} and writes submissions/{run}.csv on Kaggle; written by `python -m src.kaggle_client kernel`, {commit}."""
+SCRIPT = '''"""Trains {run} and writes submissions/{run}.csv on Kaggle; see src/kaggle_kernel.py, {commit}."""
 
 import base64
 import importlib.util
@@ -42,7 +42,8 @@ def main(kaggle: Path = Path("/kaggle")) -> None:
     missing = [package for module, package in PACKAGES.items() if importlib.util.find_spec(module) is None]
     if missing:
         subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *missing], check=True)
-    data = next((path for path in (kaggle / "input/{slug}", kaggle / "input/competitions/{slug}") if path.is_dir()), None)
+    places = (kaggle / "input/{slug}", kaggle / "input/competitions/{slug}")
+    data = next((path for path in places if path.is_dir()), None)
     if data is None:
         sys.exit("error: the data of {slug} is not attached; add it under Input and run this again")
     work = kaggle / "working"

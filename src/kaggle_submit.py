@@ -1,10 +1,11 @@
 """submissions/<run>.csv -> one submission on Kaggle and its score: interrupted anywhere, the same command goes on.
 
 Nobody but Kaggle knows whether an upload whose answer was lost has counted, and a second upload costs one of a few
-submissions a day. So: a line in the ledger first, with a tag that is part of the message; one upload; and after whatever
-goes wrong the tag is looked up before anything else. Three things prove that an upload did not count: the client says
-that the storage refused the file, Kaggle's own refusal, and a log in which the upload never came to its end, because the
-client registers the submission after that. Where none of the three holds, nothing is uploaded again unasked.
+submissions a day. So: a line in the ledger first, with a tag that is part of the message; one upload; and after
+whatever goes wrong the tag is looked up before anything else. Three things prove that an upload did not count: the
+client says that the storage refused the file, Kaggle refuses it, or the log shows that the upload never came to its
+end, because the client registers the submission after that. Where none of the three holds, nothing is uploaded again
+unasked.
 """
 
 import hashlib
@@ -70,8 +71,8 @@ def prepare(run: str, competition: str, message: str, *, force_stale: bool) -> O
             changed.append(sources[0])
     if changed and not force_stale:
         raise UserError(
-            f"{', '.join(map(str, changed))}: changed or gone since {path} was written; `make submission RUN={run}` writes it "
-            "anew, --force-stale submits it as it is"
+            f"{', '.join(map(str, changed))}: changed or gone since {path} was written; `make submission RUN={run}` "
+            "writes it anew, --force-stale submits it as it is"
         )
     known = path not in changed  # else commit and score are those of another csv
     commit, local_score = (provenance.commit, provenance.local_score) if known else (None, None)
@@ -152,7 +153,7 @@ def _upload(ledger: Ledger, order: Order, lock: Lock, patience: Patience) -> Sub
 
 
 def _settle(ledger: Ledger, submission: Submission, verdict: Verdict, patience: Patience) -> Submission:
-    """Looks up a submission that nobody confirmed; returns it as accepted, refused, or unknown where nobody can tell."""
+    """Looks up a submission that nobody confirmed; returns it as accepted, refused, or unknown if nobody can tell."""
     patient = verdict.outcome == "unclear" and submission.state == "intent"
     try:
         row, looked = (
@@ -171,8 +172,8 @@ def _settle(ledger: Ledger, submission: Submission, verdict: Verdict, patience: 
 def _nobody_knows(submission: Submission) -> UserError:
     page = competition_page(submission.intent.competition, "submissions")
     return UserError(
-        f"unknown whether Kaggle has [run:{submission.intent.tag}]: its answer was lost ({submission.latest.reason}); the same "
-        f"command looks again and uploads nothing; if {page} does not show it either, --again uploads it again"
+        f"unknown whether Kaggle has [run:{submission.intent.tag}]: its answer was lost ({submission.latest.reason}); "
+        f"the same command looks again and uploads nothing; if {page} does not show it either, --again uploads it again"
     )
 
 
@@ -202,9 +203,10 @@ def wait_for_score(ledger: Ledger, submission: Submission, patience: Patience, *
         if state != said:
             say(f"[run:{intent.tag}] waiting for the score: {state}")
             said = state
+    page = competition_page(intent.competition, "submissions")
     raise UserError(
         f"{intent.run} was submitted as [run:{intent.tag}] but has no score after {patience.deadline_s:.0f} s ({said}); "
-        f"the same command goes on waiting, without uploading; see {competition_page(intent.competition, 'submissions')}"
+        f"the same command goes on waiting, without uploading; see {page}"
     )
 
 
@@ -274,7 +276,7 @@ def _look_up(intent: Event, total_s: float, patience: Patience) -> Listed | None
 
 
 def _packed(order: Order) -> Path:
-    """Returns the file to upload: a zip with the csv in it, the same bytes each time, or the csv where a zip is no gain."""
+    """Returns the file to upload: a zip of the csv, the same bytes each time, or the csv where a zip is no gain."""
     content = order.csv.read_bytes()
     if hashlib.sha256(content).hexdigest() != order.csv_sha256:
         raise UserError(f"{order.csv} was changed while it was being submitted; run the same command again")

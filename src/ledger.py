@@ -1,7 +1,7 @@
 """submissions/ledger.jsonl: everything ever submitted and what became of it; one line per event, never rewritten.
 
 A submission begins with an `intent` line, written before a byte leaves the machine, and carries a tag of its own. Later
-lines with the same tag tell the rest: `accepted`, `refused`, `unknown`, `scored`. The state is what the lines add up to.
+lines with the same tag tell the rest: `accepted`, `refused`, `unknown`, `scored`. The state is what they add up to.
 """
 
 import fcntl
@@ -83,7 +83,7 @@ class Ledger:
             os.close(folder)
 
     def events(self) -> list[Event]:
-        """Returns all events in order; a line torn by a crash is said and left out, anything else unreadable is an error."""
+        """Returns all events in order; a line torn by a crash is said and left out, any other odd line is an error."""
         if not self.path.exists():
             return []
         events = []
@@ -99,8 +99,8 @@ class Ledger:
                     say(f"{self.path}, line {number}: torn by a crash while it was written; left out")
                     continue
                 raise UserError(
-                    f"{self.path}, line {number} is not an event of this ledger ({first['msg']}); bring back the line as it "
-                    f"was, `git diff {self.path}` shows it"
+                    f"{self.path}, line {number} is not an event of this ledger ({first['msg']}); bring back the line "
+                    f"as it was, `git diff {self.path}` shows it"
                 ) from error
         return events
 

@@ -31,7 +31,9 @@ def save_gif(path: Path, clip: Tensor) -> None:
     montage = Image.fromarray(np.concatenate(clip.permute(0, 2, 3, 1).cpu().numpy()[chosen]))
     palette = montage.quantize(256, method=Image.Quantize.MEDIANCUT)
     first, *others = [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in pixels]
-    first.save(path, save_all=True, append_images=others, duration=FRAME_MS, loop=0, optimize=False)
+    file, common = io.BytesIO(), palette.getpalette()  # left out, it is written with every frame anew
+    first.save(file, "GIF", palette=common, save_all=True, append_images=others, duration=FRAME_MS, loop=0)
+    write_atomically(path, file.getvalue())
 
 
 def side_by_side(clips: Sequence[Tensor]) -> Tensor:
@@ -46,7 +48,8 @@ def save_strip(path: Path, rows: Sequence[Tensor], *, num_frames: int = 8) -> No
     chosen = torch.linspace(0, len(rows[0]) - 1, num_frames).long().tolist()
     columns = [torch.cat([_with_line_below(clip[time].cpu()) for clip in rows], dim=-2) for time in chosen]
     pixels = side_by_side([column[None] for column in columns])[0].permute(1, 2, 0).numpy()
-    iio.imwrite(path, pixels.repeat(ENLARGEMENT, axis=0).repeat(ENLARGEMENT, axis=1))
+    enlarged = pixels.repeat(ENLARGEMENT, axis=0).repeat(ENLARGEMENT, axis=1)
+    write_atomically(path, iio.imwrite("<bytes>", enlarged, extension=".png"))
 
 
 def _with_line_below(frame: Tensor) -> Tensor:
@@ -81,6 +84,7 @@ def plot_history(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
             if points:
                 axes.plot(*zip(*points, strict=True), label=name, marker="." if len(points) < 40 else None)
         axes.set(title=title, xlabel="epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
         if axes.lines:
             axes.legend(fontsize=8)
@@ -112,7 +116,9 @@ def plot_bands(path: Path, panels: Mapping[str, Sequence[Band]], *, xlabel: str)
         values = np.concatenate([band.values.ravel() for band in bands]) if bands else np.ones(1)
         if values.min() > 0 and values.max() > LOG_SPAN * values.min():
             axes.set_yscale("log")
-        axes.set(title=title, xlabel=xlabel)
+        axes.set_title(title, fontsize=10)
+        axes.set_xlabel(xlabel)
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
     for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)

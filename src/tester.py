@@ -2,10 +2,12 @@
 
 import argparse
 import json
+import math
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,8 +16,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from src.checkpoint import load_checkpoint, load_weights, read_config
-from src.config import Config, config_hash
+from src.checkpoint import check_settings, load_checkpoint, load_weights, read_config
+from src.config import Config
 from src.console import UserError, run_main, say
 from src.dataset import DanceData, open_dance
 from src.files import commit, file_hash, write_atomically
@@ -58,8 +60,7 @@ def open_run(run: str, runs_folder: Path = Path("runs")) -> Trained:
     device = torch.device("cuda" if torch.cuda.is_available() and config.training.device != "cpu" else "cpu")
     path = folder / f"{config.evaluation.checkpoint}.pt"
     state = load_checkpoint(path, device)
-    if state["config_hash"] != config_hash(config):
-        raise UserError(f"{path} was trained with other settings than {folder}/config.json; restore one of them")
+    check_settings(state, config, path)
     height, width = state["frame_size"]
     model = build_model(config, height=height, width=width).to(device)
     load_weights(model, state["ema"], path)
@@ -67,7 +68,7 @@ def open_run(run: str, runs_folder: Path = Path("runs")) -> Trained:
 
 
 def evaluate(run: str, *, data_folder: Path = Path("data"), runs_folder: Path = Path("runs")) -> dict[str, object]:
-    """Rolls out the validation takes and writes scores.json, the plots and the GIF into the run's folder.
+    """Rolls out the validation take and writes scores.json, the plots and the GIF into the run's folder.
 
     Returns what scores.json holds: the competition's score first, the rest of mission's list, the baselines.
     """
@@ -93,7 +94,7 @@ def evaluate(run: str, *, data_folder: Path = Path("data"), runs_folder: Path = 
         "protocol": f"free rollout of {len(truth)} frames from frame 0 of the validation take of {config.dataset}; "
         f"latent: {config.evaluation.latent} of the prior; mirror: {config.evaluation.mirror}; "
         "score: mean PSNR of frames 1-600",
-        "psnr_by_frame": psnr[run].tolist(),
+        "psnr_by_frame": ["inf" if value == math.inf else value for value in psnr[run].tolist()],
         "rollout_seconds": seconds,
         "num_parameters": sum(parameter.numel() for parameter in trained.model.parameters()),
         "checkpoint_step": trained.step,
@@ -121,7 +122,7 @@ def baselines(data: DanceData, first: Tensor, poses: Tensor) -> dict[str, Tensor
     }
 
 
-def test_rollout(trained: Trained, data: DanceData) -> Tensor:
+def roll_out_tests(trained: Trained, data: DanceData) -> Tensor:
     """Returns the prediction of all test sequences as one batch, (K, T, 3, H, W) uint8; frame 0 is the given one."""
     given = torch.from_numpy(np.array(data.test_frames)).to(trained.device)
     poses = torch.from_numpy(np.array(data.test_poses)).to(trained.device)
@@ -147,27 +148,36 @@ def submission(
     data = open_dance(config.dataset, data_folder)
     path = submissions_folder / f"{run}.csv"
     safe_to_replace(path)
-    rollouts = test_rollout(trained, data)
-    submissions_folder.mkdir(parents=True, exist_ok=True)
+    origin: dict[str, Any] = {
+        "run": run,
+        "dataset": config.dataset,
+        "dataset_fingerprint": data.manifest.fingerprint,
+        "config_sha256": file_hash(trained.folder / "config.json"),
+        "checkpoint_sha256": file_hash(trained.checkpoint),
+        "checkpoint_step": trained.step,
+        "local_score": _local_score(trained),
+        "seed": config.seed,
+    }
+    if path.is_file() and origin.items() <= Provenance.load(path.with_suffix(".json")).model_dump().items():
+        say(f"{path} is up to date: it was written from this checkpoint, configuration and data set")
+        return path
+    rollouts = roll_out_tests(trained, data)
     write_submission(path, rollouts, sequence_length=rollouts.shape[1])
-    checked = check_submission(
-        path, first_frames=data.test_frames, num_sequences=len(rollouts), sequence_length=rollouts.shape[1]
-    )
-    Provenance(
-        run=run,
-        csv_sha256=checked.sha256,
-        num_rows=checked.num_rows,
-        num_sequences=checked.num_sequences,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        commit=commit(),
-        dataset=config.dataset,
-        dataset_fingerprint=data.manifest.fingerprint,
-        config_sha256=file_hash(trained.folder / "config.json"),
-        checkpoint_sha256=file_hash(trained.checkpoint),
-        checkpoint_step=trained.step,
-        local_score=_local_score(trained),
-        seed=config.seed,
-    ).save(path.with_suffix(".json"))
+    try:
+        checked = check_submission(
+            path, first_frames=data.test_frames, num_sequences=len(rollouts), sequence_length=rollouts.shape[1]
+        )
+        Provenance(
+            **origin,
+            csv_sha256=checked.sha256,
+            num_rows=checked.num_rows,
+            num_sequences=checked.num_sequences,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            commit=commit(),
+        ).save(path.with_suffix(".json"))
+    except BaseException:
+        path.unlink()  # nothing would say where this csv comes from, so nothing could replace it
+        raise
     for number, clip in enumerate(rollouts):
         poses = torch.from_numpy(np.array(data.test_poses[number]))
         save_gif(trained.folder / f"pred_seq{number}.gif", side_by_side([clip, poses]))
@@ -188,16 +198,20 @@ def predict_pictures(run: str, frame: Path, poses: Path, out: Path, *, runs_fold
     """
     if out.suffix.lower() != ".gif":
         raise UserError(f"OUT={out}: the result is a GIF; give a name that ends in .gif")
+    folder = out.with_suffix("")
+    if folder.exists() and (folder.samefile(poses) or not (out.is_file() and folder.is_dir())):
+        raise UserError(f"{folder} exists and was not written together with {out}; move it away, or give another OUT")
     trained = open_run(run, runs_folder)
     given = _read_picture(frame)
     conditions = torch.stack([_read_picture(path) for path in _numbered_pictures(poses)]).to(trained.device)
     settings, seed = trained.config.evaluation, trained.config.seed
     drawn = quantise(predict(trained.model, given[None].to(trained.device), conditions[None], settings, seed=seed)[0])
-    folder = out.with_suffix("")
     folder.mkdir(parents=True, exist_ok=True)
+    save_gif(out, side_by_side([drawn.cpu(), conditions.cpu()]))
+    for earlier in folder.glob("*.png"):  # a longer clip would leave its last frames among these
+        earlier.unlink()
     for number, picture in enumerate(drawn.cpu()):
         Image.fromarray(picture.permute(1, 2, 0).numpy()).save(folder / f"{number}.png")
-    save_gif(out, side_by_side([drawn.cpu(), conditions.cpu()]))
     return drawn
 
 
@@ -234,12 +248,13 @@ def print_scores(run: str, runs_folder: Path = Path("runs")) -> None:
         raise UserError(f"{path} does not exist; evaluate the run first: make evaluate RUN={run}")
     scores = json.loads(path.read_text(encoding="utf-8"))
     table = Table("validation take", "score (dB)", "SSIM", title=f"{run}: mean PSNR of frames 1 to 600")
-    table.add_row(run, f"{scores['score']:.2f}", f"{scores['mean_ssim']:.3f}", style="bold")
+    score = float(scores["score"])  # a perfect one is the string "inf"
+    table.add_row(run, f"{score:.2f}", f"{scores['mean_ssim']:.3f}", style="bold")
     for name, baseline in scores["baselines"].items():
-        table.add_row(name, f"{baseline['score']:.2f}", f"{baseline['mean_ssim']:.3f}")
+        table.add_row(name, f"{float(baseline['score']):.2f}", f"{baseline['mean_ssim']:.3f}")
     Console().print(table)
-    best = max(baseline["score"] for baseline in scores["baselines"].values())
-    say(f"{scores['score'] - best:+.2f} dB against the best baseline; all of it in {path}")
+    best = max(float(baseline["score"]) for baseline in scores["baselines"].values())
+    say(f"{score - best:+.2f} dB against the best baseline; all of it in {path}")
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """configs/<run>.toml -> runs/<run>/: the only training loop.
 
 `python -m src.trainer configs/dance.toml`, or under torchrun for several processes. The same command goes on where a
-stopped run stood, bit by bit; a larger `training.num_epochs` extends a finished one, and the learning rate does not jump.
+stopped run stood, bit by bit; a larger `training.num_epochs` extends a finished one; the learning rate does not jump.
 """
 
 import argparse
@@ -19,11 +19,20 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
-from src.checkpoint import load_checkpoint, load_weights, save_checkpoint, settle_config
-from src.config import Config, config_hash, load_config
+from src.checkpoint import check_settings, load_checkpoint, load_weights, save_checkpoint, settle_config
+from src.config import Config, load_config
 from src.console import UserError, progress_bar, run_main, say
 from src.dataset import ClipSampler, DanceData, open_dance
-from src.distributed import Draws, local_rank, mean_over_processes, process_group, rank, share, world_size
+from src.distributed import (
+    Draws,
+    keyed_generator,
+    local_rank,
+    mean_over_processes,
+    process_group,
+    rank,
+    share,
+    world_size,
+)
 from src.history import History
 from src.models import VideoModel, build_model
 from src.schedules import (
@@ -90,6 +99,8 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(self.step)
         self.network.train()
+        # Dropout knows the global generator alone; where a run was stopped must not show in what it draws.
+        torch.manual_seed(keyed_generator(self.config.seed, "dropout", self.step, rank()).initial_seed())
         with torch.autocast(self.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
             loss = self.network(batch, draws, **schedule(self.config, self.step, self.steps_per_epoch))
         self.optimizer.zero_grad(set_to_none=True)
@@ -163,8 +174,7 @@ class Trainer:
     def save(self, name: str) -> None:
         """Writes the averaged weights; into last.pt also all that going on needs."""
         state: dict[str, Any] = {"step": self.step, "ema": self.ema.module.state_dict(), "best_score": self.best_score}
-        state |= {"config_hash": config_hash(self.config), "dataset_fingerprint": self.data_fingerprint}
-        state |= {"frame_size": self.frame_size}
+        state |= {"dataset_fingerprint": self.data_fingerprint, "frame_size": self.frame_size}
         if name == "last.pt":
             state |= {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "plan": self.plan}
             state |= {"num_averaged": self.ema.n_averaged, "sums": self.sums, "without_gain": self.without_gain}
@@ -174,10 +184,7 @@ class Trainer:
         """Goes on from last.pt; UserError where it belongs to other settings or another data set."""
         path = self.folder / "last.pt"
         state = load_checkpoint(path, self.device)
-        if state["config_hash"] != config_hash(self.config):
-            raise UserError(
-                f"{path} was trained with other settings than {self.folder}/config.json; restore one of them"
-            )
+        check_settings(state, self.config, path)
         if state["dataset_fingerprint"] != self.data_fingerprint:
             raise UserError(
                 f"{path} was trained on other data than data/{self.config.dataset} now holds; "
@@ -246,7 +253,7 @@ def _loop(trainer: Trainer, stopped: list[int], last_step: int) -> bool:
     history = History(trainer.folder, trainer.step) if rank() == 0 else None
     end = min(last_step, trainer.num_steps)
     with progress_bar(f"{trainer.folder.name}: steps", trainer.num_steps, trainer.step) as advance:
-        while trainer.step < end and not trainer.patience_is_over() and not share(bool(stopped), trainer.device):
+        while trainer.step < end and not share(bool(stopped) or trainer.patience_is_over(), trainer.device):
             trainer.train_step()
             advance()
             if trainer.step % trainer.steps_per_epoch == 0:
@@ -255,20 +262,20 @@ def _loop(trainer: Trainer, stopped: list[int], last_step: int) -> bool:
                     history.add(row)
                     say(_line(row, trainer.config.training.num_epochs))
                     trainer.save("last.pt")
+    finished = share(trainer.step >= trainer.num_steps or trainer.patience_is_over(), trainer.device)
     if history:
         history.close()
         trainer.save("last.pt")
-        finished = trainer.step >= trainer.num_steps or trainer.patience_is_over()
         what = "finished" if finished else "stopped; the same command goes on from here"
         say(f"{trainer.folder}: step {trainer.step} of {trainer.num_steps}, {what}")
-    return trainer.step >= trainer.num_steps or trainer.patience_is_over()
+    return finished
 
 
 def _line(row: dict[str, float], num_epochs: int) -> str:
     text = f"epoch {row['epoch']:.0f}/{num_epochs}  loss {row['total']:.4f}  kl {row['kl']:.3g}"
     text += f"  {row['clips_per_s']:.0f} clips/s"
     if row["skipped_steps"]:
-        text += f"  {row['skipped_steps']:.0f} steps skipped: their gradient was not finite"
+        text += f"  skipped steps: {row['skipped_steps']:.0f} (gradient not finite)"
     if "validation_score" in row:
         text += f"  validation {row['validation_score']:.2f} dB"
     return text

@@ -31,7 +31,7 @@ def sample() -> Path:
 
 @pytest.fixture(scope="session")
 def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder with the packed data set `tiny`: 2 takes of 24 synthetic frames, 12 for validation, 2 tests of 12."""
+    """A data folder with `tiny`, packed: 2 takes of 24 synthetic frames, 12 frames for validation, 2 tests of 12."""
     folder = tmp_path_factory.mktemp("data")
     lengths = {"take_length": 24, "val_length": TEST_LENGTH, "test_length": TEST_LENGTH}
     pack_synthetic("tiny", data_folder=folder, seed=3, num_takes=2, num_tests=2, num_processes=1, **lengths)
@@ -84,7 +84,7 @@ def roughen(model: torch.nn.Module, scale: float = 0.05) -> torch.nn.Module:
     noise = torch.Generator().manual_seed(8)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter += scale * torch.randn(parameter.shape, generator=noise)
+            parameter.add_(scale * torch.randn(parameter.shape, generator=noise))
     return model.eval()
 
 

@@ -1,7 +1,7 @@
 """What the tests of the round trip share: a folder with a run to submit, and commands run in processes of their own.
 
-Every command sees a home of its own, the loopback server and nothing else. The worker processes are forked from one that
-has imported everything, so that only the real client, a fresh child each time, costs a start.
+Every command sees a home of its own, the loopback server and nothing else. The worker processes are forked from one
+that has imported everything, so that only the real client, a fresh child each time, costs a start.
 """
 
 import contextlib
@@ -12,18 +12,23 @@ import json
 import multiprocessing
 import os
 import sys
+import time
 from collections import Counter
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from multiprocessing import forkserver
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from loopback_kaggle import KEY, USER, Competition, LoopbackKaggle
+from loopback_kaggle import KEY, USER, Competition, LoopbackKaggle, read_faults
 
 from src import kaggle_client, submission
 from src.console import run_main
 from src.ledger import Ledger, Submission
 
+AT_ONCE = 6  # commands; much of their time is waiting
 HEIGHT, WIDTH, LENGTH = 2, 4, 3  # of the small csv: frames (3, 2, 4), sequences of 3
 QUICK = ("--poll-first", "0.1", "--poll-longest", "1", "--settle", "1", "--call-timeout", "300", "--stall", "300")
 CHECK = submission.check_submission
@@ -112,7 +117,7 @@ def environment_of(bench: Bench, **more: str) -> dict[str, str]:
     return {**kept, **bench.environment, "HOME": str(bench.home), **more}
 
 
-def run_command(folder: Path, environment: dict[str, str], words: list[str], *, small: bool = True) -> Result:
+def run_command(folder: Path, environment: dict[str, str], words: list[str], small: bool = True) -> Result:
     """Runs one command of src.kaggle_client in this process, which is a worker's."""
     os.environ.clear()
     os.environ.update(environment)
@@ -130,11 +135,6 @@ def run_command(folder: Path, environment: dict[str, str], words: list[str], *, 
     return Result(code, output.getvalue(), error.getvalue(), cpu_s)
 
 
-def run_and_die(folder: Path, environment: dict[str, str], words: list[str]) -> None:
-    """Runs one command in a process that a test kills; its output goes nowhere."""
-    run_command(folder, environment, words)
-
-
 def workers(count: int) -> ProcessPoolExecutor:
     """Returns a pool whose processes run `run_command`; the process they are forked from has imported this file."""
     FORKS.set_forkserver_preload(["kaggle_workbench"])
@@ -147,6 +147,64 @@ def workers(count: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(count, mp_context=FORKS)
 
 
+@dataclass(frozen=True)
+class Desk:
+    """The server, the worker processes, a folder for the benches, and every result so far."""
+
+    server: LoopbackKaggle
+    pool: ProcessPoolExecutor
+    folder: Path
+    results: list[Result]
+
+    def bench(self, slug: str, faults: str = "", **settings: object) -> Bench:
+        """Returns a new bench; `faults` are written STEP:KIND[:TIMES], STEP:KIND[:TIMES], ..."""
+        listed = read_faults(faults.split(", ")) if faults else []
+        return set_up(self.server, self.folder / slug, slug, faults=listed, **settings)
+
+    def run(self, bench: Bench, *words: str, small: bool = True, **environment: str) -> Result:
+        """Returns how a command ended, run in a worker."""
+        surroundings = environment_of(bench, **environment)
+        result = self.pool.submit(run_command, bench.folder, surroundings, list(words), small).result()
+        self.results.append(result)
+        return result
+
+    def kill(self, bench: Bench, words: list[str], when: Callable[[BaseProcess], None]) -> bool:
+        """Starts a command, kills it once `when` returns, and returns whether it was still at work."""
+        process = FORKS.Process(target=run_command, args=(bench.folder, environment_of(bench), words))
+        process.start()
+        when(process)
+        alive = process.is_alive()
+        process.kill()
+        process.join()
+        return alive
+
+    @cached_property
+    def hasty(self) -> tuple[str, ...]:
+        """Returns a patience that is short, and yet long enough for this machine as busy as it is now."""
+        bench = self.bench(f"haste-{self.folder.name}")
+        self.run(bench, "submissions")  # a worker's start is not the client's
+        started = time.monotonic()
+        self.run(bench, "leaderboard", "--competition", bench.competition.slug)
+        limit = str(round(5 + 6 * (time.monotonic() - started)))
+        return (*QUICK[:-4], "--call-timeout", limit, "--stall", limit)
+
+
+@contextlib.contextmanager
+def open_desk(folder: Path) -> Iterator[Desk]:
+    """Opens the server and the workers; nothing may have gone anywhere but to localhost when they close."""
+    with workers(AT_ONCE) as pool, LoopbackKaggle() as server:
+        yield Desk(server, pool, folder, [])
+        assert server.strangers == []
+
+
+def wait_until(happened: Callable[[], bool], limit_s: float = 120.0) -> None:
+    """Waits for something that must happen."""
+    end = time.monotonic() + limit_s
+    while not happened():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.01)
+
+
 def losses(bench: Bench) -> list[str]:
     """Returns every way in which the ledger and the server disagree, and every submission beyond the first."""
     listed = Counter(entry["description"].rpartition("[run:")[2].rstrip("]") for entry in bench.competition.submissions)
@@ -155,7 +213,8 @@ def losses(bench: Bench) -> list[str]:
         faults.append(f"{len(listed)} submissions of one csv")
     states = {submission.intent.tag: submission.state for submission in bench.submissions}
     for tag in listed:
-        if states.get(tag) not in ("accepted", "scored"):
+        hidden = states.get(tag) == "unknown" and bench.competition.list_delay_s > 0
+        if states.get(tag) not in ("accepted", "scored") and not hidden:
             faults.append(f"{tag} is on the server and {states.get(tag)} in the ledger")
     for tag, state in states.items():
         if state in ("accepted", "scored") and tag not in listed:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from src.config import Config, config_hash, differences, flatten, from_json, load_config, parse_config, to_json
+from src.config import Config, differences, flatten, from_json, load_config, parse_config, to_json
 from src.console import UserError
 from tests.conftest import MODELS, ROOT
 
@@ -46,12 +46,18 @@ def test_every_config_loads_and_survives_json(path: Path) -> None:
     ("table", "message"),
     [
         ({"trainig": {}}, "unknown setting trainig; did you mean training?"),
-        ({"training": {"num_epoch": 3}}, "unknown setting training.num_epoch; did you mean num_epochs or clips_per_epoch?"),
+        (
+            {"training": {"num_epoch": 3}},
+            "training.num_epoch; did you mean num_epochs or clips_per_epoch?",
+        ),
         ({"kl_weight": {"zzz": 1}}, "unknown setting kl_weight.zzz; known there: kind, start, stop, ratio"),
         ({"model": {"name": "lab_cvae", "width": 8}}, "unknown setting model.width; known there: name, num_latents"),
         ({"model": {"name": "reference_cvae", "negative_slope": 0.1}}, "unknown setting model.negative_slope"),
         ({"model": {"name": "reference_cvae", "teacher_forcing": {}}}, "unknown setting model.teacher_forcing"),
-        ({"model": {"name": "lab_cvae", "teacher_forcing": {"begn": 1}}}, "model.teacher_forcing.begn; did you mean begin"),
+        (
+            {"model": {"name": "lab_cvae", "teacher_forcing": {"begn": 1}}},
+            "model.teacher_forcing.begn; did you mean begin",
+        ),
         ({"model": {"name": "svg"}}, "model.name must be one of lab_cvae, reference_cvae; found 'svg'"),
         ({"model": {"width": 8}}, "model.name must be one of lab_cvae, reference_cvae; found None"),
         ({"model": 3}, "model = 3: "),
@@ -73,7 +79,10 @@ def test_every_config_loads_and_survives_json(path: Path) -> None:
         ({"model": {"name": "reference_cvae", "num_levels": 5}}, "model.num_levels = 5"),
         ({"model": {"name": "lab_cvae", "num_latents": 3}}, "model.num_latents = 3"),
         ({"model": {"name": "lab_cvae", "teacher_forcing": {"start": 1.5}}}, "model.teacher_forcing.start = 1.5"),
-        ({"model": {"name": "lab_cvae", "teacher_forcing": {"begin": 3}}}, 'begin would have no effect with kind = "decay"'),
+        (
+            {"model": {"name": "lab_cvae", "teacher_forcing": {"begin": 3}}},
+            'begin would have no effect with kind = "decay"',
+        ),
         ({"model": {"name": "lab_cvae"}}, "training.window: lab_cvae needs at least 2 frames"),
         ({"evaluation": {"num_samples": 1}}, "evaluation.num_samples = 1"),
         ({"seed": -1, "dataset": 3}, "(and 1 more)"),
@@ -188,7 +197,6 @@ def test_a_change_is_told_apart_where_it_matters(model: str, key: str) -> None:
     changed = [line.split(": ")[0] for line in differences(old, new)]
     free = key.startswith(FREE)
     assert changed == ([] if free else [key])
-    assert (config_hash(old) == config_hash(new)) is free
 
 
 def test_a_difference_shows_both_values() -> None:
@@ -200,7 +208,9 @@ def test_a_difference_shows_both_values() -> None:
 def test_no_setting_is_without_effect() -> None:
     trees = [ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES]
     readers = [
-        tree for tree in trees if any(isinstance(n, ast.ImportFrom) and n.module == "src.config" for n in ast.walk(tree))
+        tree
+        for tree in trees
+        if any(isinstance(n, ast.ImportFrom) and n.module == "src.config" for n in ast.walk(tree))
     ]
     read = {node.attr for tree in readers for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     settings = {key.rpartition(".")[2] for model in MODELS for key in flatten(default(model))}

@@ -29,9 +29,7 @@ def failing(error: BaseException) -> Callable[[], None]:
         (KeyboardInterrupt(), 130, "stopped"),
     ],
 )
-def test_a_mistake_is_one_line(
-    error: BaseException, code: int, line: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_mistake_is_one_line(error: BaseException, code: int, line: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         run_main(failing(error))
     assert stop.value.code == code

@@ -59,7 +59,9 @@ def test_windows_never_cross_a_cut(lengths: list[int], window: int) -> None:
 def test_an_epoch_holds_every_window_once() -> None:
     clips = sampler()
     num_windows = 6 + 1 + 14
-    starts = [clip[0] for first in range(0, num_windows, 7) for clip in frame_numbers(clips.batch(3, first, range(7)).frames)]
+    starts = [
+        clip[0] for first in range(0, num_windows, 7) for clip in frame_numbers(clips.batch(3, first, range(7)).frames)
+    ]
     assert sorted(starts) == [start for start in range(23) if start not in (6, 8)]
     assert starts != sorted(starts)
     again = [clip[0] for clip in frame_numbers(clips.batch(4, 0, range(num_windows)).frames)]
@@ -78,7 +80,7 @@ def test_a_clip_belongs_together() -> None:
             frame_numbers(batch.reference_pose[:, None]),
             strict=True,
         ):
-            (low, high), *others = [take for take in TAKES if take[0] <= frames[0] < take[1]]
+            ((low, high),) = [take for take in TAKES if take[0] <= frames[0] < take[1]]
             assert frames == [frames[0], frames[0] + 1]
             assert low <= frames[0] and frames[-1] < high
             assert poses == [min(max(frames[0] + step, low), high - 1) for step in range(-3, 5)]
@@ -117,8 +119,7 @@ def test_processes_share_a_batch(augmentation: Augmentation, num_clips: int) -> 
     whole = sampler(augmentation=augmentation).batch(2, num_clips, range(num_clips))
     half = num_clips // 2
     first, second = (
-        sampler(augmentation=augmentation).batch(2, num_clips, clips)
-        for clips in (range(half), range(half, num_clips))
+        sampler(augmentation=augmentation).batch(2, num_clips, clips) for clips in (range(half), range(half, num_clips))
     )
     for name in Batch.__dataclass_fields__:
         parts = torch.cat([getattr(first, name), getattr(second, name)])
@@ -133,21 +134,28 @@ def test_a_batch_depends_on_its_key_alone() -> None:
     assert not torch.equal(other.batch(1, 8, range(4)).frames, fresh.batch(1, 8, range(4)).frames)
 
 
-def test_half_of_the_clips_are_mirrored_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("src.dataset.mirror_poses", lambda poses: poses.flip(-1))  # these poses have no limbs
-    augmentation, flips = Augmentation(mirror=True), []
+def test_half_of_the_clips_are_mirrored_as_a_whole() -> None:
+    footage, flips = numbered_footage(), []
+    frames, poses = torch.from_numpy(footage.frames), torch.from_numpy(footage.poses)
+    pictures = {False: (frames, poses), True: (frames.flip(-1), mirror_poses(poses))}
     for epoch in range(20):
-        batch = sampler(augmentation=augmentation).batch(epoch, 0, range(20))
+        batch = sampler(context=0, augmentation=Augmentation(mirror=True)).batch(epoch, 0, range(20))
+        (numbers, references), flipped = (
+            (frame_numbers(batch.frames), frame_numbers(batch.reference[:, None])),
+            is_flipped(batch.reference),
+        )
         for clip in range(20):
-            parts = [*batch.frames[clip], *batch.poses[clip], batch.reference[clip], batch.reference_pose[clip]]
-            flipped = {bool(is_flipped(part)) for part in parts}
-            assert len(flipped) == 1
-            flips.append(flipped.pop())
+            all_frames, all_poses = pictures[flipped[clip]]
+            assert torch.equal(batch.frames[clip], to_unit(all_frames[numbers[clip]]))
+            assert torch.equal(batch.poses[clip], to_unit(all_poses[numbers[clip]]))
+            assert torch.equal(batch.reference[clip], to_unit(all_frames[references[clip]][0]))
+            assert torch.equal(batch.reference_pose[clip], to_unit(all_poses[references[clip]][0]))
+        flips += flipped
     assert 0.4 < np.mean(flips) < 0.6
 
 
 def test_a_window_longer_than_every_take_is_refused() -> None:
-    with pytest.raises(UserError, match="training.window = 16.*longest take has 15 frames"):
+    with pytest.raises(UserError, match=r"training.window = 16.*longest take has 15 frames"):
         sampler(window=16)
 
 
@@ -159,7 +167,7 @@ def test_context_repeats_the_ends() -> None:
 
 def side_swapped(joint: str) -> str:
     return {"right": joint.replace("right", "left"), "left": joint.replace("left", "right")}.get(
-        joint.split("_")[0], joint
+        joint.split("_", maxsplit=1)[0], joint
     )
 
 

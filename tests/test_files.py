@@ -17,7 +17,7 @@ def test_writes_and_replaces(tmp_path: Path) -> None:
     for content in (b"first", b"second, longer", b""):
         write_atomically(path, content)
         assert path.read_bytes() == content
-    assert os.listdir(tmp_path) == ["a.json"]
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("failing", ["fsync", "replace"])
@@ -34,7 +34,7 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(
     with pytest.raises(OSError, match="No space"):
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
-    assert os.listdir(tmp_path) == ["a.json"]
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_hash_is_sha256(tmp_path: Path) -> None:

@@ -3,20 +3,26 @@
 import io
 import os
 import random
+import re
 import signal
 import time
 import zipfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 
 import pytest
-from kaggle_workbench import FORKS, Bench, Desk, Result, environment_of, open_desk, run_and_die, wait_until
-from loopback_kaggle import read_faults
-
-desk = open_desk
+from kaggle_workbench import AT_ONCE, QUICK, Bench, Desk, leaks, open_desk, wait_until
 
 
-def archive(seed: int, size: int = 2_000_000) -> bytes:
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    with open_desk(tmp_path_factory.mktemp("download")) as desk:
+        yield desk
+
+
+def archive(seed: int, size: int = 5_000_000) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as opened:
         opened.writestr("train/0.png", random.Random(seed).randbytes(size))
@@ -49,7 +55,7 @@ CASES = [
     Case("archive:hang:1", 0, hasty=True),
     Case("archive:corrupted", 2, "not a whole zip and was deleted"),
     *(Case(f"{TRUNCATED}resume:{kind}:1", 0) for kind in ("cut", "truncated", "corrupted")),
-    Case(f"{TRUNCATED}resume:403:1, archive:403:1", 0),  # then the client calls wrong bytes a success
+    Case(f"{TRUNCATED}resume:403:1, archive:403:1", 0, "not a whole zip"),  # the client calls wrong bytes a success
     Case(f"{TRUNCATED}resume:hang:1", 0, hasty=True),
 ]
 
@@ -61,11 +67,90 @@ def fetched(bench: Bench) -> bytes | None:
 
 def play(desk: Desk, number: int, case: Case) -> list[str]:
     """Runs the command, and once more where it failed; returns everything that went wrong."""
-    faults = read_faults(case.faults.split(", ")) if case.faults else []
-    bench = desk.bench(f"fetch-{number}", faults=faults, archive=archive(number))
-    result = desk.run(bench, *bench.command("download", patience=desk.patience(hasty=case.hasty)))
-    return []
+    bench = desk.bench(f"fetch-{number}", case.faults, archive=archive(number))
+    words = bench.command("download", patience=desk.hasty if case.hasty else QUICK)
+    results = [desk.run(bench, *words)]
+    wrong = (
+        [] if results[0].exit_code == case.exit_code else [f"exit code {results[0].exit_code}, not {case.exit_code}"]
+    )
+    if not re.search(case.says, results[0].output + results[0].error):
+        wrong.append(f"it does not say {case.says!r}")
+    if results[0].exit_code != 0:
+        if fetched(bench) is not None:
+            wrong.append("there is an archive after a failure")
+        bench.competition.faults.clear()
+        results.append(desk.run(bench, *words))
+    last = results[-1]
+    if fetched(bench) != bench.competition.archive or last.exit_code != 0:
+        wrong.append("in the end the archive is not there")
+    elif last.output.splitlines()[-1] != f"data/.downloads/{bench.competition.slug}.zip":
+        wrong.append("the last line is not the path")
+    wrong += leaks(bench, results)
+    return [f"{case.faults}: {text}: {[(result.output, result.error) for result in results]}" for text in wrong]
 
 
-def test_placeholder() -> None:
-    assert [random, os, signal, time, ThreadPoolExecutor, Result, FORKS, environment_of, run_and_die, wait_until, pytest]
+def test_every_fault_at_every_step_ends_with_the_whole_archive_or_none(
+    desk: Desk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert desk.hasty
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        patient = sorted(range(len(CASES)), key=lambda number: not CASES[number].hasty)  # those that wait begin
+        wrong = list(threads.map(lambda number: play(desk, number, CASES[number]), patient))
+    lost = [text for case in wrong for text in case]
+    with capsys.disabled():
+        cpu_s = sum(result.cpu_s for result in desk.results)
+        print(f"\nfaults of a download: {len(CASES)} cases, {len(lost)} losses, {cpu_s:.0f} s of CPU")
+    assert not lost, "\n".join(lost)
+
+
+def kill_and_go_on(desk: Desk, number: int) -> list[str]:
+    """Kills a download at a random moment and runs it again; returns what went wrong."""
+    bench = desk.bench(f"torn-{number}", "download:slow:1, archive:truncated:1, resume:slow:1", archive=archive(number))
+    moment, calls = random.Random(number).uniform(0, 1.0), number % 4
+
+    def at_that_moment(process: BaseProcess) -> None:
+        wait_until(lambda: len(bench.competition.calls) >= calls or not process.is_alive())
+        time.sleep(moment)
+
+    desk.kill(bench, bench.command("download"), at_that_moment)
+    assert fetched(bench) in (None, bench.competition.archive)
+    result = desk.run(bench, *bench.command("download"))
+    whole = result.exit_code == 0 and fetched(bench) == bench.competition.archive
+    return [] if whole else [f"{number}: {result.output} {result.error}"]
+
+
+def test_killed_at_any_moment_it_goes_on_to_the_whole_archive(desk: Desk) -> None:
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        lost = [text for wrong in threads.map(lambda number: kill_and_go_on(desk, number), range(8)) for text in wrong]
+    assert not lost, "\n".join(lost)
+
+
+def test_it_goes_on_from_the_bytes_that_are_there(desk: Desk) -> None:
+    bench = desk.bench("partial", "archive:truncated:1, resume:hang:1", archive=archive(99))
+
+    def at_the_resume(process: BaseProcess) -> None:
+        wait_until(lambda: "resume" in bench.competition.steps())
+        os.kill(process.pid, signal.SIGINT)  # Ctrl-C
+        process.join(60)
+
+    assert not desk.kill(bench, bench.command("download"), at_the_resume)
+    assert desk.run(bench, *bench.command("download")).exit_code == 0
+    assert fetched(bench) == bench.competition.archive
+    resumed = [call["body"]["first"] for call in bench.competition.calls if call["step"] == "resume"]
+    assert resumed == [2 * 2**20] * 2  # what the client writes comes in whole mebibytes
+    assert bench.competition.steps().count("archive") == 2  # the first one, and one that brings the headers
+
+
+def test_a_whole_archive_is_not_fetched_again_and_a_damaged_one_is(desk: Desk) -> None:
+    bench = desk.bench("twice", archive=archive(100))
+    path = bench.folder / "data/.downloads/twice.zip"
+    assert [desk.run(bench, *bench.command("download")).exit_code for _ in range(2)] == [0, 0]
+    assert bench.competition.steps() == ["download", "archive"]
+    damaged = bytearray(path.read_bytes())
+    damaged[1000] ^= 1
+    path.write_bytes(damaged)
+    path.with_name("twice.zip.kaggle-partial").write_text("{}")
+    result = desk.run(bench, *bench.command("download"))
+    assert "twice.zip is damaged; fetching it again" in result.output
+    assert sorted(found.name for found in path.parent.iterdir()) == ["twice.lock", "twice.zip"]
+    assert fetched(bench) == bench.competition.archive

@@ -105,5 +105,10 @@ def test_the_state_is_what_the_lines_add_up_to(tmp_path: Path) -> None:
     ):
         ledger.append(event(kind, tag, **fields))
     first, second = ledger.submissions()
-    assert (first.intent.message, first.state, first.ref, first.latest.public_score) == ("first", "scored", "40000", 31.25)
+    assert (first.intent.message, first.state, first.ref, first.latest.public_score) == (
+        "first",
+        "scored",
+        "40000",
+        31.25,
+    )
     assert (second.intent.message, second.state, second.ref, second.latest.reason) == ("second", "refused", None, "no")

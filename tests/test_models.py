@@ -21,7 +21,9 @@ def model(request: pytest.FixtureRequest) -> Model:
 
 def test_the_config_names_the_model() -> None:
     for name in MODELS:
-        assert type(build_model(tiny_config(name), height=HEIGHT, width=WIDTH)).__name__.lower() == name.replace("_", "")
+        assert type(build_model(tiny_config(name), height=HEIGHT, width=WIDTH)).__name__.lower() == name.replace(
+            "_", ""
+        )
 
 
 def test_a_sequence_can_be_drawn_step_by_step(model: Model) -> None:

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +42,9 @@ VARIANTS = {
 pytestmark = pytest.mark.usefixtures("small_data")
 
 
-def last(folder: Path) -> dict[str, Any]:
-    return load_checkpoint(folder / "last.pt", CPU)
+def last(folder: Path, name: str = "last.pt") -> dict[str, Any]:
+    """A run's checkpoint but for the commit, which may change while tests run."""
+    return {key: value for key, value in load_checkpoint(folder / name, CPU).items() if key != "commit"}
 
 
 def same(first: Any, second: Any) -> bool:
@@ -66,17 +67,16 @@ def build(config: Config, data: DanceData, folder: Path) -> Trainer:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("stops", [(4,), (3, 5)], ids=["between epochs", "within epochs"])
-def test_a_stopped_run_goes_on_as_if_nothing_had_been(variant: str, stops: tuple[int, ...], tmp_path: Path) -> None:
+def test_a_stopped_run_goes_on_as_if_nothing_had_been(variant: str, tmp_path: Path) -> None:
     config, whole, parts = VARIANTS[variant], tmp_path / "whole", tmp_path / "parts"
     assert train(config, whole)
-    for stop in stops:
+    for stop in (3, 4):  # within an epoch and at its end
         assert not train(config, parts, stop_at_step=stop)
         assert last(parts)["step"] == stop
     assert train(config, parts)
     assert last(whole)["step"] == 10
     assert same(last(whole), last(parts))
-    assert same(load_checkpoint(whole / "best.pt", CPU), load_checkpoint(parts / "best.pt", CPU))
+    assert same(last(whole, "best.pt"), last(parts, "best.pt"))
     assert unclocked(whole) == unclocked(parts)
     assert [row["step"] for row in read_history(whole)] == [2, 4, 6, 8, 10]
 
@@ -153,8 +153,10 @@ def test_a_bad_step_leaves_the_weights_alone(
     subject.train_step()
     before = [{**subject.model.state_dict()}, subject.optimizer.state_dict()["state"]]
     before = [
-        {key: value.clone() if isinstance(value, torch.Tensor) else {k: v.clone() for k, v in value.items()}
-         for key, value in part.items()}
+        {
+            key: value.clone() if isinstance(value, torch.Tensor) else {k: v.clone() for k, v in value.items()}
+            for key, value in part.items()
+        }
         for part in before
     ]
     subject.train_step()
@@ -175,9 +177,9 @@ def test_bad_steps_are_counted_and_said(
     rows = read_history(tmp_path / "run")
     assert [row["skipped_steps"] for row in rows] == [0, 1, 0]
     assert all(math.isfinite(value) for row in rows for value in row.values())
-    lines = [line for line in capsys.readouterr().out.splitlines() if "not finite" in line]
+    lines = [line for line in capsys.readouterr().out.splitlines() if "skipped" in line]
     assert len(lines) == 1
-    assert "1 step skipped: its gradient was not finite" in lines[0]
+    assert "skipped steps: 1 (gradient not finite)" in lines[0]
 
 
 def test_the_mean_of_an_epoch_is_over_its_good_steps(tmp_path: Path, poison: Callable[..., None]) -> None:
@@ -191,7 +193,7 @@ def test_the_mean_of_an_epoch_is_over_its_good_steps(tmp_path: Path, poison: Cal
 
 def test_an_epoch_without_a_good_step_ends_the_run(tmp_path: Path, poison: Callable[..., None]) -> None:
     poison(2, 3)
-    with pytest.raises(UserError, match="no step of epoch 2 had a finite gradient.*training.learning_rate"):
+    with pytest.raises(UserError, match=r"no step of epoch 2 had a finite gradient.*training.learning_rate"):
         train(tiny_config("reference_cvae"), tmp_path / "run")
     assert last(tmp_path / "run")["step"] == 2
     assert all(weight.isfinite().all() for weight in last(tmp_path / "run")["model"].values())
@@ -202,7 +204,7 @@ def test_patience_ends_a_run_early(tmp_path: Path, capsys: pytest.CaptureFixture
     assert train(tiny_config("reference_cvae", patience=2, **settings), tmp_path / "run")
     assert [row["epoch"] for row in read_history(tmp_path / "run")] == [1, 2, 3]
     assert "step 6 of 10, finished" in capsys.readouterr().out
-    assert load_checkpoint(tmp_path / "run" / "best.pt", CPU)["step"] == 2
+    assert last(tmp_path / "run", "best.pt")["step"] == 2
     assert train(tiny_config("reference_cvae", patience=2, **settings), tmp_path / "run")
     assert last(tmp_path / "run")["step"] == 6
     assert train(tiny_config("reference_cvae", **settings), tmp_path / "run")
@@ -221,10 +223,10 @@ def test_the_learning_rate_does_not_jump_when_a_run_is_extended(
     before = [original.learning_rate(step) for step in range(11)]
     assert rates[:stop] == before[:stop]
     assert rates[stop] == pytest.approx(before[stop])
-    assert all(later <= earlier for earlier, later in zip(rates[1:], rates[2:], strict=False))
+    assert all(later <= earlier for earlier, later in pairwise(rates[1:]))
     assert rates[-1] >= 0.01 * max(rates) * (1 - 1e-9)
-    steepest = max(earlier - later for earlier, later in zip(before[1:], before[2:], strict=False))
-    assert all(earlier - later <= steepest for earlier, later in zip(rates[1:], rates[2:], strict=False))
+    steepest = max(earlier - later for earlier, later in pairwise(before[1:]))
+    assert all(earlier - later <= steepest for earlier, later in pairwise(rates[1:]))
 
 
 def test_an_extended_run_equals_one_never_finished(tmp_path: Path) -> None:
@@ -239,7 +241,7 @@ def test_an_extended_run_equals_one_never_finished(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kl_kind", "forcing"), product(["cyclical", "monotonic", "constant"], ["decay", "late", "plan"])
+    ("kl_kind", "forcing"), list(product(["cyclical", "monotonic", "constant"], ["decay", "late", "plan"]))
 )
 def test_every_schedule_trains(kl_kind: str, forcing: str, small_data: DanceData, tmp_path: Path) -> None:
     ratio = {"decay": {"start": 0.5}, "late": {"start": 1.0, "begin": 1}, "plan": {}}[forcing]
@@ -255,7 +257,9 @@ def test_every_schedule_trains(kl_kind: str, forcing: str, small_data: DanceData
 
 def test_schedules_follow_the_config() -> None:
     cycles = {"kind": "cyclical", "cycles": 2, "stop": 1.0, "start": 0.25, "maximum": 0.9}
-    config = tiny_config("lab_cvae", num_epochs=8, kl_weight=cycles, model={"teacher_forcing": {"start": 1.0, "decay_from": 2}})
+    config = tiny_config(
+        "lab_cvae", num_epochs=8, kl_weight=cycles, model={"teacher_forcing": {"start": 1.0, "decay_from": 2}}
+    )
     by_epoch = [trainer.schedule(config, 10 * epoch + 9, 10) for epoch in range(8)]
     assert [row["kl_weight"] for row in by_epoch] == pytest.approx([0.25, 0.625, 0.9, 0.9] * 2)
     ratios = [row["teacher_forcing_ratio"] for row in by_epoch]
@@ -276,12 +280,12 @@ def test_the_network_is_compiled_where_asked(
 def test_what_cannot_be_meant_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = tiny_config("reference_cvae")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(UserError, match='training.device = "cuda", but no CUDA device'):
+    with pytest.raises(UserError, match=r'training.device = "cuda", but no CUDA device'):
         train(tiny_config("reference_cvae", device="cuda"), tmp_path / "run")
     with pytest.raises(UserError, match=r"training.window = 25: the longest take has 24 frames"):
         train(tiny_config("reference_cvae", window=25), tmp_path / "run")
     monkeypatch.setattr(trainer, "world_size", lambda: 3)
-    with pytest.raises(UserError, match="training.batch_size = 4 cannot be shared by 3 processes"):
+    with pytest.raises(UserError, match=r"training.batch_size = 4 cannot be shared by 3 processes"):
         train(config, tmp_path / "other")
     assert not (tmp_path / "other").exists()
 
@@ -295,7 +299,7 @@ def test_another_config_or_data_set_is_refused(
     with pytest.raises(UserError, match=r"config.json belongs to another configuration \(training.learning_rate: "):
         train(tiny_config("reference_cvae", learning_rate=0.5), folder)
     (folder / "config.json").unlink()
-    with pytest.raises(UserError, match=r"last.pt was trained with other settings than .*config.json"):
+    with pytest.raises(UserError, match=r"last.pt was trained with other settings than .* \(training.learning_rate: "):
         train(tiny_config("reference_cvae", learning_rate=0.5), folder)
     (folder / "config.json").unlink()
     manifest = small_data.manifest.model_copy(update={"fingerprint": "another"})
@@ -319,7 +323,13 @@ def test_signals_are_collected_and_a_second_interrupt_kills() -> None:
 
 def write_config(folder: Path, **training: object) -> Path:
     """configs/short.toml below the folder: the reference model, small."""
-    settings = {"clips_per_epoch": 4, "batch_size": 2, "warmup_steps": 2, "validate_every": 50, "device": "cpu"} | training
+    settings = {
+        "clips_per_epoch": 4,
+        "batch_size": 2,
+        "warmup_steps": 2,
+        "validate_every": 50,
+        "device": "cpu",
+    } | training
     lines = ['dataset = "tiny"', "[model]", 'name = "reference_cvae"', "width = 8", "num_levels = 2", "num_blocks = 1"]
     lines += ["[training]", *(f"{name} = {value!r}".replace("'", '"') for name, value in settings.items())]
     (folder / "configs").mkdir(exist_ok=True)

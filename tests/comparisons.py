@@ -1,0 +1,25 @@
+"""A comparison of one arm, made from runs that are there."""
+
+from collections.abc import Sequence
+
+from src.comparison import Comparison, result_of, spreads
+from src.results import Run
+
+
+def small_comparison(runs: Sequence[Run], failure: str | None = None) -> Comparison:
+    """The runs as seeds 0, 1, ... of the arm `plain`; the last of them failed where `failure` says how."""
+    results = []
+    for seed, run in enumerate(runs):
+        failed = failure if seed == len(runs) - 1 else None
+        results.append(result_of(run, arm="plain", seed=seed, command=f"train {run.name}", failure=failed))
+    return Comparison(
+        grid="small",
+        title="A small comparison",
+        command="make experiments GRID=small.toml",
+        base="configs/tiny.toml",
+        seeds=tuple(range(len(runs))),
+        settings={"plain": "training.num_epochs=5"},
+        comparisons={"only_one": ("plain",)},
+        runs=tuple(results),
+        arms={"plain": spreads(results)},
+    )

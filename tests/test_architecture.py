@@ -1,0 +1,63 @@
+"""The order in which src is read: a file imports only from files above its own, and none is long."""
+
+import ast
+from itertools import chain
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+ORDER = (
+    *("console", "files", "config", "schedules", "losses", "metrics", "distributed"),
+    *("figure", "synthetic", "sources", "listing", "takes", "manifest", "chunks", "packing", "dataset"),
+    *("vae_modules", "vae_model", "models", "rollout", "validation", "checkpoint", "history", "trainer"),
+    *("plots", "submission", "tester", "results", "tables", "comparison", "experiments", "report", "benchmark"),
+    *("ledger", "kaggle_answers", "kaggle_child", "kaggle_questions", "kaggle_download", "kaggle_submit"),
+    *("kaggle_kernel", "kaggle_client"),
+)
+FILES = sorted(path for path in (ROOT / "src").glob("*.py") if path.name != "__init__.py")
+STAGES = ("trainer", "tester", "packing", "experiments")  # talk through files, not imports
+
+
+def imports(path: Path) -> set[str]:
+    """The files of src that a file imports, wherever it does so."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name}: a relative import"
+            if node.module == "src":
+                found |= {alias.name for alias in node.names}
+            elif node.module and node.module.startswith("src."):
+                found.add(node.module.removeprefix("src."))
+        elif isinstance(node, ast.Import):
+            assert not any(alias.name.split(".")[0] == "src" for alias in node.names), f"{path.name}: import src..."
+    return found
+
+
+def test_every_file_has_its_place() -> None:
+    assert sorted(ORDER) == [path.stem for path in FILES]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_file_imports_only_from_files_before_it(path: Path) -> None:
+    assert imports(path) <= set(ORDER[: ORDER.index(path.stem)])
+
+
+def test_stages_do_not_import_each_other() -> None:
+    for stage in STAGES:
+        assert not imports(ROOT / "src" / f"{stage}.py") & set(STAGES) - {stage}, stage
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_nothing_is_long(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert text.count("\n") <= 400
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert (node.end_lineno or 0) - node.lineno < 60, node.name
+
+
+def test_names_say_something() -> None:
+    everything = chain((ROOT / "src").iterdir(), (ROOT / "tests").iterdir())
+    assert not {path.stem for path in everything} & {"utils", "helpers", "common", "misc"}

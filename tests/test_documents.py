@@ -1,0 +1,112 @@
+"""What documents name exists, what exists is named, and nothing in the checkout points to one machine or registry."""
+
+import re
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+TARGETS = dict(re.findall(r"^([a-z-]+):[^#\n]*## (.+)$", MAKEFILE, re.MULTILINE))
+IGNORED = {".git", *re.findall(r"^([\w./]+)/$", (ROOT / ".gitignore").read_text(), re.MULTILINE)}  # folders
+TEXT = {".md", ".py", ".toml", ".yml", ".yaml", ".lock", ".json", ".jsonl", ".jinja", ""}  # suffixes
+LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+documents = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+
+
+def read(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+@documents
+def test_commands_exist(path: Path) -> None:
+    commands = re.findall(r"(?:`|^|\s{2}|\| )make ([a-z-]+)", read(path), re.MULTILINE)
+    assert set(commands) <= TARGETS.keys() | {"check"}
+    for run in re.findall(r"\bRUN=([\w-]+)", read(path)):
+        assert (ROOT / "configs" / f"{run}.toml").is_file(), f"RUN={run}"
+    for grid in re.findall(r"\bGRID=(\S+\.toml)", read(path)):
+        assert (ROOT / grid).is_file(), f"GRID={grid}"
+    for variable in re.findall(r"make [a-z-]+(?: \w+=\S+)*? (\w+)=", read(path)):
+        assert re.search(rf"^{variable} \?=", MAKEFILE, re.MULTILINE), f"{variable}= is no variable of the Makefile"
+
+
+@documents
+def test_files_exist(path: Path) -> None:
+    text = read(path)
+    named = set(re.findall(r"\b((?:src|tests|configs|docs|\.ci)/[\w./-]*\w)", text))
+    named |= set(re.findall(r"\b(reports/[\w./-]+\.md)", text))
+    named |= {f"src/{module}.py" for module in re.findall(r"-m src\.(\w+)", text)}
+    assert {name for name in named if not (ROOT / name).exists()} == set()
+    links = {link for link in re.findall(r"\]\(([^)#\s]+)", text) if "://" not in link}
+    assert {link for link in links if not (path.parent / link).exists()} == set()
+    known = {file.name for folder in ("src", "tests") for file in (ROOT / folder).iterdir()}
+    assert set(re.findall(r"`(\w+\.py)\b", text)) <= known
+
+
+def test_make_lists_every_target() -> None:
+    assert TARGETS.keys() >= {"help", "setup", "demo", "data", "train", "evaluate", "submission", "predict", "report"}
+    listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for target, purpose in TARGETS.items():
+        assert re.search(rf"^  make {target} +{re.escape(purpose)}$", listed, re.MULTILINE), target
+    for variable in re.findall(r"^([A-Z]+) \?=", MAKEFILE, re.MULTILINE):
+        if variable != "PYTHON":
+            assert re.search(rf"^  {variable}\b", listed, re.MULTILINE), variable
+    (phony,) = re.findall(r"^\.PHONY: (.+)$", MAKEFILE, re.MULTILINE)
+    assert set(phony.split()) == TARGETS.keys() | set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
+
+
+def test_the_tree_has_every_source_file_once() -> None:
+    (tree,) = re.findall(r"## What is where\s+```\n(.*?)```", read(ROOT / "README.md"), re.DOTALL)
+    listed = [name for name in re.findall(r"\b\w+\.py\b", tree) if not name.startswith(("test_", "conftest"))]
+    present = [path.name for path in (ROOT / "src").glob("*.py") if path.name != "__init__.py"]
+    assert sorted(listed) == sorted(present)
+
+
+def texts(folder: Path = ROOT) -> Iterator[tuple[str, str]]:
+    """Name and text of each file of the checkout that holds text."""
+    for path in sorted(folder.iterdir()):
+        name = str(path.relative_to(ROOT))
+        if path.is_dir() and name not in IGNORED and path.name not in IGNORED:
+            yield from texts(path)
+        elif path.is_file() and (path.suffix in TEXT or folder.name == ".ci"):
+            yield name, read(path)
+
+
+def test_nothing_points_to_one_machine_or_registry() -> None:
+    machine = re.compile(r"(?<![\w.])/(?:[r]oot|[w]ork|[h]ome/\w+|[U]sers/\w+)/")
+    registry = re.compile(r"(?<!no-emit-)[i]ndex-url|[f]ind-links|https?://[\w.-]*(?:[p]ypi|[m]irror|[p]ythonhosted)")
+    found = [name for name, text in texts() if machine.search(text) or registry.search(text)]
+    assert found == []
+
+
+def test_conda_users_get_the_same() -> None:
+    environment = read(ROOT / "environment.yml")
+    assert "--requirement requirements.lock" in environment
+    assert re.findall(r"- python(\S+)", environment) == [PROJECT["requires-python"]]
+
+
+def normalised(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_every_dependency_is_locked_with_hashes() -> None:
+    blocks = re.findall(r"^([\w.-]+)(?:\[[\w,]+\])?==([^\s;]+)(.*?)(?=^[\w]|\Z)", LOCK, re.MULTILINE | re.DOTALL)
+    locked = {normalised(name): (version, block) for name, version, block in blocks}
+    assert all(re.search(r"--hash=sha256:[0-9a-f]{64}", block) for _, block in locked.values())
+    declared = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]
+    for requirement in declared:
+        match = re.fullmatch(r"([\w.-]+)(==|>=)([\w.]+)", requirement)
+        assert match, requirement
+        name, relation, wanted = match.groups()
+        version = locked[normalised(name)][0]
+        if relation == "==":
+            assert version == wanted, requirement
+        else:
+            have, need = ([int(part) for part in text.split(".") if part.isdecimal()] for text in (version, wanted))
+            assert have >= need, requirement

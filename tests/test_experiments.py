@@ -1,0 +1,283 @@
+"""A grid end to end with the real trainer and tester, and all that can be wrong with a grid file or a run."""
+
+import json
+import os
+import signal
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from src import comparison, experiments, tester, trainer
+from src.config import load_config, to_json
+from src.console import UserError, run_main
+from src.experiments import Grid, hardware, is_done, jobs_of, launch, load_grid, main, run_grid
+from src.manifest import Manifest
+from src.report import log_names
+from src.results import read_run
+from tests.conftest import ROOT, tiny_config
+
+GRID = """
+title = "Two KL weights"
+base = "tiny"
+seeds = [0, 1]
+set = "training.num_epochs=2"
+
+[arms]
+constant = ""
+monotonic = "kl_weight.kind=monotonic"
+
+[comparisons]
+kl_weight = ["constant", "monotonic"]
+"""
+SHIPPED = sorted((ROOT / "configs" / "experiments").glob("*.toml"))
+
+
+@pytest.fixture
+def grid_path(tmp_path: Path, data_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout with the data set `tiny`, one configuration and one grid, as the present folder."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").symlink_to(data_folder)
+    (tmp_path / "configs").mkdir()
+    table = json.loads(to_json(tiny_config("reference_cvae", validate_every=1)))
+    lines = [f"{name} = {json.dumps(table.pop(name))}" for name in ("dataset", "seed")]
+    for section, settings in table.items():
+        lines.append(f"[{section}]")
+        lines += [f"{key} = {json.dumps(value)}" for key, value in settings.items() if value is not None]
+    (tmp_path / "configs" / "tiny.toml").write_text("\n".join(lines))
+    path = tmp_path / "grids" / "small.toml"
+    path.parent.mkdir()
+    path.write_text(GRID)
+    return path
+
+
+class Children:
+    """Runs the commands of children in this process, which saves their imports; fails those that `broken` names."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.monkeypatch, self.commands, self.broken = monkeypatch, [], ""
+
+    def __call__(self, command: Sequence[str]) -> int:
+        interpreter, _, module, *arguments = command
+        assert interpreter == sys.executable
+        self.commands.append(f"{module} {arguments[-1]}")
+        if self.broken and self.broken in " ".join(command):
+            return 1
+        self.monkeypatch.setattr("sys.argv", [module, *arguments])
+        try:
+            run_main({"src.trainer": trainer.main, "src.tester": tester.main}[module])
+        except SystemExit as stop:
+            return int(stop.code or 0)
+        return 0
+
+
+@pytest.fixture
+def children(monkeypatch: pytest.MonkeyPatch) -> Children:
+    for name in ("save_gif", "plot_history", "plot_psnr"):  # pictures take longer than these trainings
+        monkeypatch.setattr(tester, name, lambda path, *content: path.write_bytes(b""))
+    monkeypatch.setattr(comparison, "plot_bands", lambda path, panels, xlabel: path.write_bytes(b""))
+    return Children(monkeypatch)
+
+
+def test_a_grid_from_the_first_run_to_the_report(
+    grid_path: Path, children: Children, capsys: pytest.CaptureFixture[str]
+) -> None:
+    children.broken = "small-monotonic-s1"
+    path, failures = run_grid(grid_path, children)
+    assert failures == {"small-monotonic-s1": "training ended with exit code 1"}
+    assert children.commands[:4] == [
+        "src.trainer small-constant-s0",
+        "src.tester small-constant-s0",
+        "src.trainer small-monotonic-s0",
+        "src.tester small-monotonic-s0",
+    ]
+    assert "| constant | 2 of 2 |" in path.read_text() and "| monotonic | 1 of 2 |" in path.read_text()
+    assert "Missing: small-monotonic-s1: training ended with exit code 1." in path.read_text()
+
+    children.broken, children.commands = "", []
+    (Path("runs") / "small-constant-s0" / "scores.json").unlink()
+    path, failures = run_grid(grid_path, children)
+    assert failures == {} and {command.split()[1] for command in children.commands} == {
+        "small-constant-s0",
+        "small-monotonic-s1",
+    }
+    assert "[3/4] small-constant-s1: done before" in capsys.readouterr().out
+
+    children.commands = []
+    run_grid(grid_path, children)
+    assert children.commands == []
+    table = json.loads(Path("reports/small.json").read_text())
+    for arm in ("constant", "monotonic"):
+        files = [json.loads(Path(f"runs/small-{arm}-s{seed}/scores.json").read_text()) for seed in (0, 1)]
+        reached = [scores["score"] for scores in files]
+        found = table["arms"][arm]["score"]
+        assert found["mean"] == pytest.approx(statistics.fmean(reached))
+        assert found["deviation"] == pytest.approx(statistics.stdev(reached))
+        assert table["arms"][arm]["training_seconds"]["mean"] > 0
+    assert hardware() in path.read_text() and files[0]["protocol"] in path.read_text()
+    logged = read_run(Path("runs/small-constant-s0")).log[-1]
+    assert all(
+        name.removeprefix("validation_") in " ".join(log_names()) for name in logged if name not in ("epoch", "step")
+    )
+    weights = [
+        [row["kl_weight"] for row in read_run(Path(f"runs/small-{arm}-s0")).log] for arm in ("constant", "monotonic")
+    ]
+    assert weights[0] == [1e-4, 1e-4] and weights[1][0] == 0
+
+
+def test_a_run_is_done_only_with_these_settings_data_and_weights(grid_path: Path, children: Children) -> None:
+    shorter = GRID.replace("seeds = [0, 1]", "seeds = [0]").replace(', "monotonic"]', "]")
+    grid_path.write_text(shorter.replace('monotonic = "kl_weight.kind=monotonic"', ""))
+    run_grid(grid_path, children)
+    (job,) = jobs_of(load_grid(grid_path), "small")
+    folder = Path("runs") / job.run
+    assert is_done(job)
+    for name in ("config.json", "log.jsonl", "scores.json", "best.pt"):
+        content = (folder / name).read_bytes()
+        (folder / name).unlink()
+        assert not is_done(job), name
+        (folder / name).write_bytes(content)
+    for name, change in {
+        "config.json": lambda table: table["training"].update(num_epochs=3),
+        "scores.json": lambda table: table.update(dataset_fingerprint="other"),
+    }.items():
+        content = (folder / name).read_text()
+        table = json.loads(content)
+        change(table)
+        (folder / name).write_text(json.dumps(table))
+        assert not is_done(job), name
+        (folder / name).write_text(content)
+    (folder / "best.pt").write_bytes(b"other weights")
+    assert not is_done(job)
+
+
+def test_failures_end_in_one_line_and_exit_code_2(
+    grid_path: Path, children: Children, monkeypatch: pytest.MonkeyPatch, outcome: Callable[..., tuple[int, str]]
+) -> None:
+    children.broken = "src."
+    monkeypatch.setattr(experiments, "launch", children)
+    code, text = outcome(main, grid_path)
+    assert code == 2 and text.count("\n") == 1
+    assert (
+        "4 runs failed, the same command tries them again: small-constant-s0: training ended with exit code 1" in text
+    )
+    assert "Missing: small-constant-s0" in Path("reports/small.md").read_text()
+
+
+def test_a_child_that_did_nothing_is_a_failure(grid_path: Path) -> None:
+    for arm in ("constant", "monotonic"):
+        for seed in (0, 1):
+            (Path("runs") / f"small-{arm}-s{seed}").mkdir(parents=True)
+    _, failures = run_grid(grid_path, lambda command: 0)
+    assert len(failures) == 4 and all("do not show a finished run" in reason for reason in failures.values())
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ('title = "Two KL weights"', "title = 3", "title: input should be a valid string"),
+        ("set =", "sets =", "unknown key sets; did you mean set?"),
+        ("set =", "colour =", "unknown key colour; known: title, base, seeds, set, arms, comparisons"),
+        ("seeds = [0, 1]", "seeds = []", "seeds: tuple should have at least 1 item"),
+        ("seeds = [0, 1]", "seeds = [-1]", "seeds.0: input should be greater than or equal to 0"),
+        ("seeds = [0, 1]", "seeds = [0.5]", "seeds.0: input should be a valid integer"),
+        ("seeds = [0, 1]", "seeds = [1, 1]", "seeds: 1 occurs twice"),
+        ("constant = ", "not-good = ", "should match pattern"),
+        (
+            '["constant", ',
+            '["konstant", ',
+            "comparisons.kl_weight: there is no arm konstant; arms: constant, monotonic",
+        ),
+        ("[arms]", "[arms", "is not valid TOML"),
+        ('base = "tiny"', 'base = "huge"', "configs/huge.toml does not exist"),
+        ("kl_weight.kind=monotonic", "kl_weight.kund=monotonic", "did you mean kind"),
+        (
+            "kl_weight.kind=monotonic",
+            "kl_weight.kind=constant",
+            "small-constant-s0 and small-monotonic-s0 have the same settings",
+        ),
+        ("training.num_epochs=2", "dataset=nowhere", "data/nowhere does not exist"),
+        ("training.num_epochs=2", "seed=3", None),  # the grid's own seeds come last and win
+    ],
+)
+def test_a_wrong_grid_file_is_refused_before_anything_runs(
+    grid_path: Path, old: str, new: str, expected: str | None
+) -> None:
+    assert old in GRID
+    grid_path.write_text(GRID.replace(old, new))
+    if expected is None:
+        assert [job.config.seed for job in jobs_of(load_grid(grid_path), "small")] == [0, 0, 1, 1]
+        return
+    with pytest.raises(UserError) as error:
+        jobs_of(load_grid(grid_path), "small")
+    assert expected.lower() in str(error.value).lower()
+
+
+def test_a_missing_grid_file_names_those_that_are_there(grid_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"none.toml does not exist; GRID must be a grid file \(there are: .*small.toml"
+    ):
+        load_grid(grid_path.with_name("none.toml"))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_grids_are_valid(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(Manifest, "load", lambda folder: None)
+    grid = load_grid(path)
+    assert len(jobs_of(grid, path.stem)) == len(grid.arms) * len(grid.seeds)
+    assert set(grid.arms) == {arm for arms in grid.comparisons.values() for arm in arms}
+
+
+def test_the_lab_comparison_is_the_one_that_was_asked_for() -> None:
+    grid: Grid = load_grid(ROOT / "configs" / "experiments" / "dance_lab_schedules.toml")
+    found = {
+        arm: load_config(ROOT / "configs" / "dance_lab.toml", f"{grid.set} {words}") for arm, words in grid.arms.items()
+    }
+    assert {config.training.num_epochs for config in found.values()} == {30} and len(grid.seeds) == 3
+    teacher = {arm: config.model.teacher_forcing for arm, config in found.items()}
+    base = teacher["forced_cyclical"]
+    assert (base.kind, base.start, base.decay_from, base.decay_step) == ("decay", 1.0, 10, 0.1)
+    assert teacher["free_cyclical"].start == 0
+    assert (teacher["late_cyclical"].kind, teacher["late_cyclical"].begin) == ("late", 15)
+    kinds = {arm: (config.kl_weight.kind, config.kl_weight.cycles) for arm, config in found.items()}
+    assert kinds["forced_cyclical"] == ("cyclical", 10)
+    assert kinds["forced_monotonic"] == ("monotonic", 1) and kinds["forced_constant"] == ("constant", 1)
+
+
+def test_a_child_returns_its_exit_code() -> None:
+    assert launch([sys.executable, "-c", "raise SystemExit(7)"]) == 7
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_signal_reaches_the_child_once_and_ends_the_grid(tmp_path: Path, number: int) -> None:
+    script = (
+        "import pathlib, signal, sys, time\n"
+        "said = pathlib.Path(sys.argv[1])\n"
+        "def save(number, frame):\n"
+        "    with said.open('a') as file: file.write(signal.Signals(number).name + ' ')\n"
+        "    sys.exit(130)\n"
+        "signal.signal(signal.SIGTERM, save)\n"
+        "said.write_text('ready ')\n"
+        "time.sleep(60)\n"
+    )
+    said = tmp_path / "said"
+
+    def stop() -> None:
+        while not said.exists() or said.read_text() != "ready ":
+            time.sleep(0.01)
+        os.kill(os.getpid(), number)
+
+    handler = signal.getsignal(number)
+    threading.Thread(target=stop, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        launch([sys.executable, "-c", script, str(said)])
+    assert said.read_text() == "ready SIGTERM " and signal.getsignal(number) == handler
+
+
+def test_the_hardware_line() -> None:
+    assert f"{os.cpu_count()} cores" in hardware() and "\n" not in hardware()

@@ -1,0 +1,200 @@
+"""The page: whole, self-contained, and silent about nothing."""
+
+import json
+import os
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+from PIL import Image
+
+from src import plots, report
+from src.comparison import write_comparison
+from src.console import UserError
+from src.report import is_whole, log_names, markdown, write_report
+from src.results import read_runs
+from src.submission import Provenance
+from tests.comparisons import small_comparison
+from tests.run_folders import log_rows, write_run
+
+VOID = {"meta", "link", "img", "br", "hr", "input"}
+
+
+class Page(HTMLParser):
+    """Follows the tags: `text` is what a reader sees; ill-nested tags fail."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.folder, self.open, self.ids, self.links, self.pictures, self.text = path.parent, [], [], [], [], ""
+        self.source = path.read_text(encoding="utf-8")
+        self.feed(self.source)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in VOID:
+            self.open.append(tag)
+        values = dict(attrs)
+        self.ids += [values["id"]] if "id" in values else []
+        self.links += [values["href"]] if "href" in values else []
+        self.pictures += [values["src"]] if "src" in values else []
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open[-1:] != ["style"]:
+            self.text += data
+
+
+@pytest.fixture(autouse=True)
+def quick_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty picture in place of curves, which take a second each."""
+    monkeypatch.setattr(report, "plot_history", lambda path, rows: Image.new("RGB", (4, 2)).save(path))
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Callable[[], Page]:
+    """Writes the page from runs, submissions and reports below the test's folder, and reads it again."""
+    return lambda: Page(write_report(*(tmp_path / name for name in ("runs", "submissions", "reports"))))
+
+
+def provenance(run: str) -> Provenance:
+    sha = "f" * 64
+    return Provenance(
+        run=run, csv_sha256=sha, num_rows=24, num_sequences=2, created="2026-01-02T03:04:05+00:00", commit=None,
+        dataset="tiny", dataset_fingerprint="ab", config_sha256=sha, checkpoint_sha256=sha, checkpoint_step=10,
+        local_score=24.75, seed=5,
+    )  # fmt: skip
+
+
+def test_the_page_needs_nothing_from_elsewhere(
+    tmp_path: Path, make: Callable[[], Page], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "plot_history", plots.plot_history)
+    for name in ("one", "two & <b>three", "50% off?#1"):
+        write_run(tmp_path / "runs" / name)
+    runs = read_runs(tmp_path / "runs")
+    (tmp_path / "reports").mkdir()
+    write_comparison(small_comparison(runs[:1]), {"plain": runs[:1]}, tmp_path / "reports")
+    page = make()
+    assert len(page.ids) == len(set(page.ids))
+    assert {unquote(link) for link in page.links} <= {f"#{name}" for name in page.ids}
+    assert len(page.pictures) == 3 * 6 + 2
+    for picture in page.pictures:
+        assert is_whole(page.folder / unquote(picture)), picture
+    assert not re.search(r"https?:|@import|url\(|<script|<link|srcset", page.source)
+    assert "two & <b>three" in page.text and "<b>" not in page.source
+
+
+def test_copies_equal_the_runs_pictures_and_follow_their_changes(tmp_path: Path, make: Callable[[], Page]) -> None:
+    folder = write_run(tmp_path / "runs" / "one")
+    make()
+    copies = tmp_path / "reports" / "figures" / "one"
+    for path in (*folder.glob("*.png"), *folder.glob("*.gif")):
+        assert (copies / path.name).read_bytes() == path.read_bytes()
+    (folder / "validation.gif").write_bytes((folder / "pred_seq1.gif").read_bytes() + b";")
+    os.utime(folder / "psnr_by_frame.png", (1, 1))
+    before = (copies / "psnr_by_frame.png").stat().st_mtime_ns
+    make()
+    assert (copies / "validation.gif").read_bytes() == (folder / "validation.gif").read_bytes()
+    assert (copies / "psnr_by_frame.png").stat().st_mtime_ns == before
+
+
+def test_figures_of_a_run_that_is_gone_are_removed(tmp_path: Path, make: Callable[[], Page]) -> None:
+    for name in ("stays", "goes"):
+        write_run(tmp_path / "runs" / name)
+    make()
+    (tmp_path / "runs" / "goes").rename(tmp_path / "elsewhere")
+    page = make()
+    assert [path.name for path in (tmp_path / "reports" / "figures").iterdir()] == ["stays"]
+    assert "goes" not in page.text
+    assert not list((tmp_path / "reports").rglob("*.partial"))
+
+
+def test_every_damage_is_said(tmp_path: Path, make: Callable[[], Page]) -> None:
+    runs = tmp_path / "runs"
+    (write_run(runs / "unread") / "config.json").write_text("{")
+    (write_run(runs / "untested") / "scores.json").unlink()
+    (runs / "bare").mkdir()
+    spoiled = write_run(runs / "spoiled")
+    for name in ("validation.gif", "psnr_by_frame.png"):
+        (spoiled / name).write_bytes((spoiled / name).read_bytes()[:-100])
+    (spoiled / "pred_seq1.gif").write_bytes(b"")
+    (spoiled / "validation_strip.png").unlink()
+    submissions = tmp_path / "submissions"
+    submissions.mkdir()
+    provenance("fine").save(submissions / "fine.json")
+    (submissions / "broken.json").write_text('{"run": "broken"}')
+    (tmp_path / "reports").mkdir()
+    (tmp_path / "reports" / "grid.json").write_text("{")
+    page = make()
+    for expected in (
+        "config.json cannot be read",
+        "make evaluate RUN=untested",
+        "config.json is missing",
+        "log.jsonl is missing",
+        "make evaluate RUN=bare",
+        "validation.gif is damaged; make evaluate RUN=spoiled",
+        "psnr_by_frame.png is damaged; make evaluate RUN=spoiled",
+        "pred_seq1.gif is damaged; make submission RUN=spoiled",
+        "validation_strip.png is missing; make evaluate RUN=spoiled",
+        "broken.json",
+        "grid.json is damaged",
+        "24.75",
+    ):
+        assert expected in page.text, expected
+    assert {f"run-{name}" for name in ("unread", "untested", "bare", "spoiled")} <= set(page.ids)
+
+
+def test_an_empty_folder_gives_a_page_that_says_so(make: Callable[[], Page]) -> None:
+    page = make()
+    assert "There is no run yet: make train" in page.text and "There is no submission yet" in page.text
+
+
+def test_numbers_stand_beside_their_protocol(tmp_path: Path, make: Callable[[], Page]) -> None:
+    write_run(tmp_path / "runs" / "one", score=24.5)
+    page = make()
+    assert page.text.count("free rollout of 12 frames of tiny; data abababababab") == 2  # below the table, at the run
+    assert "24.50" in page.text and "median frame" in page.text
+
+
+def test_every_name_of_the_log_is_explained() -> None:
+    text = " ".join(log_names())
+    for name in log_rows(1)[0].keys() - {"epoch", "step"}:
+        assert re.search(rf"\b{name}\b", text) or re.search(rf"\b{name.removeprefix('validation_')}\b", text), name
+    assert len(log_names()) >= 5
+
+
+def test_markdown_of_chosen_runs_and_of_everything(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        write_run(tmp_path / "runs" / name)
+    runs = read_runs(tmp_path / "runs")
+    (tmp_path / "reports").mkdir()
+    write_comparison(small_comparison(runs), {"plain": runs}, tmp_path / "reports")
+    (tmp_path / "reports" / "speed.json").write_text(json.dumps({"frames_per_s": 3}))
+    everything = markdown(tmp_path / "runs", tmp_path / "reports", [])
+    assert "| one |" in everything and "| two |" in everything and "| plain |" in everything
+    chosen = markdown(tmp_path / "runs", tmp_path / "reports", ["two"])
+    assert "| one |" not in chosen and "| two |" in chosen and "plain" not in chosen
+    with pytest.raises(UserError, match="no run three; runs: one, two"):
+        markdown(tmp_path / "runs", tmp_path / "reports", ["three"])
+
+
+def test_the_commands(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    outcome: Callable[..., tuple[int, str]],
+    capsys: pytest.CaptureFixture,
+) -> None:
+    write_run(tmp_path / "runs" / "one")
+    monkeypatch.chdir(tmp_path)
+    assert outcome(report.main) == (0, "")
+    assert (tmp_path / "reports" / "index.html").is_file()
+    monkeypatch.setattr("sys.argv", ["command", "--markdown", "one"])
+    report.main()
+    assert capsys.readouterr().out.startswith("| run | data set |")
+    code, text = outcome(report.main, "--markdown", "two")
+    assert code == 2 and "there is no run two" in text

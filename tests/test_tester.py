@@ -1,0 +1,371 @@
+"""What a trained run predicts: scores against hand-made ones, the csv, a person's own pictures, and every refusal."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from skimage.metrics import peak_signal_noise_ratio
+
+from src import tester
+from src.checkpoint import settle_config
+from src.console import UserError
+from src.dataset import open_dance
+from src.files import file_hash
+from src.models import build_model
+from src.rollout import predict
+from src.submission import Provenance
+from src.tester import baselines, evaluate, main, open_run, predict_pictures, print_scores, submission
+from src.trainer import train
+from tests.conftest import TEST_LENGTH, tiny_config
+
+CONFIG = tiny_config("reference_cvae", num_epochs=2, validate_every=1)
+DOCUMENTED = {
+    *("run", "score", "mean_psnr", "mean_ssim", "psnr_1_to_10", "psnr_100", "psnr_300", "psnr_600"),
+    *("posterior_minus_prior_db", "posterior_latent", "baselines", "protocol", "psnr_by_frame", "rollout_seconds"),
+    *("num_parameters", "checkpoint_step", "checkpoint_sha256", "dataset_fingerprint", "commit"),
+}
+
+
+@pytest.fixture(scope="module")
+def trained_runs(data_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one trained run, `tiny`."""
+    folder = tmp_path_factory.mktemp("runs")
+    train(CONFIG, folder / "tiny", data_folder=data_folder)
+    return folder
+
+
+@pytest.fixture
+def places(trained_runs: Path, data_folder: Path, tmp_path: Path) -> dict[str, Path]:
+    """Where the commands look, with a copy of the trained run."""
+    shutil.copytree(trained_runs, tmp_path / "runs")
+    return {"runs_folder": tmp_path / "runs", "data_folder": data_folder}
+
+
+def predicted(places: dict[str, Path], frames: np.ndarray, poses: np.ndarray) -> np.ndarray:
+    """The integers (T, 3, H, W) of one clip, by a model that is put together here."""
+    model = build_model(CONFIG, height=32, width=64)
+    weights = torch.load(places["runs_folder"] / "tiny" / "best.pt", weights_only=True)["ema"]
+    model.load_state_dict(weights)
+    given, conditions = torch.from_numpy(frames[:1].copy()), torch.from_numpy(poses.copy())[None]
+    drawn = predict(model.eval(), given, conditions, CONFIG.evaluation, seed=CONFIG.seed)[0]
+    return np.clip(np.rint(255 * drawn.numpy()), 0, 255).astype(np.uint8)
+
+
+def mean_psnr(drawn: np.ndarray, truth: np.ndarray) -> float:
+    """Mean over frames 1, 2, ..., by another library."""
+    return float(np.mean([peak_signal_noise_ratio(*pair) for pair in zip(truth[1:], drawn[1:], strict=True)]))
+
+
+def test_scores_are_those_of_a_rollout_made_by_hand(places: dict[str, Path]) -> None:
+    scores = evaluate("tiny", **places)
+    folder, data = places["runs_folder"] / "tiny", open_dance("tiny", places["data_folder"])
+    truth, poses = np.array(data.val.frames), np.array(data.val.poses)
+    score = mean_psnr(predicted(places, truth, poses), truth)
+    assert scores["score"] == scores["mean_psnr"] == pytest.approx(score, abs=1e-6)
+    assert scores["baselines"]["first frame"]["score"] == pytest.approx(mean_psnr(truth[:1].repeat(12, 0), truth))
+    leak = scores["posterior_latent"]["score"] - scores["score"]
+    assert scores["posterior_minus_prior_db"] == pytest.approx(leak)
+    assert scores["psnr_1_to_10"] == pytest.approx(np.mean([float(value) for value in scores["psnr_by_frame"][1:11]]))
+    assert scores["psnr_100"] is scores["psnr_300"] is scores["psnr_600"] is None
+    assert scores["checkpoint_sha256"] == file_hash(folder / "best.pt")
+    assert scores["num_parameters"] == sum(p.numel() for p in build_model(CONFIG, height=32, width=64).parameters())
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    assert json.loads((folder / "scores.json").read_text(), parse_constant=refuse) == scores
+    assert scores.keys() == DOCUMENTED
+    for name in ("psnr_by_frame.png", "curves.png", "validation.gif", "validation_strip.png"):
+        with Image.open(folder / name) as picture:
+            picture.verify()
+
+
+def test_the_posterior_is_measured_with_its_own_latents(places: dict[str, Path]) -> None:
+    """Weights whose latent matters: then the score with a peeking latent is another."""
+    path = places["runs_folder"] / "tiny" / "best.pt"
+    state = torch.load(path, weights_only=True)
+    for name in ("network.modulation.weight", "gaussian_predictor.head.weight"):
+        state["ema"][name] = torch.randn_like(state["ema"][name])
+    torch.save(state, path)
+    assert abs(evaluate("tiny", **places)["posterior_minus_prior_db"]) > 1e-3
+
+
+def test_baselines_by_hand(data_folder: Path) -> None:
+    data = open_dance("tiny", data_folder)
+    truth, poses = np.array(data.val.frames), np.array(data.val.poses)
+    clips = baselines(data, torch.from_numpy(truth[0]), torch.from_numpy(poses))
+    frames, known = np.array(data.train.frames), np.array(data.train.poses).astype(float)
+    distances = ((known[None] - poses[:, None].astype(float)) ** 2).sum(axis=(2, 3, 4))
+    nearest = np.argsort(distances, axis=1, kind="stable")[:, :5]
+    assert all(clip.shape == truth.shape for clip in clips.values())
+    assert np.array_equal(clips["first frame"].numpy(), truth[:1].repeat(TEST_LENGTH, 0))
+    assert np.array_equal(clips["median frame"][3].numpy(), np.sort(frames, axis=0)[(len(frames) - 1) // 2])
+    assert np.array_equal(clips["nearest pose"].numpy(), frames[nearest[:, 0]])
+    mean_of_five = frames[nearest].astype(float).mean(axis=1)
+    assert np.abs(clips["mean of 5 nearest poses"].numpy() - mean_of_five).max() <= 0.5
+
+
+def test_a_submission_holds_the_test_rollouts(places: dict[str, Path], tmp_path: Path) -> None:
+    data, folder = open_dance("tiny", places["data_folder"]), tmp_path / "submissions"
+    path = submission("tiny", submissions_folder=folder, **places)
+    assert path == folder / "tiny.csv"
+    table = pd.read_csv(path)
+    assert table.shape == (2 * TEST_LENGTH, 1 + 6144)
+    assert table["id"].tolist() == list(range(2 * TEST_LENGTH))
+    values = table.drop(columns="id").to_numpy().reshape(2, TEST_LENGTH, 3, 32, 64)
+    for clip, frame, poses in zip(values, data.test_frames, data.test_poses, strict=True):
+        assert np.array_equal(clip[0], frame)
+        assert np.abs(clip - predicted(places, frame[None], poses).astype(int)).max() <= 1
+
+    origin = Provenance.load(folder / "tiny.json")
+    run = places["runs_folder"] / "tiny"
+    assert origin.run == origin.dataset == "tiny"
+    assert (origin.num_rows, origin.num_sequences, origin.seed) == (2 * TEST_LENGTH, 2, CONFIG.seed)
+    assert origin.csv_sha256 == file_hash(path)
+    assert origin.checkpoint_sha256 == file_hash(run / "best.pt")
+    assert origin.config_sha256 == file_hash(run / "config.json")
+    assert origin.dataset_fingerprint == data.manifest.fingerprint
+    assert origin.local_score is None
+    for number in range(2):
+        with Image.open(run / f"pred_seq{number}.gif") as gif:
+            assert gif.size == (2 * (64 + 1 + 64), 2 * 32)
+
+
+def test_a_submission_is_written_once(
+    places: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places |= {"submissions_folder": tmp_path / "submissions"}
+    path = submission("tiny", **places)
+    before = [(file.read_bytes(), file.stat().st_mtime_ns) for file in (path, path.with_suffix(".json"))]
+    capsys.readouterr()
+    assert submission("tiny", **places) == path
+    assert capsys.readouterr().out.startswith(f"{path} is up to date")
+    assert [(file.read_bytes(), file.stat().st_mtime_ns) for file in (path, path.with_suffix(".json"))] == before
+
+    score = evaluate("tiny", runs_folder=places["runs_folder"], data_folder=places["data_folder"])["score"]
+    submission("tiny", **places)  # its provenance can now say how good it is
+    assert Provenance.load(path.with_suffix(".json")).local_score == score
+    assert path.read_bytes() == before[0][0]
+
+    run = places["runs_folder"] / "tiny"
+    shutil.copy(run / "last.pt", run / "best.pt")
+    submission("tiny", **places)
+    assert Provenance.load(path.with_suffix(".json")).checkpoint_sha256 == file_hash(run / "last.pt")
+
+
+def test_a_csv_of_someone_else_is_not_overwritten(places: dict[str, Path], tmp_path: Path) -> None:
+    places |= {"submissions_folder": tmp_path}
+    (tmp_path / "tiny.csv").write_text("mine")
+    with pytest.raises(UserError, match=r"tiny.csv exists and no tiny.json beside it"):
+        submission("tiny", **places)
+    assert (tmp_path / "tiny.csv").read_text() == "mine"
+    (tmp_path / "tiny.csv").unlink()
+    path = submission("tiny", **places)
+    path.write_text("changed by hand")
+    with pytest.raises(UserError, match=r"tiny.csv exists and is not the file that tiny.json describes"):
+        submission("tiny", **places)
+    assert path.read_text() == "changed by hand"
+
+
+def test_an_interrupted_submission_leaves_no_csv(
+    places: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*arguments: object, **settings: object) -> None:
+        raise KeyboardInterrupt
+
+    places |= {"submissions_folder": tmp_path / "submissions"}
+    with monkeypatch.context() as patch:
+        patch.setattr(tester, "check_submission", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            submission("tiny", **places)
+    assert list((tmp_path / "submissions").iterdir()) == []
+    assert submission("tiny", **places).is_file()
+
+
+def picture(key: int, size: tuple[int, int] = (100, 50)) -> Image.Image:
+    """A smooth picture of `size` (width, height)."""
+    blocks = np.random.default_rng(key).integers(0, 256, (5, 10, 3), dtype=np.uint8)
+    return Image.fromarray(blocks).resize(size, Image.Resampling.BICUBIC)
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> dict[str, Path]:
+    """A person's own pictures, 100 x 50: a first frame and 11 poses."""
+    (tmp_path / "poses").mkdir()
+    picture(0).save(tmp_path / "first.png")
+    for number in range(1, 12):
+        picture(number).save(tmp_path / "poses" / f"{number}.png")
+    return {"frame": tmp_path / "first.png", "poses": tmp_path / "poses", "out": tmp_path / "new" / "mine.gif"}
+
+
+def test_own_pictures_of_another_size(places: dict[str, Path], own: dict[str, Path]) -> None:
+    def resized(path: Path) -> np.ndarray:
+        return np.asarray(Image.open(path).resize((64, 32), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+
+    drawn = predict_pictures("tiny", **own, runs_folder=places["runs_folder"]).numpy()
+    poses = np.stack([resized(own["poses"] / f"{number}.png") for number in range(1, 12)])
+    assert np.array_equal(drawn, predicted(places, resized(own["frame"])[None], poses))
+    assert np.array_equal(drawn[0], resized(own["frame"]))
+    frames = [np.asarray(Image.open(own["out"].with_suffix("") / f"{number}.png")) for number in range(11)]
+    assert np.array_equal(np.stack(frames).transpose(0, 3, 1, 2), drawn)
+    with Image.open(own["out"]) as gif:
+        assert gif.n_frames == 11
+
+
+def spoil(own: dict[str, Path], what: str) -> dict[str, Path]:
+    frame, poses = own["frame"], own["poses"]
+    if what == "no gif":
+        return own | {"out": frame.with_name("mine.mp4")}
+    if what == "no frame":
+        frame.unlink()
+    elif what == "no png":
+        frame.write_text("hello")
+    elif what == "cut off":
+        frame.write_bytes(frame.read_bytes()[:-20])
+    elif what == "no folder":
+        return own | {"poses": frame}
+    elif what == "a hole":
+        (poses / "4.png").unlink()
+    elif what == "a double":
+        shutil.copy(poses / "4.png", poses / "04.png")
+    elif what == "another name":
+        shutil.copy(poses / "4.png", poses / "cover.png")
+    elif what == "one pose":
+        for number in range(2, 12):
+            (poses / f"{number}.png").unlink()
+    elif what == "poses in the way":
+        return own | {"out": poses.with_suffix(".gif")}
+    elif what == "a file in the way":
+        own["out"].parent.mkdir()
+        own["out"].with_suffix("").touch()
+    return own
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("no gif", r"mine.mp4: the result is a GIF; give a name that ends in .gif"),
+        ("no frame", r"first.png does not exist"),
+        ("no png", r"first.png is not a PNG file"),
+        ("cut off", r"first.png is damaged or cut off"),
+        ("no folder", r"first.png is not a folder"),
+        ("a hole", r"poses holds 10 PNG files; needed: one for each number, without holes"),
+        ("a double", r"poses holds 12 PNG files; needed: one for each number"),
+        ("another name", r"poses holds 12 PNG files; needed: one for each number"),
+        ("one pose", r"poses holds 1 poses?; needed: 2 or more"),
+        ("poses in the way", r"poses exists and was not written together with .*poses.gif; move it away"),
+        ("a file in the way", r"mine exists and was not written together with .*mine.gif; move it away"),
+    ],
+)
+def test_wrong_pictures_are_named(places: dict[str, Path], own: dict[str, Path], what: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        predict_pictures("tiny", **spoil(own, what), runs_folder=places["runs_folder"])
+    assert not list(own["frame"].parent.rglob("*.gif"))
+
+
+def test_frames_of_an_earlier_prediction_do_not_stay(places: dict[str, Path], own: dict[str, Path]) -> None:
+    predict_pictures("tiny", **own, runs_folder=places["runs_folder"])
+    for number in (10, 11):
+        (own["poses"] / f"{number}.png").unlink()
+    predict_pictures("tiny", **own, runs_folder=places["runs_folder"])
+    assert {path.name for path in own["out"].with_suffix("").iterdir()} == {f"{number}.png" for number in range(9)}
+
+
+@pytest.fixture
+def workplace(places: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The present folder, with runs/ and data/."""
+    (tmp_path / "data").symlink_to(places["data_folder"])
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def break_run(workplace: Path, what: str) -> None:
+    run = workplace / "runs" / "tiny"
+    if what == "not trained":
+        (run / "best.pt").unlink()
+    elif what == "truncated":
+        (run / "best.pt").write_bytes((run / "best.pt").read_bytes()[:-100])
+    elif what == "other settings":
+        (run / "config.json").write_text((run / "config.json").read_text().replace('"seed": 5', '"seed": 6'))
+    elif what == "damaged config":
+        (run / "config.json").write_text("{")
+    elif what == "no data":
+        (workplace / "data").unlink()
+
+
+@pytest.mark.parametrize("command", ["evaluate", "submission"])
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("not trained", "error: runs/tiny/best.pt does not exist; train the run first: make train RUN=tiny"),
+        ("truncated", "error: runs/tiny/best.pt is no checkpoint of this project, or a damaged one"),
+        (
+            "other settings",
+            "error: runs/tiny/best.pt was trained with other settings than runs/tiny/config.json",
+        ),
+        ("damaged config", "error: runs/tiny/config.json is damaged"),
+        ("no data", "error: data/tiny does not exist"),
+    ],
+)
+def test_a_broken_run_is_one_line(
+    workplace: Path, command: str, what: str, message: str, outcome: Callable[..., tuple[int, str]]
+) -> None:
+    break_run(workplace, what)
+    code, errors = outcome(main, command, "tiny")
+    assert code == 2
+    assert errors.startswith(message)
+    assert errors.count("\n") == 1
+    assert not (workplace / "submissions").exists()
+
+
+def test_a_run_that_was_not_evaluated_has_no_scores(workplace: Path, outcome: Callable[..., tuple[int, str]]) -> None:
+    message = "error: runs/tiny/scores.json does not exist; evaluate the run first: make evaluate RUN=tiny\n"
+    assert outcome(main, "scores", "tiny") == (2, message)
+    assert outcome(main, "scores", "none")[0] == 2
+
+
+def test_the_commands_say_what_they_did(
+    workplace: Path, own: dict[str, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def output(*arguments: object) -> str:
+        monkeypatch.setattr("sys.argv", ["tester", *map(str, arguments)])
+        main()
+        return capsys.readouterr().out
+
+    monkeypatch.setenv("COLUMNS", "120")
+    shown = output("evaluate", "tiny")
+    scores = json.loads((workplace / "runs" / "tiny" / "scores.json").read_text())
+    assert f"{scores['score']:.2f}" in shown
+    assert "nearest pose" in shown
+    assert "dB against the best baseline" in shown
+    assert output("scores", "tiny") == shown
+    assert "submissions/tiny.csv: valid" in output("submission", "tiny")
+    options = [text for name, path in own.items() for text in (f"--{name}", path)]
+    assert "11 frames; single frames in" in output("predict", "tiny", *options)
+
+
+def test_a_perfect_score_can_be_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "run").mkdir()
+    numbers = {"score": "inf", "mean_ssim": 1.0}
+    content: dict[str, Any] = numbers | {"baselines": {"first frame": {"score": 20.0, "mean_ssim": 0.5}}}
+    (tmp_path / "run" / "scores.json").write_text(json.dumps(content))
+    print_scores("run", tmp_path)
+    assert "inf" in capsys.readouterr().out
+
+
+def test_the_last_checkpoint_can_be_read(places: dict[str, Path]) -> None:
+    run = places["runs_folder"] / "tiny"
+    settle_config(
+        run, CONFIG.model_copy(update={"evaluation": CONFIG.evaluation.model_copy(update={"checkpoint": "last"})})
+    )
+    trained = open_run("tiny", places["runs_folder"])
+    assert trained.checkpoint == run / "last.pt"
+    assert trained.step == 4
+    assert not trained.model.training
