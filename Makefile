@@ -14,13 +14,15 @@ POSES ?=
 OUT ?= prediction.gif
 GRID ?= configs/experiments/dance_lab_schedules.toml
 
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
 py := .venv/bin/python
 launch := $(if $(filter-out 1,$(GPUS)),.venv/bin/torchrun --standalone --nproc-per-node=$(GPUS) -m,$(py) -m)
 shown := DATASET RUN SOURCE CUTS GPUS SET COMPETITION MESSAGE FRAME POSES OUT GRID
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup lock demo data train evaluate submission predict experiments report bench test lint format check clean
+.PHONY: help setup lock demo data train evaluate submission submit submissions leaderboard kernel predict experiments report bench test lint format check clean
 
 help: ## list the targets and the variables' present values
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,8 +44,13 @@ demo: setup ## the whole job on synthetic dancers: data, train, evaluate, submis
 	@$(py) -m src.report
 	@$(py) -m src.tester scores demo
 
-data: setup ## SOURCE=synthetic | FILE.zip | FOLDER -> data/DATASET/, verified and packed
-	@$(py) -m src.packing --source "$(SOURCE)" --dataset "$(DATASET)" $(if $(CUTS),--cuts "$(CUTS)")
+data: setup ## SOURCE=synthetic | kaggle (with COMPETITION=slug) | FILE.zip | FOLDER -> data/DATASET/, verified and packed
+	@source="$(SOURCE)"; \
+	if [ "$$source" = kaggle ]; then \
+		source=$$($(py) -m src.kaggle_client download --competition "$(COMPETITION)" --folder data/.downloads \
+			| tee /dev/stderr | tail -n 1); \
+	fi; \
+	$(py) -m src.packing --source "$$source" --dataset "$(DATASET)" $(if $(CUTS),--cuts "$(CUTS)")
 
 train: setup ## configs/RUN.toml -> runs/RUN/; the same command goes on with a stopped run
 	@$(launch) src.trainer "configs/$(RUN).toml" --set '$(SET)'
@@ -53,6 +60,18 @@ evaluate: setup ## validation rollout of RUN -> runs/RUN/scores.json, plots, GIF
 
 submission: setup ## test rollout of RUN -> submissions/RUN.csv and .json, checked; no network
 	@$(py) -m src.tester submission "$(RUN)"
+
+submit: setup ## uploads submissions/RUN.csv to COMPETITION once, with MESSAGE, and waits for the score
+	@$(py) -m src.kaggle_client submit --run "$(RUN)" --competition "$(COMPETITION)" --message "$(MESSAGE)"
+
+submissions: setup ## the ledger of what was submitted, and its scores
+	@$(py) -m src.kaggle_client submissions
+
+leaderboard: setup ## the top of COMPETITION's leaderboard, and our place
+	@$(py) -m src.kaggle_client leaderboard --competition "$(COMPETITION)"
+
+kernel: setup ## a folder kernel/ that trains RUN on Kaggle's GPU, for `kaggle kernels push`
+	@$(py) -m src.kaggle_client kernel --run "$(RUN)" --competition "$(COMPETITION)" --folder kernel
 
 predict: setup ## RUN on your own FRAME=first.png and POSES=folder -> OUT=out.gif
 	@$(py) -m src.tester predict "$(RUN)" --frame "$(FRAME)" --poses "$(POSES)" --out "$(OUT)"

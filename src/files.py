@@ -15,6 +15,9 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        error.filename = str(path)  # a full disk comes without a name, and nobody knows the temporary one
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -205,8 +205,8 @@ def wait_for_score(ledger: Ledger, submission: Submission, patience: Patience, *
             said = state
     page = competition_page(intent.competition, "submissions")
     raise UserError(
-        f"{intent.run} was submitted as [run:{intent.tag}] but has no score after {patience.deadline_s:.0f} s ({said}); "
-        f"the same command goes on waiting, without uploading; see {page}"
+        f"{intent.run} was submitted as [run:{intent.tag}] and has no score after {patience.deadline_s:.0f} s ({said}); "
+        f"the same command goes on waiting and uploads nothing; see {page}"
     )
 
 

@@ -162,6 +162,9 @@ def submission(
         say(f"{path} is up to date: it was written from this checkpoint, configuration and data set")
         return path
     rollouts = roll_out_tests(trained, data)
+    for number, clip in enumerate(rollouts):
+        poses = torch.from_numpy(np.array(data.test_poses[number]))
+        save_gif(trained.folder / f"pred_seq{number}.gif", side_by_side([clip, poses]))
     write_submission(path, rollouts, sequence_length=rollouts.shape[1])
     try:
         checked = check_submission(
@@ -178,9 +181,6 @@ def submission(
     except BaseException:
         path.unlink()  # nothing would say where this csv comes from, so nothing could replace it
         raise
-    for number, clip in enumerate(rollouts):
-        poses = torch.from_numpy(np.array(data.test_poses[number]))
-        save_gif(trained.folder / f"pred_seq{number}.gif", side_by_side([clip, poses]))
     return path
 
 

@@ -74,6 +74,7 @@ class Competition:
     teams: list[tuple[str, str]] = field(
         default_factory=lambda: [("Ada", "37.1"), ("tester", "35.0"), ("Grace", "30.2")]
     )
+    push_error: str = ""  # what a pushed notebook is refused with, in an answer of status 200
     calls: list[dict[str, Any]] = field(default_factory=list)
     blobs: dict[str, bytes] = field(default_factory=dict)
     submissions: list[dict[str, Any]] = field(default_factory=list)
@@ -150,6 +151,8 @@ class Competition:
         return {"submissions": rows[first : first + size], **following}
 
     def answer_push(self, body: dict[str, Any]) -> dict[str, Any]:
+        if self.push_error:
+            return {"error": self.push_error}
         return {
             "ref": f"/code/{body['slug']}",
             "url": f"https://www.kaggle.com/code/{body['slug']}",

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+import torch
 
 from src import comparison, experiments, tester, trainer
 from src.config import load_config, to_json
@@ -77,8 +78,9 @@ class Children:
 
 @pytest.fixture
 def children(monkeypatch: pytest.MonkeyPatch) -> Children:
-    for name in ("save_gif", "plot_history", "plot_psnr"):  # pictures take longer than these trainings
+    for name in ("save_gif", "plot_history", "plot_psnr"):  # pictures and SSIM take longer than these trainings
         monkeypatch.setattr(tester, name, lambda path, *content: path.write_bytes(b""))
+    monkeypatch.setattr(tester, "ssim_per_frame", lambda clip, truth: torch.full((len(clip),), 0.5))
     monkeypatch.setattr(comparison, "plot_bands", lambda path, panels, xlabel: path.write_bytes(b""))
     return Children(monkeypatch)
 

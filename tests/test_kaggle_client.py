@@ -67,7 +67,7 @@ def test_a_round_trip_makes_exactly_the_calls_that_are_relied_on(desk: Desk) -> 
         (f"{api}/CreateSubmission", {"blobFileTokens", "competitionName", "submissionDescription"}),
         (f"{api}/GetSubmissionLimits", {"competitionName"}),  # the client's own, after a submission
         (f"{api}/ListSubmissions", {"competitionName", "page", "pageSize", "pageToken"}),
-        (f"{api}/GetLeaderboard", {"competitionName", "pageSize"}),
+        (f"{api}/GetLeaderboard", {"competitionName", "pageSize", "pageToken"}),
     ]
     assert [(call["method"], set(call["body"])) for call in bench.competition.calls] == expected
     (submission,) = bench.competition.submissions

@@ -341,7 +341,7 @@ def test_ctrl_c_saves_and_the_same_command_finishes(
     tmp_path: Path, data_folder: Path, monkeypatch: pytest.MonkeyPatch, outcome: Callable[..., tuple[int, str]]
 ) -> None:
     (tmp_path / "data").symlink_to(data_folder)
-    config = write_config(tmp_path, num_epochs=100).relative_to(tmp_path)
+    config = write_config(tmp_path, num_epochs=40).relative_to(tmp_path)
     process = subprocess.Popen(
         [sys.executable, "-m", "src.trainer", str(config)],
         cwd=tmp_path,
@@ -358,10 +358,10 @@ def test_ctrl_c_saves_and_the_same_command_finishes(
     assert process.returncode == 130, errors
     assert errors == ""
     stopped = last(tmp_path / "runs" / "short")["step"]
-    assert output.splitlines()[-1] == f"runs/short: step {stopped} of 200, stopped; the same command goes on from here"
-    assert 2 <= stopped < 200
+    assert output.splitlines()[-1] == f"runs/short: step {stopped} of 80, stopped; the same command goes on from here"
+    assert 2 <= stopped < 80
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(trainer, "open_dance", open_dance)
     assert outcome(main, config) == (0, "")
-    assert last(tmp_path / "runs" / "short")["step"] == 200
-    assert [row["epoch"] for row in read_history(tmp_path / "runs" / "short")] == list(range(1, 101))
+    assert last(tmp_path / "runs" / "short")["step"] == 80
+    assert [row["epoch"] for row in read_history(tmp_path / "runs" / "short")] == list(range(1, 41))
