@@ -13,7 +13,7 @@ from src.config import Augmentation
 from src.console import UserError
 from src.distributed import keyed_generator
 from src.figure import LIMBS
-from src.manifest import Manifest
+from src.intake.manifest import Manifest
 
 
 @dataclass(frozen=True)

@@ -22,12 +22,12 @@ from typing import Annotated
 import torch
 from pydantic import Field, ValidationError, model_validator
 
-from src.comparison import HARDWARE_FILE, Comparison, result_of, spreads, write_comparison
 from src.config import Config, NotNegative, Section, load_config
 from src.console import UserError, run_main, say
 from src.files import file_hash, write_atomically
-from src.manifest import Manifest
-from src.results import read_run
+from src.intake.manifest import Manifest
+from src.reporting.comparison import HARDWARE_FILE, Comparison, result_of, spreads, write_comparison
+from src.reporting.results import read_run
 
 CONFIGS, DATA, RUNS, REPORTS = (Path(name) for name in ("configs", "data", "runs", "reports"))
 Name = Annotated[str, Field(pattern="^[a-z0-9_]+$")]

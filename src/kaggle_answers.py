@@ -7,6 +7,7 @@ whatever is printed or written.
 import os
 import re
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -156,30 +157,33 @@ def _explain_credentials() -> KaggleRefusal:
     return KaggleRefusal(what, f"make new ones at {TOKEN_PAGE}, or `kaggle auth login`")
 
 
-def credential_files() -> list[Path]:
-    """Returns the files with credentials that exist, in the order in which the client looks for them."""
+def credential_files() -> dict[str, list[Path]]:
+    """Returns the files with credentials that exist: those with a token, and those that the client tries later."""
     home, settings = Path.home() / ".kaggle", os.environ.get("KAGGLE_CONFIG_DIR")
     config_home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
     legacy = Path(settings) if settings else home if home.exists() else config_home / "kaggle"
-    token = os.environ.get("KAGGLE_API_TOKEN", "")
-    named = [Path(token)] if token and _is_file(Path(token)) else []
-    usual = [home / "access_token", home / "access_token.txt", legacy / "kaggle.json", home / "credentials.json"]
-    return named + [path for path in usual if _is_file(path)]
+    named = [Path(os.environ["KAGGLE_API_TOKEN"])] if os.environ.get("KAGGLE_API_TOKEN") else []
+    groups = {
+        "KAGGLE_API_TOKEN": named,
+        "token": [home / "access_token", home / "access_token.txt"],
+        "later": [legacy / "kaggle.json", home / "credentials.json"],
+    }
+    return {group: [path for path in paths if _is_file(path)] for group, paths in groups.items()}
 
 
 def credential_sources() -> list[str]:
     """Returns the names of all credentials that exist, those that the client prefers first."""
-    files = [str(path) for path in credential_files()]
+    files = credential_files()
     sources = ["KAGGLE_API_TOKEN"] if os.environ.get("KAGGLE_API_TOKEN") else []
-    sources += [name for name in files if "access_token" in Path(name).name]
+    sources += map(str, files["token"])
     if os.environ.get("KAGGLE_USERNAME") and os.environ.get("KAGGLE_KEY"):
         sources.append("KAGGLE_USERNAME and KAGGLE_KEY")
-    return sources + [name for name in files if Path(name).name in ("kaggle.json", "credentials.json")]
+    return [*sources, *map(str, files["later"])]
 
 
 def warn_of_open_files() -> None:
     """Says which files with credentials other users of the machine can read."""
-    for path in credential_files():
+    for path in chain.from_iterable(credential_files().values()):
         if path.stat().st_mode & 0o077:
             say(f"warning: other users of this machine can read {path}; run: chmod 600 {path}")
 
@@ -187,10 +191,10 @@ def warn_of_open_files() -> None:
 def redact(text: str) -> str:
     """Returns the text without any secret: credentials, authorization headers, the signatures of storage addresses."""
     secrets = [os.environ.get(name, "") for name in ("KAGGLE_API_TOKEN", "KAGGLE_KEY")]
-    for path in credential_files():
+    for path in chain.from_iterable(credential_files().values()):
         content = path.read_text(encoding="utf-8", errors="replace").strip()
         secrets += re.findall(r'"(?:key|refresh_token|access_token)"\s*:\s*"([^"]+)"', content) or content.split()
-    for secret in sorted(filter(None, secrets), key=len, reverse=True):
+    for secret in sorted((secret for secret in secrets if len(secret) > 5), key=len, reverse=True):
         text = text.replace(secret, "***")
     text = re.sub(r"\b(Bearer|Basic) [^\s'\"]+", r"\1 ***", text)
     return re.sub(r"(https?://[^\s?'\")]+)\?[^\s'\")]+", r"\1", text)

@@ -28,6 +28,14 @@ from src.kaggle_questions import leaderboard, place_of, username
 from src.kaggle_submit import SUBMISSIONS, prepare, refresh, submit
 from src.ledger import Event, Ledger, Submission
 
+PATIENCE = {
+    "deadline_s": "waiting for the score",
+    "call_timeout_s": "one question to Kaggle",
+    "stall_s": "an upload or download that moves nothing",
+    "poll_first_s": "the first pause between two looks; it grows",
+    "poll_longest_s": "the longest pause between two looks",
+    "settle_s": "looking for a submission that nobody confirmed",
+}
 LOG_WIDTH = 160  # columns of a table that goes to a file
 STATES = {"intent": "unfinished", "accepted": "no score yet", "refused": "not accepted", "unknown": "unknown"}
 
@@ -101,7 +109,6 @@ def main() -> None:
     arguments = _parser().parse_args()
     chosen = {field.name: getattr(arguments, field.name, None) for field in fields(Patience)}
     patience = Patience(**{name: value for name, value in chosen.items() if value is not None})
-    warn_of_open_files()
     if arguments.command == "submissions":
         ledger = Ledger(SUBMISSIONS / "ledger.jsonl")
         if arguments.refresh:
@@ -109,6 +116,7 @@ def main() -> None:
         print_submissions(ledger.submissions())
         return
     slug = read_slug(arguments.competition)
+    warn_of_open_files()
     if arguments.command == "download":
         say(str(download(slug, arguments.folder, patience)))
     elif arguments.command == "submit":
@@ -142,6 +150,7 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=text)
         if name == "submissions":
             command.add_argument("--refresh", action="store_true", help="first ask Kaggle for scores that are new")
+            _add_patience(command, "call_timeout_s")
             continue
         command.add_argument(
             "--competition", required=True, metavar="SLUG", help="last part of the competition's address"
@@ -150,32 +159,33 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--run", required=True)
         if name in ("submit", "leaderboard"):
             command.add_argument("--team", help="our name on the leaderboard, for our place")
-        _add_patience(command)
     command = commands.choices["download"]
     command.add_argument("--folder", type=Path, required=True)
+    _add_patience(command, "stall_s", "poll_first_s", "poll_longest_s")
     command = commands.choices["submit"]
     command.add_argument("--message", default="", help="shown by Kaggle; the run's name if not given")
     command.add_argument("--force-stale", action="store_true", help="submit although csv, checkpoint or config changed")
     command.add_argument("--again", action="store_true", help="submit although Kaggle has, or may have, this very csv")
-    commands.choices["leaderboard"].add_argument("--rows", type=int, default=20, help="places to show (%(default)s)")
+    _add_patience(command, *PATIENCE)
+    command = commands.choices["leaderboard"]
+    command.add_argument("--rows", type=int, default=20, help="places to show (%(default)s)")
+    _add_patience(command, "call_timeout_s")
     command = commands.choices["kernel"]
     command.add_argument("--folder", type=Path, required=True)
     command.add_argument("--user", help="Kaggle user name; asked from the client if not given")
     command.add_argument("--push", action="store_true", help="push the folder, which starts the run on Kaggle")
+    _add_patience(command, "call_timeout_s")
     return parser
 
 
-def _add_patience(command: argparse.ArgumentParser) -> None:
+def _add_patience(command: argparse.ArgumentParser, *names: str) -> None:
     group = command.add_argument_group("patience, in seconds")
-    for option, name, text in (
-        ("--deadline", "deadline_s", "waiting for the score"),
-        ("--call-timeout", "call_timeout_s", "one question to Kaggle"),
-        ("--stall", "stall_s", "an upload or download that moves nothing"),
-        ("--poll-first", "poll_first_s", "the first pause between two looks; it grows"),
-        ("--poll-longest", "poll_longest_s", "the longest pause between two looks"),
-        ("--settle", "settle_s", "looking for a submission that nobody confirmed"),
-    ):
-        group.add_argument(option, dest=name, type=float, metavar="S", help=f"{text} ({getattr(Patience, name):g})")
+    for name in names:
+        option, text = (
+            "--" + name.removesuffix("_s").replace("_", "-"),
+            f"{PATIENCE[name]} ({getattr(Patience, name):g})",
+        )
+        group.add_argument(option, dest=name, type=float, metavar="S", help=text)
 
 
 def _print_table(table: Table) -> None:

@@ -65,7 +65,7 @@ def _attempt(slug: str, part: Path, lock: Lock, patience: Patience) -> KaggleErr
     child = start("competitions", "download", slug, "--path", str(part), "--quiet", log=log, lock=lock)
     follow(child, f"downloading {slug}.zip", Transfer(archive, lambda: _percent(archive)), patience)
     if child.returncode < 0:
-        return KaggleSilence(f"nothing came for {patience.stall_s:.0f} s", f"check the network, then {AGAIN}")
+        return KaggleSilence("the download was interrupted", f"check the network, then {AGAIN}")
     if child.returncode > 0:
         return explain(log.read_text(encoding="utf-8", errors="replace"), slug)
     if archive.exists() and is_whole(archive):

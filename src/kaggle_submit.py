@@ -87,7 +87,8 @@ def submit(order: Order, patience: Patience, *, again: bool, team: str | None) -
     with one_at_a_time(UPLOADS / "lock", _sizes_of_logs, patience) as lock:
         submission = _earlier(ledger, order)
         if submission and submission.state in ("intent", "unknown"):
-            submission = _settle(ledger, submission, _judge(submission, None), patience)
+            verdict = _judge(submission.intent.tag, order.competition, None)
+            submission = _settle(ledger, submission, verdict, patience)
             if submission.state == "refused":
                 say(f"{submission.intent.message} never reached {order.competition}; uploading it now")
             elif submission.state == "unknown" and not again:
@@ -140,11 +141,8 @@ def _upload(ledger: Ledger, order: Order, lock: Lock, patience: Patience) -> Sub
     lock.name_holder(os.getpid())
     if file != order.csv:
         file.unlink()
-    submission = ledger.submission(tag)
-    verdict = _judge(submission, child.returncode)
-    if verdict.outcome == "accepted":
-        return _record(ledger, submission, "accepted")
-    submission = _settle(ledger, submission, verdict, patience)
+    verdict = _judge(tag, order.competition, child.returncode)
+    submission = _settle(ledger, ledger.submission(tag), verdict, patience)
     if submission.state == "refused":
         raise UserError(f"nothing was submitted: {verdict.what}; {verdict.mend}")
     if submission.state == "unknown":
@@ -153,15 +151,15 @@ def _upload(ledger: Ledger, order: Order, lock: Lock, patience: Patience) -> Sub
 
 
 def _settle(ledger: Ledger, submission: Submission, verdict: Verdict, patience: Patience) -> Submission:
-    """Looks up a submission that nobody confirmed; returns it as accepted, refused, or unknown if nobody can tell."""
+    """Returns the submission as accepted, refused, or unknown if nobody can tell; without proof it is looked up."""
+    if verdict.outcome == "accepted":
+        return _record(ledger, submission, "accepted")
     patient = verdict.outcome == "unclear" and submission.state == "intent"
+    row, looked = None, "Kaggle does not list it"
     try:
-        row, looked = (
-            _look_up(submission.intent, patience.settle_s if patient else 0.0, patience),
-            "Kaggle does not list it",
-        )
+        row = _look_up(submission.intent, patience.settle_s if patient else 0.0, patience)
     except KaggleError as error:
-        row, looked = None, f"its list cannot be read: {error.what}"
+        looked = f"its list cannot be read: {error.what}"
     if row:
         return _record(ledger, submission, "accepted", ref=row.ref)
     if verdict.outcome == "refused":
@@ -193,7 +191,7 @@ def wait_for_score(ledger: Ledger, submission: Submission, patience: Patience, *
             raise KaggleRefusal(what, error.mend) from error
         if row:
             rank = _rank(intent.competition, team, patience) if team and row.status == "COMPLETE" else None
-            submission = _update(ledger, submission, row, rank)
+            submission = _update(ledger, ledger.submission(intent.tag), row, rank)  # another submit may wait as well
         if submission.latest.status == "COMPLETE":
             return submission.latest
         if submission.latest.status == "ERROR":
@@ -205,8 +203,8 @@ def wait_for_score(ledger: Ledger, submission: Submission, patience: Patience, *
             said = state
     page = competition_page(intent.competition, "submissions")
     raise UserError(
-        f"{intent.run} was submitted as [run:{intent.tag}] and has no score after {patience.deadline_s:.0f} s ({said}); "
-        f"the same command goes on waiting and uploads nothing; see {page}"
+        f"{intent.run} was submitted as [run:{intent.tag}] and has no score after {patience.deadline_s:.0f} s "
+        f"({said}); the same command goes on waiting and uploads nothing; see {page}"
     )
 
 
@@ -251,11 +249,9 @@ def _record(ledger: Ledger, submission: Submission, kind: str, **fields: object)
     return ledger.submission(submission.intent.tag)
 
 
-def _judge(submission: Submission, exit_code: int | None) -> Verdict:
-    log = _log(submission.intent.tag)
-    if not log.exists():
-        return Verdict("unclear", "the upload left no trace on this machine")
-    return judge_upload(_text(log), exit_code, submission.intent.competition)
+def _judge(tag: str, slug: str, exit_code: int | None) -> Verdict:
+    log = _log(tag)
+    return judge_upload(_text(log), exit_code, slug) if log.exists() else Verdict("unclear", "its log is not here")
 
 
 def _look_up(intent: Event, total_s: float, patience: Patience) -> Listed | None:

@@ -65,6 +65,7 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._said: set[int] = set()  # the torn lines already spoken of
 
     def append(self, event: Event) -> None:
         """Writes one line that survives a crash of the machine once this returns."""
@@ -96,7 +97,9 @@ class Ledger:
             except ValidationError as error:
                 first = error.errors()[0]
                 if text.startswith(b"{") and first["type"] == "json_invalid":
-                    say(f"{self.path}, line {number}: torn by a crash while it was written; left out")
+                    if number not in self._said:
+                        say(f"{self.path}, line {number}: torn by a crash while it was written; left out")
+                        self._said.add(number)
                     continue
                 raise UserError(
                     f"{self.path}, line {number} is not an event of this ledger ({first['msg']}); bring back the line "

@@ -21,11 +21,11 @@ from pathlib import Path
 
 import numpy as np
 
-from src.chunks import PROGRESS, Plan, pack_arrays
 from src.console import UserError, run_main, say
 from src.files import write_atomically
-from src.listing import Listing, list_images
-from src.manifest import (
+from src.intake.chunks import PROGRESS, Plan, pack_arrays
+from src.intake.listing import Listing, list_images
+from src.intake.manifest import (
     CutsOrigin,
     Manifest,
     SourceRecord,
@@ -34,9 +34,9 @@ from src.manifest import (
     content_fingerprint,
     partial_folder,
 )
-from src.sources import FRAME_SIZE, Source, open_source
+from src.intake.sources import FRAME_SIZE, Source, open_source
+from src.intake.takes import Takes, find_cuts, parse_cuts, takes_between
 from src.synthetic import write_dance
-from src.takes import Takes, find_cuts, parse_cuts, takes_between
 
 TEST_LENGTH = 630  # poses of a test sequence of the competition
 

@@ -16,14 +16,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from src import history
-from src.comparison import Comparison, figure_paths, origins, read_comparison, table_of_arms
 from src.config import flatten
 from src.console import UserError, run_main, say
 from src.files import commit, write_atomically
-from src.plots import plot_history
-from src.results import Run, read_run, read_runs
+from src.reporting.comparison import Comparison, figure_paths, origins, read_comparison, table_of_arms
+from src.reporting.plots import plot_history
+from src.reporting.results import Run, read_run, read_runs
+from src.reporting.tables import COLUMNS, PROTOCOL, decimal, markdown_runs, markdown_table, protocol_of, table_of
 from src.submission import Provenance
-from src.tables import COLUMNS, PROTOCOL, decimal, markdown_runs, markdown_table, protocol_of, table_of
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 PICTURES = (  # file, what it shows, the target that makes it; those that move are played on demand

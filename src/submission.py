@@ -21,8 +21,8 @@ from torch import Tensor
 
 from src.console import UserError, run_main, say
 from src.files import file_hash, write_atomically
+from src.intake.sources import FRAME_SIZE, decode, image_size
 from src.metrics import quantise
-from src.sources import FRAME_SIZE, decode, image_size
 
 FRAME_SHAPE = (3, *FRAME_SIZE)  # C, H, W
 SEQUENCE_LENGTH = 630  # rows of one sequence, the given frame among them

@@ -22,7 +22,8 @@ from src.console import UserError, run_main, say
 from src.dataset import DanceData, open_dance
 from src.files import commit, file_hash, write_atomically
 from src.history import read_history
-from src.listing import NUMBERED
+from src.intake.listing import NUMBERED
+from src.intake.sources import decode, image_size
 from src.metrics import (
     copy_first_frame,
     median_frame,
@@ -33,9 +34,8 @@ from src.metrics import (
     ssim_per_frame,
 )
 from src.models import Model, build_model
-from src.plots import plot_history, plot_psnr, save_gif, save_strip, side_by_side
+from src.reporting.plots import plot_history, plot_psnr, save_gif, save_strip, side_by_side
 from src.rollout import predict
-from src.sources import decode, image_size
 from src.submission import Provenance, check_submission, safe_to_replace, write_submission
 from src.validation import Validation
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from src.comparison import Comparison, result_of, spreads
-from src.results import Run
+from src.reporting.comparison import Comparison, result_of, spreads
+from src.reporting.results import Run
 
 
 def small_comparison(runs: Sequence[Run], failure: str | None = None) -> Comparison:

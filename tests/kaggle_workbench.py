@@ -30,7 +30,7 @@ from src.ledger import Ledger, Submission
 
 AT_ONCE = 6  # commands; much of their time is waiting
 HEIGHT, WIDTH, LENGTH = 2, 4, 3  # of the small csv: frames (3, 2, 4), sequences of 3
-QUICK = ("--poll-first", "0.1", "--poll-longest", "1", "--settle", "1", "--call-timeout", "300", "--stall", "300")
+QUICK = {"--poll-first": 0.1, "--poll-longest": 1, "--stall": 300, "--settle": 1, "--call-timeout": 300}
 CHECK = submission.check_submission
 FORKS = multiprocessing.get_context("forkserver")
 
@@ -61,11 +61,12 @@ class Bench:
     def submissions(self) -> list[Submission]:
         return Ledger(self.folder / "submissions/ledger.jsonl").submissions()
 
-    def command(self, name: str, *options: str, patience: tuple[str, ...] = QUICK) -> list[str]:
+    def command(self, name: str, *options: str, patience: dict[str, float] = QUICK) -> list[str]:
         """Returns the words of `download` or `submit` for this competition."""
-        words = [name, "--competition", self.competition.slug, *patience]
+        known = patience if name == "submit" else list(patience)[:3]
+        waits = [word for option in known for word in (option, str(patience[option]))]
         own = ["--run", "run", "--message", 'first "try"'] if name == "submit" else ["--folder", "data/.downloads"]
-        return [*words, *own, *options]
+        return [name, "--competition", self.competition.slug, *waits, *own, *options]
 
 
 def set_up(server: LoopbackKaggle, folder: Path, slug: str, **settings: object) -> Bench:
@@ -179,14 +180,14 @@ class Desk:
         return alive
 
     @cached_property
-    def hasty(self) -> tuple[str, ...]:
+    def hasty(self) -> dict[str, float]:
         """Returns a patience that is short, and yet long enough for this machine as busy as it is now."""
         bench = self.bench(f"haste-{self.folder.name}")
         self.run(bench, "submissions")  # a worker's start is not the client's
         started = time.monotonic()
         self.run(bench, "leaderboard", "--competition", bench.competition.slug)
-        limit = str(round(5 + 6 * (time.monotonic() - started)))
-        return (*QUICK[:-4], "--call-timeout", limit, "--stall", limit)
+        limit = round(5 + 6 * (time.monotonic() - started))
+        return {**QUICK, "--call-timeout": limit, "--stall": limit}
 
 
 @contextlib.contextmanager

@@ -10,14 +10,22 @@ from tests.conftest import ROOT
 
 ORDER = (
     *("console", "files", "config", "schedules", "losses", "metrics", "distributed"),
-    *("figure", "synthetic", "sources", "listing", "takes", "manifest", "chunks", "packing", "dataset"),
+    *("figure", "synthetic", "intake.sources", "intake.listing", "intake.takes", "intake.manifest", "intake.chunks"),
+    *("packing", "dataset"),
     *("vae_modules", "vae_model", "models", "rollout", "validation", "checkpoint", "history", "trainer"),
-    *("plots", "submission", "tester", "results", "tables", "comparison", "experiments", "report", "benchmark"),
+    *("submission", "reporting.plots", "reporting.results", "reporting.tables", "reporting.comparison"),
+    *("tester", "experiments", "report", "benchmark"),
     *("ledger", "kaggle_answers", "kaggle_child", "kaggle_questions", "kaggle_download", "kaggle_submit"),
     *("kaggle_kernel", "kaggle_client"),
 )
-FILES = sorted(path for path in (ROOT / "src").glob("*.py") if path.name != "__init__.py")
+FILES = sorted(path for path in (ROOT / "src").rglob("*.py") if path.name != "__init__.py")
+PACKAGES = {"src"} | {f"src.{path.parent.name}" for path in (ROOT / "src").glob("*/__init__.py")}
 STAGES = ("trainer", "tester", "packing", "experiments")  # talk through files, not imports
+
+
+def name(path: Path) -> str:
+    """A file's name in `ORDER`, as it is imported."""
+    return ".".join(path.relative_to(ROOT / "src").with_suffix("").parts)
 
 
 def imports(path: Path) -> set[str]:
@@ -26,8 +34,9 @@ def imports(path: Path) -> set[str]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path.name}: a relative import"
-            if node.module == "src":
-                found |= {alias.name for alias in node.names}
+            if node.module in PACKAGES:
+                package = node.module.removeprefix("src").removeprefix(".")
+                found |= {f"{package}.{alias.name}".removeprefix(".") for alias in node.names}
             elif node.module and node.module.startswith("src."):
                 found.add(node.module.removeprefix("src."))
         elif isinstance(node, ast.Import):
@@ -36,12 +45,12 @@ def imports(path: Path) -> set[str]:
 
 
 def test_every_file_has_its_place() -> None:
-    assert sorted(ORDER) == [path.stem for path in FILES]
+    assert sorted(ORDER) == sorted(map(name, FILES))
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", FILES, ids=name)
 def test_a_file_imports_only_from_files_before_it(path: Path) -> None:
-    assert imports(path) <= set(ORDER[: ORDER.index(path.stem)])
+    assert imports(path) <= set(ORDER[: ORDER.index(name(path))])
 
 
 def test_stages_do_not_import_each_other() -> None:
@@ -49,7 +58,7 @@ def test_stages_do_not_import_each_other() -> None:
         assert not imports(ROOT / "src" / f"{stage}.py") & set(STAGES) - {stage}, stage
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", FILES, ids=name)
 def test_nothing_is_long(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert text.count("\n") <= 400
@@ -59,5 +68,5 @@ def test_nothing_is_long(path: Path) -> None:
 
 
 def test_names_say_something() -> None:
-    everything = chain((ROOT / "src").iterdir(), (ROOT / "tests").iterdir())
+    everything = chain((ROOT / "src").rglob("*.py"), (ROOT / "tests").iterdir())
     assert not {path.stem for path in everything} & {"utils", "helpers", "common", "misc"}

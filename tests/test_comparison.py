@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src import comparison as comparison_module
-from src import plots
-from src.comparison import (
+from src.console import UserError
+from src.reporting import comparison as comparison_module
+from src.reporting import plots
+from src.reporting.comparison import (
     HARDWARE_FILE,
     MEASURES,
     origins,
@@ -21,9 +22,8 @@ from src.comparison import (
     to_markdown,
     write_comparison,
 )
-from src.console import UserError
-from src.plots import Band, plot_bands
-from src.results import Run, read_runs
+from src.reporting.plots import Band, plot_bands
+from src.reporting.results import Run, read_runs
 from tests.comparisons import small_comparison
 from tests.run_folders import log_rows, write_run
 

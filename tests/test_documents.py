@@ -45,7 +45,7 @@ def test_files_exist(path: Path) -> None:
     assert {name for name in named if not (ROOT / name).exists()} == set()
     links = {link for link in re.findall(r"\]\(([^)#\s]+)", text) if "://" not in link}
     assert {link for link in links if not (path.parent / link).exists()} == set()
-    known = {file.name for folder in ("src", "tests") for file in (ROOT / folder).iterdir()}
+    known = {file.name for folder in ("src", "tests") for file in (ROOT / folder).rglob("*.py")}
     assert set(re.findall(r"`(\w+\.py)\b", text)) <= known
 
 
@@ -64,7 +64,7 @@ def test_make_lists_every_target() -> None:
 def test_the_tree_has_every_source_file_once() -> None:
     (tree,) = re.findall(r"## What is where\s+```\n(.*?)```", read(ROOT / "README.md"), re.DOTALL)
     listed = [name for name in re.findall(r"\b\w+\.py\b", tree) if not name.startswith(("test_", "conftest"))]
-    present = [path.name for path in (ROOT / "src").glob("*.py") if path.name != "__init__.py"]
+    present = [path.name for path in (ROOT / "src").rglob("*.py") if path.name != "__init__.py"]
     assert sorted(listed) == sorted(present)
 
 

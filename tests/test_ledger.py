@@ -112,3 +112,10 @@ def test_the_state_is_what_the_lines_add_up_to(tmp_path: Path) -> None:
         31.25,
     )
     assert (second.intent.message, second.state, second.ref, second.latest.reason) == ("second", "refused", None, "no")
+
+
+def test_a_torn_line_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    ledger.path.write_text('{"event": "int')
+    assert ledger.events() == ledger.events() == []
+    assert capsys.readouterr().out.count("torn by a crash") == 1

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from src.console import UserError
-from src.listing import FOLDERS, Listing, list_images
-from src.sources import Member
+from src.intake.listing import FOLDERS, Listing, list_images
+from src.intake.sources import Member
 from tests.dance_images import dance_names
 
 

@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from src.console import UserError
-from src.manifest import Manifest, SourceRecord, array_hashes, array_shapes, content_fingerprint, partial_folder
+from src.intake.manifest import Manifest, SourceRecord, array_hashes, array_shapes, content_fingerprint, partial_folder
 
 
 def write_data_set(folder: Path) -> Manifest:

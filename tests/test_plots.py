@@ -13,8 +13,8 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from src import plots
-from src.plots import (
+from src.reporting import plots
+from src.reporting.plots import (
     ENLARGEMENT,
     FRAME_MS,
     GIF_ENLARGEMENT,

@@ -11,11 +11,11 @@ from urllib.parse import unquote
 import pytest
 from PIL import Image
 
-from src import plots, report
-from src.comparison import write_comparison
 from src.console import UserError
 from src.report import is_whole, log_names, markdown, write_report
-from src.results import read_runs
+from src.reporting import plots, report
+from src.reporting.comparison import write_comparison
+from src.reporting.results import read_runs
 from src.submission import Provenance
 from tests.comparisons import small_comparison
 from tests.run_folders import log_rows, write_run

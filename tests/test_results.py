@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from src.results import read_run, read_runs
+from src.reporting.results import read_run, read_runs
 from tests.conftest import tiny_config
 from tests.run_folders import log_rows, write_run
 

@@ -15,9 +15,9 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional
 
-from src import sources
 from src.console import UserError
-from src.sources import FRAME_SIZE, check_sizes, decode, image_size, open_source
+from src.intake import sources
+from src.intake.sources import FRAME_SIZE, check_sizes, decode, image_size, open_source
 from tests.dance_images import png, write_folder, write_zip
 
 FILES = {"a/0.png": b"first" * 20, "a/b/1.png": b"second" * 30, "empty": b""}

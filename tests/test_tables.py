@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from src.results import read_run, read_runs
-from src.tables import COLUMNS, decimal, markdown_runs, markdown_table, table_of
+from src.reporting.results import read_run, read_runs
+from src.reporting.tables import COLUMNS, decimal, markdown_runs, markdown_table, table_of
 from tests.conftest import tiny_config
 from tests.run_folders import write_run
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from src.console import UserError
+from src.intake.takes import find_cuts, parse_cuts, takes_between
 from src.synthetic import dance_take
-from src.takes import find_cuts, parse_cuts, takes_between
 
 
 @given(st.lists(st.integers(0, 10**9 - 1), min_size=1))

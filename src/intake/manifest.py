@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from src.console import UserError
 from src.files import file_hash
-from src.sources import FRAME_SIZE
-from src.takes import Takes
+from src.intake.sources import FRAME_SIZE
+from src.intake.takes import Takes
 
 FORMAT = 1  # of arrays and manifest together; data sets of another format are refused
 CutsOrigin = Literal["declared", "found", "synthetic"]

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 from src.config import Config
 from src.metrics import RolloutScores
-from src.results import Run, Scores
+from src.reporting.results import Run, Scores
 
 NOTHING = "-"
 

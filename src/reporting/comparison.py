@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from src.console import UserError
 from src.files import write_atomically
-from src.plots import Band, plot_bands
-from src.results import Run
-from src.tables import NOTHING, ROLLOUT_COLUMNS, decimal, markdown_table, protocol_of
+from src.reporting.plots import Band, plot_bands
+from src.reporting.results import Run
+from src.reporting.tables import NOTHING, ROLLOUT_COLUMNS, decimal, markdown_table, protocol_of
 
 HARDWARE_FILE = "hardware.txt"  # in a run's folder: what it was trained on
 LOSSES = ("total", "reconstruction", "kl")

@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import PurePosixPath
 
 from src.console import UserError
-from src.sources import Source, check_sizes
+from src.intake.sources import Source, check_sizes
 
 FOLDERS = {  # where the competition keeps the images, and the array that will hold them
     "train/train_img": "train_frames",

@@ -16,8 +16,8 @@ import numpy as np
 
 from src.console import UserError, say, track
 from src.files import write_atomically
-from src.manifest import FORMAT, is_whole
-from src.sources import FRAME_SIZE, Source, decode, image_size, open_source
+from src.intake.manifest import FORMAT, is_whole
+from src.intake.sources import FRAME_SIZE, Source, decode, image_size, open_source
 
 CHUNK = 512  # images decoded, written and recorded together
 IMAGE_BYTES = 3 * FRAME_SIZE[0] * FRAME_SIZE[1]
