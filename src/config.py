@@ -124,7 +124,7 @@ class Training(Section):
     patience: NotNegative = 0  # validations without a better score before stopping; 0: never stops early
     precision: Literal["float32", "bfloat16"] = "float32"  # of the forward pass in training
     channels_last: bool = False  # faster on GPUs; on CPUs GroupNorm loses more than convolutions win
-    compile: bool = False  # torch.compile of the network
+    compile: bool = False  # torch.compile of the network's blocks
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
 

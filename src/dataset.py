@@ -159,8 +159,9 @@ def _swap_sides(poses: Tensor) -> Tensor:
     the limb's own ink. Each pixel goes to the limb it points to most; what that does not explain stays as it is.
     """
     ink = 255 - poses.float().movedim(1, -1)
-    limb = (ink @ functional.normalize(LIMB_INK, dim=1).T).argmax(dim=-1)
-    own, twin = LIMB_INK[limb], TWIN_INK[limb]
+    inks, twins = LIMB_INK.to(poses.device), TWIN_INK.to(poses.device)
+    limb = (ink @ functional.normalize(inks, dim=1).T).argmax(dim=-1)
+    own, twin = inks[limb], twins[limb]
     cover = (ink * own).sum(dim=-1, keepdim=True) / own.square().sum(dim=-1, keepdim=True)
     swapped = ink + cover * (twin - own)
     return (255 - swapped).round().clamp(0, 255).to(torch.uint8).movedim(-1, 1)

@@ -61,8 +61,9 @@ class Trainer:
         self.model = model.to(memory_format=torch.channels_last) if settings.channels_last else model
         self.ema = AveragedModel(self.model, multi_avg_fn=_moving_average(settings.ema_decay))
         self.network: Any = DistributedDataParallel(self.model) if world_size() > 1 else self.model
-        if settings.compile:
-            self.network = torch.compile(self.network)
+        if settings.compile:  # the blocks alone: drawing keyed random numbers cannot be compiled
+            for block in self.model.children():
+                block.compile()
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), settings.learning_rate, weight_decay=settings.weight_decay, fused=True
         )

@@ -20,7 +20,7 @@ from src import history, trainer
 from src.checkpoint import load_checkpoint
 from src.config import Config
 from src.console import UserError
-from src.dataset import DanceData, open_dance
+from src.dataset import Batch, DanceData, open_dance
 from src.distributed import Draws
 from src.history import read_history
 from src.trainer import Trainer, main, stop_signals, train
@@ -123,6 +123,22 @@ def test_moving_average_by_hand(decay: float, steps: int, small_data: DanceData,
         averages = {name: kept * averages[name] + (1 - kept) * weights[name] for name in weights} if step else weights
     for name, weight in subject.ema.module.state_dict().items():
         assert torch.allclose(weight, averages[name], atol=1e-6)
+
+
+def test_each_step_has_its_own_clips_and_learning_rate(small_data: DanceData, tmp_path: Path) -> None:
+    subject = build(tiny_config("reference_cvae", learning_rate=0.1, warmup_steps=4), small_data, tmp_path)
+    draw, asked, rates = subject.sampler.batch, [], []
+
+    def note(epoch: int, first: int, clips: range) -> Batch:
+        asked.append((epoch, first, clips))
+        return draw(epoch, first, clips)
+
+    subject.sampler.batch = note  # type: ignore[method-assign]
+    for _ in range(4):
+        subject.train_step()
+        rates.append(subject.optimizer.param_groups[0]["lr"])
+    assert asked == [(0, 0, range(4)), (0, 4, range(4)), (1, 0, range(4)), (1, 4, range(4))]
+    assert rates == pytest.approx([0.025, 0.05, 0.075, 0.1])
 
 
 class PoisonedDraws(Draws):
