@@ -52,6 +52,12 @@ data: setup ## SOURCE=synthetic | kaggle (with COMPETITION=slug) | FILE.zip | FO
 	fi; \
 	$(py) -m src.packing --source "$$source" --dataset "$(DATASET)" $(if $(CUTS),--cuts "$(CUTS)")
 
+ifneq ($(filter train evaluate submission,$(MAKECMDGOALS)),)
+ifeq ($(origin DATASET),command line)
+$(error a run reads the data set its configuration names; use SET="dataset=$(DATASET)" with make train)
+endif
+endif
+
 train: setup ## configs/RUN.toml -> runs/RUN/; the same command goes on with a stopped run
 	@$(launch) src.trainer "configs/$(RUN).toml" --set '$(SET)'
 

@@ -75,8 +75,7 @@ class ReferenceCVAE(Section):
     num_blocks: Positive = 2  # residual blocks per level and direction
     pose_window: NotNegative = 1  # poses t-k..t+k are seen for frame t
     num_latents: Positive = 16  # numbers per frame
-    prior_probability: Probability = 0.75  # share of training clips rendered from the prior mean (Sohn et al. 2015)
-    dropout: Probability = 0.0  # of feature maps, inside the residual blocks
+    prior_probability: Probability = 0.75  # share of training frames rendered from the prior mean (Sohn et al. 2015)
 
 
 ModelConfig = Annotated[LabCVAE | ReferenceCVAE, Field(discriminator="name")]
@@ -135,6 +134,12 @@ class Evaluation(Section):
     num_samples: Annotated[int, Field(ge=2)] = 8  # K of mean_of_samples
     mirror: bool = True  # averages with the rollout of the mirrored clip
     checkpoint: Literal["best", "last"] = "best"
+
+    @model_validator(mode="after")
+    def _settings_have_an_effect(self) -> "Evaluation":
+        if self.latent != "mean_of_samples" and self.num_samples != type(self).model_fields["num_samples"].default:
+            raise ValueError(f'num_samples would have no effect with latent = "{self.latent}"; remove it')
+        return self
 
 
 class Config(Section):

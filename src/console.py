@@ -49,7 +49,9 @@ def run_main(main: Callable[[], None]) -> None:
 
 
 @contextmanager
-def progress_bar(description: str, total: int, completed: int = 0) -> Iterator[Callable[[], None]]:
+def progress_bar(
+    description: str, total: int, completed: int = 0, *, shown: bool = True
+) -> Iterator[Callable[[], None]]:
     """Shows a bar on a terminal and yields a function that advances it by one; silent in a log."""
     columns = (
         TextColumn("{task.description}"),
@@ -58,7 +60,7 @@ def progress_bar(description: str, total: int, completed: int = 0) -> Iterator[C
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=terminal, disable=not terminal.is_terminal) as progress:
+    with Progress(*columns, console=terminal, disable=not (shown and terminal.is_terminal)) as progress:
         task = progress.add_task(description, total=total, completed=completed)
         yield lambda: progress.advance(task)
 

@@ -137,7 +137,7 @@ class ClipSampler:
         poses = (start[:, None] + span).clamp(low[:, None], high[:, None] - 1)
         offset = self.num_frames * (uniform[:, 1] < 0.5).long() if self.mirror else torch.zeros_like(start)
         frames, poses, reference = (start + offset)[:, None] + self.window, poses + offset[:, None], reference + offset
-        frames, poses, reference = frames.to(device), poses.to(device), reference.to(device)
+        frames, poses, reference = (index.to(device, non_blocking=True) for index in (frames, poses, reference))
         batch = (self.frames[frames], self.poses[poses], self.frames[reference], self.poses[reference])
         return Batch(*(to_unit(part) for part in batch))
 

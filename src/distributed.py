@@ -10,11 +10,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from src.console import UserError
+
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
     """Joins the processes torchrun started (gloo on CPU, nccl on CUDA); does nothing in a single process."""
-    if "WORLD_SIZE" not in os.environ:
+    if not dist.is_torchelastic_launched():
         yield
         return
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
@@ -37,6 +39,20 @@ def world_size() -> int:
 def local_rank() -> int:
     """Returns this process's number on its machine, which is also its CUDA device."""
     return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def pick_device(wanted: str) -> torch.device:
+    """Returns the device for "auto", "cpu" or "cuda"; UserError where CUDA is demanded and this process has none."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if wanted == "cuda" and not count:
+        raise UserError('training.device = "cuda", but no CUDA device is usable here; use SET="training.device=auto"')
+    if wanted == "cpu" or not count:
+        return torch.device("cpu")
+    if local_rank() >= count:
+        raise UserError(f"process {local_rank() + 1} has no GPU of its own: there are {count}; use GPUS={count}")
+    torch.cuda.set_device(local_rank())
+    torch.backends.cudnn.allow_tf32 = False  # float32 shall mean float32 in final rollouts; training has bfloat16
+    return torch.device("cuda", local_rank())
 
 
 def mean_over_processes(values: Tensor) -> Tensor:

@@ -38,6 +38,34 @@ class Patience:
     deadline_s: float = 1800.0  # waiting for the score
 
 
+@dataclass(frozen=True)
+class Transfer:
+    """How to see a transfer move: a file that grows with it, and how much is done, 0 to 100."""
+
+    file: Path
+    percent: Callable[[], float]
+
+
+class Lock:
+    """An open, locked file that names the process at work; children inherit it, so that it outlives us with them."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    def name_holder(self, process: int) -> None:
+        """Writes down which process a person would have to end."""
+        os.ftruncate(self.descriptor, 0)
+        os.pwrite(self.descriptor, str(process).encode(), 0)
+
+
+def size_of(path: Path) -> int:
+    """Returns the size of a file in bytes, 0 where there is none: files of a transfer come and go."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
 def ticks(patience: Patience, total_s: float) -> Iterator[None]:
     """Yields at once, then after pauses that grow, the last time when `total_s` seconds have passed."""
     end, pause_s = time.monotonic() + total_s, patience.poll_first_s
@@ -71,7 +99,7 @@ def ask(slug: str, *arguments: str, patience: Patience) -> str:
     return result.stdout
 
 
-def start(*arguments: str, log: Path, lock: "Lock") -> "subprocess.Popen[bytes]":
+def start(*arguments: str, log: Path, lock: Lock) -> "subprocess.Popen[bytes]":
     """Starts a transfer that goes on when this process dies: it writes to `log`, holds `lock`, ends itself in time."""
     with log.open("wb") as output:
         child = subprocess.Popen(
@@ -89,13 +117,13 @@ def start(*arguments: str, log: Path, lock: "Lock") -> "subprocess.Popen[bytes]"
     return child
 
 
-def follow(child: "subprocess.Popen[bytes]", description: str, transfer: "Transfer", patience: Patience) -> None:
+def follow(child: "subprocess.Popen[bytes]", description: str, transfer: Transfer, patience: Patience) -> None:
     """Shows a transfer until it ends, and ends it when it stalls or when we are stopped."""
 
     def steps() -> Iterator[int]:
         shown, last, since = 0, -1, started
         while child.poll() is None:
-            if (size := transfer.size()) != last:
+            if (size := size_of(transfer.file)) != last:
                 last, since = size, time.monotonic()
             elif time.monotonic() - since > patience.stall_s:
                 say(f"{description}: nothing has moved for {patience.stall_s:.0f} s; stopped")
@@ -113,30 +141,6 @@ def follow(child: "subprocess.Popen[bytes]", description: str, transfer: "Transf
     finally:
         child.kill()
         child.wait()
-
-
-@dataclass(frozen=True)
-class Transfer:
-    """How to see a transfer move: the size in bytes of a file that grows with it, and how much is done, 0 to 100."""
-
-    file: Path
-    percent: Callable[[], float]
-
-    def size(self) -> int:
-        """Returns the size, 0 before there is a file."""
-        return self.file.stat().st_size if self.file.exists() else 0
-
-
-class Lock:
-    """An open, locked file that names the process at work; children inherit it, so that it outlives us with them."""
-
-    def __init__(self, descriptor: int) -> None:
-        self.descriptor = descriptor
-
-    def name_holder(self, process: int) -> None:
-        """Writes down which process a person would have to end."""
-        os.ftruncate(self.descriptor, 0)
-        os.pwrite(self.descriptor, str(process).encode(), 0)
 
 
 @contextmanager

@@ -181,11 +181,8 @@ def _parser() -> argparse.ArgumentParser:
 def _add_patience(command: argparse.ArgumentParser, *names: str) -> None:
     group = command.add_argument_group("patience, in seconds")
     for name in names:
-        option, text = (
-            "--" + name.removesuffix("_s").replace("_", "-"),
-            f"{PATIENCE[name]} ({getattr(Patience, name):g})",
-        )
-        group.add_argument(option, dest=name, type=float, metavar="S", help=text)
+        option, default = "--" + name.removesuffix("_s").replace("_", "-"), f"{getattr(Patience, name):g}"
+        group.add_argument(option, dest=name, type=float, metavar="S", help=f"{PATIENCE[name]} ({default})")
 
 
 def _print_table(table: Table) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from src.console import say
 from src.kaggle_answers import AGAIN, KaggleError, KaggleRefusal, KaggleSilence, explain
-from src.kaggle_child import Lock, Patience, Transfer, follow, one_at_a_time, start, ticks
+from src.kaggle_child import Lock, Patience, Transfer, follow, one_at_a_time, size_of, start, ticks
 
 ATTEMPTS = 5  # that may end without a new byte, or with a damaged archive, before we give up
 
@@ -20,7 +20,7 @@ ATTEMPTS = 5  # that may end without a new byte, or with a damaged archive, befo
 def download(slug: str, folder: Path, patience: Patience) -> Path:
     """Returns the path of the competition's whole archive, fetched or already there; goes on where it stopped."""
     archive, part = folder / f"{slug}.zip", folder / f"{slug}.part"
-    with one_at_a_time(folder / f"{slug}.lock", lambda: _bytes_in(part), patience) as lock:
+    with one_at_a_time(folder / f"{slug}.lock", lambda: size_of(part / archive.name), patience) as lock:
         if archive.exists():
             if is_whole(archive):
                 say(f"{archive} is already here and whole; delete it to fetch it again")
@@ -45,15 +45,15 @@ def is_whole(archive: Path) -> bool:
 
 def _fetch(slug: str, part: Path, lock: Lock, patience: Patience) -> None:
     """Leaves a whole archive in the folder `part`, or raises what keeps it from coming."""
-    failures = 0
+    failures, archive = 0, part / f"{slug}.zip"
     for _ in ticks(patience, float("inf")):
-        before = _bytes_in(part)
+        before = size_of(archive)
         problem = _attempt(slug, part, lock, patience)
         if problem is None:
             return
-        failures = 1 if _bytes_in(part) > before else failures + 1
+        failures = 1 if size_of(archive) > before else failures + 1
         if isinstance(problem, KaggleRefusal) or failures == ATTEMPTS:
-            kept = f" ({_bytes_in(part) / 1e6:.1f} MB are kept, it goes on from there)" if _bytes_in(part) else ""
+            kept = f" ({size_of(archive) / 1e6:.1f} MB are kept, it goes on from there)" if size_of(archive) else ""
             raise type(problem)(f"the download of {slug} failed: {problem.what}", problem.mend + kept)
         say(f"{problem.what}; going on")
 
@@ -82,10 +82,6 @@ def _percent(archive: Path) -> float:
     """Returns how much of the archive is on disk, 0 to 100; 0 as long as the client has not noted its size."""
     try:
         size = json.loads(_marker(archive).read_text(encoding="utf-8"))["size"]
-        return 100 * archive.stat().st_size / size
+        return 100 * size_of(archive) / size
     except (FileNotFoundError, json.JSONDecodeError):  # not begun, half written, or just finished
         return 0.0
-
-
-def _bytes_in(part: Path) -> int:
-    return sum(path.stat().st_size for path in part.glob("*.zip"))

@@ -58,9 +58,8 @@ def check_allowance(slug: str, patience: Patience) -> None:
         say(f"{left} submissions to {slug} are left today")
         return
     if limits.get("limitedByTotal"):
-        raise KaggleRefusal(
-            f"all {limits.get('numTotal', 0)} submissions that {slug} allows are used", "there is no way"
-        )
+        what = f"all {limits.get('numTotal', 0)} submissions that {slug} allows are used"
+        raise KaggleRefusal(what, f"see {competition_page(slug)}")
     if not limits.get("numToday"):
         mend = f"accept the rules at {competition_page(slug, 'rules')}, unless it is closed"
         raise KaggleRefusal(f"{slug} takes no submission from you", mend)
@@ -71,22 +70,11 @@ def check_allowance(slug: str, patience: Patience) -> None:
 
 def leaderboard(slug: str, patience: Patience, *, team: str | None = None, num_rows: int = 20) -> list[Place]:
     """Returns the first `num_rows` places of the public leaderboard, and on to the place of `team` if one is named."""
+    command = ("competitions", "leaderboard", slug, "--show", "--csv", "--page-size", str(PAGE_SIZE), "--quiet")
     places: list[Place] = []
     token: str | None = ""
     while token is not None and len(places) < PLACES_READ:
-        page = ("--page-token", token) if token else ()
-        asked = (
-            "competitions",
-            "leaderboard",
-            slug,
-            "--show",
-            "--csv",
-            "--page-size",
-            str(PAGE_SIZE),
-            "--quiet",
-            *page,
-        )
-        text = ask(slug, *asked, patience=patience)
+        text = ask(slug, *command, *(("--page-token", token) if token else ()), patience=patience)
         for row in _rows(text, "teamId,", "No results found"):
             places.append(Place(len(places) + 1, row["teamName"], row["score"], row["submissionDate"]))
         following = re.search(r"^Next Page Token = (\S+)", text, re.MULTILINE)

@@ -28,7 +28,7 @@ from src.kaggle_answers import (
     judge_upload,
     percent_uploaded,
 )
-from src.kaggle_child import Lock, Patience, Transfer, follow, one_at_a_time, start, ticks
+from src.kaggle_child import Lock, Patience, Transfer, follow, one_at_a_time, size_of, start, ticks
 from src.kaggle_questions import Listed, check_allowance, leaderboard, list_submissions, place_of
 from src.ledger import Event, Ledger, Submission
 
@@ -85,6 +85,8 @@ def submit(order: Order, patience: Patience, *, again: bool, team: str | None) -
     UPLOADS.mkdir(parents=True, exist_ok=True)
     (UPLOADS / ".gitignore").write_text("*\n")
     with one_at_a_time(UPLOADS / "lock", _sizes_of_logs, patience) as lock:
+        for leftover in UPLOADS.glob("*.zip"):
+            leftover.unlink()
         submission = _earlier(ledger, order)
         if submission and submission.state in ("intent", "unknown"):
             verdict = _judge(submission.intent.tag, order.competition, None)
@@ -296,4 +298,4 @@ def _text(log: Path) -> str:
 
 
 def _sizes_of_logs() -> list[tuple[str, int]]:
-    return [(path.name, path.stat().st_size) for path in sorted(UPLOADS.glob("*.log"))]
+    return [(path.name, size_of(path)) for path in sorted(UPLOADS.glob("*.log"))]

@@ -20,6 +20,7 @@ from src.checkpoint import check_settings, load_checkpoint, load_weights, read_c
 from src.config import Config
 from src.console import UserError, run_main, say
 from src.dataset import DanceData, open_dance
+from src.distributed import pick_device
 from src.files import commit, file_hash, write_atomically
 from src.history import read_history
 from src.intake.listing import NUMBERED
@@ -57,7 +58,7 @@ def open_run(run: str, runs_folder: Path = Path("runs")) -> Trained:
     """Returns the trained model of a run; UserError where it is missing, damaged or trained with other settings."""
     folder = runs_folder / run
     config = read_config(folder)
-    device = torch.device("cuda" if torch.cuda.is_available() and config.training.device != "cpu" else "cpu")
+    device = pick_device(config.training.device)
     path = folder / f"{config.evaluation.checkpoint}.pt"
     state = load_checkpoint(path, device)
     check_settings(state, config, path)
@@ -92,13 +93,14 @@ def evaluate(run: str, *, data_folder: Path = Path("data"), runs_folder: Path = 
         "posterior_latent": scores.pop("posterior latent").as_json(),
         "baselines": {name: score.as_json() for name, score in scores.items()},
         "protocol": f"free rollout of {len(truth)} frames from frame 0 of the validation take of {config.dataset}; "
-        f"latent: {config.evaluation.latent} of the prior; mirror: {config.evaluation.mirror}; "
-        "score: mean PSNR of frames 1-600",
+        f"checkpoint: {config.evaluation.checkpoint} by the validations on this take; latent: {_latent(config)} of the "
+        f"prior; mirror: {config.evaluation.mirror}; score: mean PSNR of frames 1-600",
         "psnr_by_frame": ["inf" if value == math.inf else value for value in psnr[run].tolist()],
         "rollout_seconds": seconds,
         "num_parameters": sum(parameter.numel() for parameter in trained.model.parameters()),
         "checkpoint_step": trained.step,
         "checkpoint_sha256": file_hash(trained.checkpoint),
+        "config_sha256": file_hash(trained.folder / "config.json"),
         "dataset_fingerprint": data.manifest.fingerprint,
         "commit": commit(),
     }
@@ -185,10 +187,16 @@ def submission(
 
 
 def _local_score(trained: Trained) -> float | None:
-    """Returns the validation score of this very checkpoint, if it has been evaluated."""
+    """Returns the validation score of this very checkpoint and configuration, if it has been evaluated."""
     path = trained.folder / "scores.json"
     scores = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return scores.get("score") if scores.get("checkpoint_sha256") == file_hash(trained.checkpoint) else None
+    present = (file_hash(trained.checkpoint), file_hash(trained.folder / "config.json"))
+    return scores["score"] if (scores.get("checkpoint_sha256"), scores.get("config_sha256")) == present else None
+
+
+def _latent(config: Config) -> str:
+    settings = config.evaluation
+    return f"mean of {settings.num_samples} samples" if settings.latent == "mean_of_samples" else settings.latent
 
 
 def predict_pictures(run: str, frame: Path, poses: Path, out: Path, *, runs_folder: Path = Path("runs")) -> Tensor:
@@ -198,12 +206,12 @@ def predict_pictures(run: str, frame: Path, poses: Path, out: Path, *, runs_fold
     """
     if out.suffix.lower() != ".gif":
         raise UserError(f"OUT={out}: the result is a GIF; give a name that ends in .gif")
-    folder = out.with_suffix("")
+    given, folder = _read_picture(frame), out.with_suffix("")
+    conditions = torch.stack([_read_picture(path) for path in _numbered_pictures(poses)])
     if folder.exists() and (folder.samefile(poses) or not (out.is_file() and folder.is_dir())):
         raise UserError(f"{folder} exists and was not written together with {out}; move it away, or give another OUT")
     trained = open_run(run, runs_folder)
-    given = _read_picture(frame)
-    conditions = torch.stack([_read_picture(path) for path in _numbered_pictures(poses)]).to(trained.device)
+    conditions = conditions.to(trained.device)
     settings, seed = trained.config.evaluation, trained.config.seed
     drawn = quantise(predict(trained.model, given[None].to(trained.device), conditions[None], settings, seed=seed)[0])
     folder.mkdir(parents=True, exist_ok=True)
@@ -218,7 +226,7 @@ def predict_pictures(run: str, frame: Path, poses: Path, out: Path, *, runs_fold
 def _read_picture(path: Path) -> Tensor:
     """Returns a PNG as (3, H, W) uint8, resized as the training frames were."""
     if not path.is_file():
-        raise UserError(f"{path} does not exist; needed: a PNG file")
+        raise UserError(f"FRAME or POSES: {path} is no file; needed: a PNG file")
     content = path.read_bytes()
     image_size(content, str(path))
     return torch.from_numpy(decode(content, str(path)).transpose(2, 0, 1).copy())

@@ -1,10 +1,11 @@
 """configs/<run>.toml -> runs/<run>/: the only training loop.
 
 `python -m src.trainer configs/dance.toml`, or under torchrun for several processes. The same command goes on where a
-stopped run stood, bit by bit; a larger `training.num_epochs` extends a finished one; the learning rate does not jump.
+stopped run stood, bit by bit on CPU; a larger `training.num_epochs` extends a finished one without a jump.
 """
 
 import argparse
+import copy
 import math
 import signal
 import sys
@@ -12,29 +13,19 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel
 
 from src.checkpoint import check_settings, load_checkpoint, load_weights, save_checkpoint, settle_config
-from src.config import Config, load_config
+from src.config import Config, from_json, load_config
 from src.console import UserError, progress_bar, run_main, say
 from src.dataset import ClipSampler, DanceData, open_dance
-from src.distributed import (
-    Draws,
-    keyed_generator,
-    local_rank,
-    mean_over_processes,
-    process_group,
-    rank,
-    share,
-    world_size,
-)
+from src.distributed import Draws, mean_over_processes, pick_device, process_group, rank, share, world_size
 from src.history import History
-from src.models import VideoModel, build_model
+from src.models import build_model
 from src.schedules import (
     change_plan,
     extended_learning_rate,
@@ -59,7 +50,7 @@ class Trainer:
         self.frame_size = height, width = data.frame_size
         model = build_model(config, height=height, width=width).to(device)
         self.model = model.to(memory_format=torch.channels_last) if settings.channels_last else model
-        self.ema = AveragedModel(self.model, multi_avg_fn=_moving_average(settings.ema_decay))
+        self.ema = copy.deepcopy(self.model).requires_grad_(False).eval()
         self.network: Any = DistributedDataParallel(self.model) if world_size() > 1 else self.model
         if settings.compile:  # the blocks alone: drawing keyed random numbers cannot be compiled
             for block in self.model.children():
@@ -82,9 +73,7 @@ class Trainer:
         self.step = 0
         self.plan = change_plan((), step=0, num_steps=self.num_steps)
         self.best_score, self.without_gain = -math.inf, 0
-        self.sums = torch.zeros(
-            len(LOSSES) + 1, dtype=torch.float64, device=device
-        )  # of this epoch; last: skipped steps
+        self.sums = torch.zeros(len(LOSSES) + 1, dtype=torch.float64, device=device)  # last: skipped steps
         self.start_clock()
 
     def train_step(self) -> None:
@@ -100,8 +89,6 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(self.step)
         self.network.train()
-        # Dropout knows the global generator alone; where a run was stopped must not show in what it draws.
-        torch.manual_seed(keyed_generator(self.config.seed, "dropout", self.step, rank()).initial_seed())
         with torch.autocast(self.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
             loss = self.network(batch, draws, **schedule(self.config, self.step, self.steps_per_epoch))
         self.optimizer.zero_grad(set_to_none=True)
@@ -111,11 +98,17 @@ class Trainer:
         # A fused optimiser skips its update where found_inf is 1: the guard costs no transfer from the device.
         self.optimizer.found_inf = skipped  # type: ignore[attr-defined]
         self.optimizer.step()
-        self.ema.update_parameters(self.model)
+        self.average_weights()
         parts = [getattr(loss, name).detach() for name in LOSSES]
         taken = torch.where(skipped.bool(), 0.0, torch.stack(parts).double())
         self.sums += torch.cat([taken, skipped.double()[None]])
         self.step += 1
+
+    @torch.no_grad()
+    def average_weights(self) -> None:
+        """Moves the averaged weights towards the present ones; the decay grows with the step, so early ones fade."""
+        decay = min(self.config.training.ema_decay, (1 + self.step) / (10 + self.step))
+        torch._foreach_lerp_(list(self.ema.parameters()), list(self.model.parameters()), 1 - decay)
 
     def learning_rate(self, step: int) -> float:
         """Returns the learning rate of a step."""
@@ -163,8 +156,7 @@ class Trainer:
 
     def validate(self, weights: dict[str, float]) -> dict[str, float]:
         """Returns the scores of the averaged weights; keeps them as best.pt where they are the best so far."""
-        self.ema.eval()
-        scores = self.validation.report(cast(VideoModel, self.ema.module), **weights)
+        scores = self.validation.report(self.ema, **weights)
         if scores["validation_score"] > self.best_score:
             self.best_score, self.without_gain = scores["validation_score"], 0
             self.save("best.pt")
@@ -174,11 +166,11 @@ class Trainer:
 
     def save(self, name: str) -> None:
         """Writes the averaged weights; into last.pt also all that going on needs."""
-        state: dict[str, Any] = {"step": self.step, "ema": self.ema.module.state_dict(), "best_score": self.best_score}
+        state: dict[str, Any] = {"step": self.step, "ema": self.ema.state_dict(), "best_score": self.best_score}
         state |= {"dataset_fingerprint": self.data_fingerprint, "frame_size": self.frame_size}
         if name == "last.pt":
             state |= {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "plan": self.plan}
-            state |= {"num_averaged": self.ema.n_averaged, "sums": self.sums, "without_gain": self.without_gain}
+            state |= {"sums": self.sums, "without_gain": self.without_gain}
         save_checkpoint(self.folder / name, state, self.config)
 
     def resume(self) -> None:
@@ -192,12 +184,26 @@ class Trainer:
                 f"train under another name, or delete {self.folder}"
             )
         load_weights(self.model, state["model"], path)
-        load_weights(self.ema.module, state["ema"], path)
-        self.ema.n_averaged.copy_(state["num_averaged"])
+        load_weights(self.ema, state["ema"], path)
         self.optimizer.load_state_dict(state["optimizer"])
         self.sums.copy_(state["sums"])
-        self.step, self.best_score, self.without_gain = state["step"], state["best_score"], state["without_gain"]
+        self.step, before = state["step"], from_json(state["config"], str(path))
+        self.refuse_moved_schedules(before)
+        if before.evaluation == self.config.evaluation:  # else scores cannot be compared: the next one is the best
+            self.best_score, self.without_gain = state["best_score"], state["without_gain"]
         self.plan = change_plan([tuple(entry) for entry in state["plan"]], step=self.step, num_steps=self.num_steps)
+
+    def refuse_moved_schedules(self, before: Config) -> None:
+        """Raises UserError where another number of epochs would make a schedule jump in the middle of the run."""
+        stretched = self.config.kl_weight.kind != "constant" and self.config.kl_weight.per != "within_epoch"
+        if self.config.model.name == "lab_cvae":
+            stretched |= self.config.model.teacher_forcing.kind == "plan"
+        old, new = before.training.num_epochs, self.config.training.num_epochs
+        if stretched and old != new:
+            raise UserError(
+                f"training.num_epochs: {old} -> {new}, but a schedule of {self.folder.name} spans the whole run "
+                "and would jump; keep the number, or train under another name"
+            )
 
 
 def schedule(config: Config, step: int, steps_per_epoch: int) -> dict[str, float]:
@@ -230,6 +236,8 @@ def schedule(config: Config, step: int, steps_per_epoch: int) -> dict[str, float
 def train(config: Config, folder: Path, *, data_folder: Path = Path("data"), stop_at_step: int | None = None) -> bool:
     """Trains until the end, a stop signal or `stop_at_step`, and returns whether the run is finished."""
     device = pick_device(config.training.device)
+    if config.training.precision == "bfloat16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(False):
+        raise UserError('this GPU has no bfloat16; use SET="training.precision=float32"')
     with process_group(device):
         data = open_dance(config.dataset, data_folder)
         if config.training.batch_size % world_size():
@@ -252,8 +260,9 @@ def train(config: Config, folder: Path, *, data_folder: Path = Path("data"), sto
 def _loop(trainer: Trainer, stopped: list[int], last_step: int) -> bool:
     """Takes steps up to `last_step`, saving after each epoch and when stopped; returns whether the run is finished."""
     history = History(trainer.folder, trainer.step) if rank() == 0 else None
-    end = min(last_step, trainer.num_steps)
-    with progress_bar(f"{trainer.folder.name}: steps", trainer.num_steps, trainer.step) as advance:
+    first_step, end = trainer.step, min(last_step, trainer.num_steps)
+    bar = progress_bar(f"{trainer.folder.name}: steps", trainer.num_steps, trainer.step, shown=rank() == 0)
+    with bar as advance:
         while trainer.step < end and not share(bool(stopped) or trainer.patience_is_over(), trainer.device):
             trainer.train_step()
             advance()
@@ -264,9 +273,11 @@ def _loop(trainer: Trainer, stopped: list[int], last_step: int) -> bool:
                     say(_line(row, trainer.config.training.num_epochs))
                     trainer.save("last.pt")
     finished = share(trainer.step >= trainer.num_steps or trainer.patience_is_over(), trainer.device)
+    trainer.sums = mean_over_processes(trainer.sums)
     if history:
         history.close()
-        trainer.save("last.pt")
+        if trainer.step > first_step:
+            trainer.save("last.pt")
         what = "finished" if finished else "stopped; the same command goes on from here"
         say(f"{trainer.folder}: step {trainer.step} of {trainer.num_steps}, {what}")
     return finished
@@ -280,16 +291,6 @@ def _line(row: dict[str, float], num_epochs: int) -> str:
     if "validation_score" in row:
         text += f"  validation {row['validation_score']:.2f} dB"
     return text
-
-
-def pick_device(wanted: str) -> torch.device:
-    """Returns the device a configuration asks for; UserError where it demands CUDA and there is none."""
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise UserError('training.device = "cuda", but no CUDA device is usable here; use SET="training.device=auto"')
-    if wanted == "cpu" or not torch.cuda.is_available():
-        return torch.device("cpu")
-    torch.cuda.set_device(local_rank())
-    return torch.device("cuda", local_rank())
 
 
 @contextmanager
@@ -307,16 +308,6 @@ def stop_signals() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _moving_average(decay: float) -> Any:
-    """Returns AveragedModel's update; the decay grows with the step, so that early weights are soon forgotten."""
-
-    def update(averaged: list[Tensor], current: list[Tensor], num_averaged: Tensor) -> None:
-        step = int(num_averaged)
-        torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + step) / (10 + step)))
-
-    return update
 
 
 def main() -> None:

@@ -46,6 +46,7 @@ class ClipLoss:
 
     reconstruction: mean over pixels, predicted frames and clips. kl: summed over the latent of a frame, mean over
     frames and clips. total: (reconstruction + kl_weight * kl) summed over the predicted frames, as the lab does.
+    Where a frame's latent was the prior's mean, its KL does not count in the total.
     """
 
     total: Tensor
@@ -86,7 +87,7 @@ class LabCVAE(nn.Module):
 
     def decode(self, previous: Tensor, condition: Tensor, latent: Tensor) -> Tensor:
         """Returns x^_t from f_{t-1}, l_t and z_t, each (B, C, H, W)."""
-        raw = self.generator(self.decoder_fusion(torch.cat([previous, condition, latent], dim=1)))
+        raw = self.generator(self.decoder_fusion(torch.cat([previous, condition, latent], dim=1))).float()
         return raw.sigmoid() if self.config.bounded_output else raw
 
     def posterior(self, frames: Tensor, conditions: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
@@ -116,7 +117,9 @@ class LabCVAE(nn.Module):
         )
 
     def _posterior_of(self, features: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
-        mean, raw = _over_time(self.gaussian_predictor, torch.cat([features, conditions], dim=2)).chunk(2, dim=2)
+        mean, raw = (
+            _over_time(self.gaussian_predictor, torch.cat([features, conditions], dim=2)).float().chunk(2, dim=2)
+        )
         return mean, bound_log_variance(raw, *LOG_VARIANCE_BOUNDS)
 
     def _decode_in_parallel(self, previous: Tensor, conditions: Tensor, latents: Tensor) -> Tensor:
@@ -138,7 +141,7 @@ class ReferenceCVAE(nn.Module):
     """Draws frame t from the first frame, the poses t-k..t+k and a small latent; its state is the reference.
 
     The output mixes the reference frame with a drawn picture, pixel by pixel: kept * x_0 + (1 - kept) * drawn. A
-    share of the training clips is rendered from the prior mean with the reconstruction loss alone, as in the hybrid
+    share of the training frames is rendered from the prior mean with the reconstruction loss alone, as in the hybrid
     objective of Sohn et al. 2015, so that the path used at test is a path that was trained.
     """
 
@@ -157,7 +160,6 @@ class ReferenceCVAE(nn.Module):
             num_levels=config.num_levels,
             num_blocks=config.num_blocks,
             num_latents=config.num_latents,
-            dropout=config.dropout,
         )
         self.position = nn.Parameter(torch.zeros(4 * (3 * num_poses + 6), height // 2, width // 2))
         self.head = nn.Sequential(

@@ -136,7 +136,7 @@ class NormedResidualBlock(nn.Module):
     The second convolution starts at zero, so that a deep stack starts as the identity.
     """
 
-    def __init__(self, num_in: int, num_out: int, dropout: float) -> None:
+    def __init__(self, num_in: int, num_out: int) -> None:
         super().__init__()
         self.convolutions = nn.Sequential(
             nn.GroupNorm(8, num_in),
@@ -144,7 +144,6 @@ class NormedResidualBlock(nn.Module):
             nn.Conv2d(num_in, num_out, 3, padding=1),
             nn.GroupNorm(8, num_out),
             nn.SiLU(),
-            nn.Dropout2d(dropout),
             zero_initialised(nn.Conv2d(num_out, num_out, 3, padding=1)),
         )
         self.shortcut = nn.Conv2d(num_in, num_out, 1) if num_in != num_out else nn.Identity()
@@ -160,15 +159,13 @@ class UNet(nn.Module):
     2^(num_levels - 1).
     """
 
-    def __init__(
-        self, num_in: int, width: int, *, num_levels: int, num_blocks: int, num_latents: int, dropout: float
-    ) -> None:
+    def __init__(self, num_in: int, width: int, *, num_levels: int, num_blocks: int, num_latents: int) -> None:
         super().__init__()
         channels = [width * (level + 1) for level in range(num_levels)]
 
         def blocks(num_first: int, num_channels: int) -> nn.Sequential:
             sizes = [num_first] + [num_channels] * num_blocks
-            return nn.Sequential(*(NormedResidualBlock(a, b, dropout) for a, b in pairwise(sizes)))
+            return nn.Sequential(*(NormedResidualBlock(a, b) for a, b in pairwise(sizes)))
 
         self.entry = nn.Conv2d(num_in, width, 3, padding=1)
         self.down_blocks = nn.ModuleList(blocks(c, c) for c in channels[:-1])

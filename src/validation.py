@@ -10,7 +10,8 @@ from src.metrics import competition_score, psnr_per_frame, quantise
 from src.models import VideoModel
 from src.rollout import predict, rollout
 
-NUM_LOSS_CLIPS = 32  # clips of the validation footage on which the losses are computed, always the same
+POSTERIOR_FRAMES = 64  # true frames encoded at once
+NUM_LOSS_CLIPS = 16  # clips of the validation footage on which the losses are computed, always the same
 UNCHANGED = Augmentation(mirror=False)
 
 
@@ -49,8 +50,10 @@ class Validation:
     def _informed_rollout(self, model: VideoModel, true_frames: Tensor, pose_images: Tensor) -> Tensor:
         frames, poses = to_unit(true_frames)[None], to_unit(pose_images)[None]
         conditions = model.encode_conditions(with_context(poses, model.context))
-        means, _ = model.posterior(frames, conditions, model.start(frames[:, 0], poses[:, 0]))
-        return rollout(model, frames[:, 0], poses, means)[0]
+        state = model.start(frames[:, 0], poses[:, 0])
+        parts = zip(frames.split(POSTERIOR_FRAMES, dim=1), conditions.split(POSTERIOR_FRAMES, dim=1), strict=True)
+        means = [model.posterior(some_frames, some_conditions, state)[0] for some_frames, some_conditions in parts]
+        return rollout(model, frames[:, 0], poses, torch.cat(means, dim=1))[0]
 
     def score(self, drawn: Tensor) -> float:
         """Returns the competition's score of a rollout in dB."""
@@ -58,13 +61,13 @@ class Validation:
 
     @torch.no_grad()
     def losses(self, model: VideoModel, *, kl_weight: float, teacher_forcing_ratio: float) -> dict[str, float]:
-        """Returns the validation losses on fixed clips with fixed draws."""
-        num_clips = min(NUM_LOSS_CLIPS, self.config.training.batch_size)
-        batch = self.sampler.batch(0, 0, range(num_clips))
-        draws = Draws(0, 0, range(num_clips), self.device)
-        loss = model.forward(batch, draws, kl_weight=kl_weight, teacher_forcing_ratio=teacher_forcing_ratio)
-        return {
-            "validation_total": loss.total.item(),
-            "validation_reconstruction": loss.reconstruction.item(),
-            "validation_kl": loss.kl.item(),
-        }
+        """Returns the validation losses, mean over fixed clips with fixed draws."""
+        names, at_once = ("total", "reconstruction", "kl"), min(NUM_LOSS_CLIPS, self.config.training.batch_size)
+        sums = dict.fromkeys(names, 0.0)
+        for first in range(0, NUM_LOSS_CLIPS, at_once):
+            clips = range(first, min(first + at_once, NUM_LOSS_CLIPS))
+            batch, draws = self.sampler.batch(0, 0, clips), Draws(0, 0, clips, self.device)
+            loss = model.forward(batch, draws, kl_weight=kl_weight, teacher_forcing_ratio=teacher_forcing_ratio)
+            for name in names:
+                sums[name] += len(clips) * getattr(loss, name).item()
+        return {f"validation_{name}": value / NUM_LOSS_CLIPS for name, value in sums.items()}

@@ -30,7 +30,7 @@ from src.ledger import Ledger, Submission
 
 AT_ONCE = 6  # commands; much of their time is waiting
 HEIGHT, WIDTH, LENGTH = 2, 4, 3  # of the small csv: frames (3, 2, 4), sequences of 3
-QUICK = {"--poll-first": 0.1, "--poll-longest": 1, "--stall": 300, "--settle": 1, "--call-timeout": 300}
+QUICK = {"--poll-first": 0.1, "--poll-longest": 1, "--stall": 300, "--settle": 0.2, "--call-timeout": 300}
 CHECK = submission.check_submission
 FORKS = multiprocessing.get_context("forkserver")
 

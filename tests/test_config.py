@@ -85,6 +85,8 @@ def test_every_config_loads_and_survives_json(path: Path) -> None:
         ),
         ({"model": {"name": "lab_cvae"}}, "training.window: lab_cvae needs at least 2 frames"),
         ({"evaluation": {"num_samples": 1}}, "evaluation.num_samples = 1"),
+        ({"evaluation": {"num_samples": 3}}, "evaluation: num_samples would have no effect with latent"),
+        ({"kl_weight": {"cycles": 3}}, "kl_weight: cycles would have no effect with kind"),
         ({"seed": -1, "dataset": 3}, "(and 1 more)"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import shutil
 import socket
 from contextlib import contextmanager
 from itertools import pairwise
@@ -14,12 +15,14 @@ import torch
 from src import trainer
 from src.checkpoint import load_checkpoint
 from src.config import Config
+from src.console import UserError
 from src.dataset import DanceData, open_dance
 from src.distributed import (
     Draws,
     keyed_generator,
     local_rank,
     mean_over_processes,
+    pick_device,
     process_group,
     rank,
     share,
@@ -98,6 +101,8 @@ def one_of_two(number: int, ports: list[int], data_folder: Path, folder: Path) -
     """What each of the two processes does."""
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+    os.environ["TORCHELASTIC_RUN_ID"] = "test"  # as torchrun does
+    os.environ["TORCHELASTIC_RUN_ID"] = "test"  # as torchrun does
     data = open_small(data_folder)
     trainer.open_dance = lambda name, data_folder: data
     jobs = iter(ports)
@@ -165,6 +170,47 @@ def test_two_processes_train_what_one_trains(
         assert rows[0][0][name] == pytest.approx(rows[1][0][name], rel=1e-4), name
 
 
+def test_one_process_goes_on_where_two_stopped(
+    together: Path, data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the middle of an epoch: its mean is then over the clips of both and over those of the one."""
+    data, config = open_small(data_folder), shared_config("reference_cvae")
+    monkeypatch.setattr(trainer, "open_dance", lambda name, data_folder: data)
+    shutil.copytree(together / "reference_cvae", tmp_path / "on")
+    train(config, tmp_path / "on", stop_at_step=NUM_STEPS + 1)
+    train(config, tmp_path / "alone", stop_at_step=NUM_STEPS + 1)
+    on, alone = (read_history(tmp_path / name)[1] for name in ("on", "alone"))
+    for name in ("total", "reconstruction", "kl", "validation_total"):
+        assert on[name] == pytest.approx(alone[name], rel=1e-4), name
+
+
+@pytest.mark.parametrize(
+    ("wanted", "count", "device"),
+    [
+        ("cpu", 2, "cpu"),
+        ("auto", 0, "cpu"),
+        ("auto", 2, "cuda:1"),
+        ("cuda", 2, "cuda:1"),
+        ("cuda", 0, None),
+        ("auto", 1, None),
+    ],
+)
+def test_each_process_has_its_device(
+    wanted: str, count: int, device: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda number: None)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    if device:
+        assert str(pick_device(wanted)) == device
+    else:
+        found = "process 2 has no GPU of its own: there are 1" if count else "no CUDA device is usable here"
+        with pytest.raises(UserError, match=found):
+            pick_device(wanted)
+
+
 def test_two_processes_stop_together(together: Path) -> None:
-    assert load_checkpoint(together / "stopped" / "last.pt", CPU)["step"] == 0
+    assert not (together / "stopped" / "last.pt").exists()  # before the first step
     assert [row["epoch"] for row in read_history(together / "patient")] == [1, 2]

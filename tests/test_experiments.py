@@ -13,12 +13,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from src import experiments, tester, trainer
 from src.config import load_config, to_json
 from src.console import UserError, run_main
 from src.experiments import Grid, hardware, is_done, jobs_of, launch, load_grid, main, run_grid
 from src.intake.manifest import Manifest
 from src.report import log_names
-from src.reporting import comparison, experiments, tester, trainer
+from src.reporting import comparison
 from src.reporting.results import read_run
 from tests.conftest import ROOT, tiny_config
 

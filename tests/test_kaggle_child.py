@@ -1,5 +1,6 @@
 """Running the client: what it is given, how long anything waits, and that only one is at the same work."""
 
+import itertools
 import os
 import signal
 import subprocess
@@ -27,7 +28,7 @@ def sleeper(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def test_pauses_grow_and_the_last_look_is_at_the_end() -> None:
     started = time.monotonic()
     looks = [time.monotonic() - started for _ in ticks(HASTY, 0.2)]
-    pauses = [after - before for before, after in zip(looks, looks[1:], strict=False)]
+    pauses = [after - before for before, after in itertools.pairwise(looks)]
     assert looks[0] < 0.01 and looks[-1] >= 0.2 and len(list(ticks(HASTY, 0.0))) == 1
     assert all(pause >= least for pause, least in zip(pauses[:-1], (0.01, 0.015, 0.0225, 0.03375, 0.04), strict=False))
 
@@ -76,5 +77,5 @@ def test_an_orphan_ends_by_itself(sleeper: Path, monkeypatch: pytest.MonkeyPatch
 def test_another_version_of_the_client_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(kaggle_child.CLIENT_VERSIONS, "kaggle", "9.9.9")
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("it was started"))
-    with pytest.raises(KaggleRefusal, match="kaggle 9.9.9 is needed and .* is installed; run `make setup`"):
+    with pytest.raises(KaggleRefusal, match=r"kaggle 9\.9\.9 is needed and .* is installed; run `make setup`"):
         ask("slug", "competitions", "files", patience=HASTY)

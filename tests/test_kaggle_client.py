@@ -17,10 +17,11 @@ import pytest
 from kaggle_workbench import Bench, Desk, environment_of, leaks, losses, open_desk, write_run
 from loopback_kaggle import KEY, USER
 
+from src import kaggle_submit
 from src.console import UserError
 from src.kaggle_child import CLIENT_VERSIONS
 from src.kaggle_client import read_slug
-from src.kaggle_submit import Order, _packed
+from src.kaggle_submit import Order
 
 ROOT = Path(__file__).parent.parent
 
@@ -222,28 +223,39 @@ def test_a_broken_csv_is_refused_before_anything_is_asked(desk: Desk) -> None:
     assert result.exit_code == 2 and "submissions/run.csv" in result.error and bench.competition.calls == []
 
 
-def test_a_csv_of_full_size_travels_as_a_zip_of_the_same_bytes(desk: Desk) -> None:
+def test_a_csv_of_full_size_travels_as_a_zip(desk: Desk) -> None:
     header = ",".join(["id", *map(str, range(6144))])
     content = "\n".join([header, *(f"{row}" + ",127" * 6144 for row in range(630))]).encode() + b"\n"
-    blobs = []
-    for slug in ("full-a", "full-b"):
-        bench = desk.bench(slug)
-        write_run(bench.folder, content, num_rows=630)
-        os.utime(bench.folder / "submissions/run.csv", (1e9 + len(blobs), 1e9))
-        assert desk.run(bench, *bench.command("submit"), small=False).exit_code == 0
-        blobs.append(bench.competition.submissions[0]["blob"])
-        assert bench.competition.submissions[0]["fileName"] == "run.zip"
-        assert sorted(path.name for path in (bench.folder / "submissions/.uploads").iterdir()) == [".gitignore", "lock"]
-    assert blobs[0] == blobs[1] and len(blobs[0]) < len(content) / 10
-    with zipfile.ZipFile(io.BytesIO(blobs[0])) as opened:
+    bench = desk.bench("full")
+    write_run(bench.folder, content, num_rows=630)
+    assert desk.run(bench, *bench.command("submit"), small=False).exit_code == 0
+    assert sorted(path.name for path in (bench.folder / "submissions/.uploads").iterdir()) == [".gitignore", "lock"]
+    (submission,) = bench.competition.submissions
+    assert submission["fileName"] == "run.zip" and len(submission["blob"]) < len(content) / 10
+    with zipfile.ZipFile(io.BytesIO(submission["blob"])) as opened:
         assert opened.namelist() == ["run.csv"] and opened.read("run.csv") == content
 
 
-def test_a_csv_that_no_zip_makes_smaller_travels_as_it_is(tmp_path: Path) -> None:
-    path, content = tmp_path / "run.csv", os.urandom(1000)
+def order(path: Path, content: bytes) -> Order:
     path.write_bytes(content)
-    order = Order("run", "slug", "message", path, hashlib.sha256(content).hexdigest(), None, None)
-    assert _packed(order) == path
+    return Order("run", "slug", "message", path, hashlib.sha256(content).hexdigest(), None, None)
+
+
+def test_a_zip_is_the_same_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kaggle_submit, "UPLOADS", tmp_path)
+    zips = []
+    for seconds in (1e9, 2e9):
+        ordered = order(tmp_path / "run.csv", b"1," * 10_000)
+        os.utime(ordered.csv, (seconds, seconds))
+        zips.append(kaggle_submit._packed(ordered).read_bytes())
+    assert zips[0] == zips[1] and len(zips[0]) < 1000
+    (tmp_path / "run.csv").write_bytes(b"2," * 10_000)
+    with pytest.raises(UserError, match="was changed while it was being submitted"):
+        kaggle_submit._packed(ordered)
+
+
+def test_a_csv_that_no_zip_makes_smaller_travels_as_it_is(tmp_path: Path) -> None:
+    assert kaggle_submit._packed(order(tmp_path / "run.csv", os.urandom(1000))) == tmp_path / "run.csv"
 
 
 def test_a_slug_is_read_from_an_address_too() -> None:

@@ -1,7 +1,8 @@
 """The ledger: append-only, whole lines from many processes at once, and what it says about lines it cannot read."""
 
 import json
-import multiprocessing
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from src.console import UserError
 from src.ledger import Event, Ledger
 
+ROOT = Path(__file__).parent.parent
 TAGS = ("0123456789ab", "ba9876543210")
 
 
@@ -18,18 +20,20 @@ def event(kind: str = "intent", tag: str = TAGS[0], **fields: object) -> Event:
     return Event.model_validate({"event": kind, "competition": "slug", "run": "run", "tag": tag, **fields})
 
 
-def append_many(path: Path, writer: int) -> None:
-    for number in range(50):
-        Ledger(path).append(event(tag=f"{writer:06d}{number:06d}", message="x" * 997))
+WRITER = """
+import sys
+from pathlib import Path
+from src.ledger import Event, Ledger
+for number in range(50):
+    tag = f"{int(sys.argv[2]):06d}{number:06d}"
+    Ledger(Path(sys.argv[1])).append(Event(event="intent", competition="s", run="r", tag=tag, message="x" * 997))
+"""
 
 
 def test_lines_of_several_processes_do_not_mix(tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
-    processes = [multiprocessing.get_context("spawn").Process(target=append_many, args=(path, n)) for n in range(3)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(path), str(n)], cwd=ROOT) for n in range(3)]
+    assert [writer.wait() for writer in writers] == [0, 0, 0]
     expected = {f"{writer:06d}{number:06d}" for writer in range(3) for number in range(50)}
     lines = path.read_text().splitlines()
     assert {json.loads(line)["tag"] for line in lines} == expected and len(lines) == len(expected)

@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from src import packing
 from src.console import UserError
-from src.intake import chunks, packing
+from src.intake import chunks
 from src.intake.manifest import Manifest
 from src.packing import pack_images, pack_synthetic
 from tests.dance_images import dance_files, dance_names, png, write_folder, write_zip
@@ -126,7 +127,8 @@ def _count_decoded(monkeypatch: pytest.MonkeyPatch, log: Path) -> None:
 KILLED = """
 import os, signal, sys, time
 from pathlib import Path
-from src.intake import chunks, packing
+from src import packing
+from src.intake import chunks
 source, data = map(Path, sys.argv[1:])
 decode, chunks.CHUNK = chunks.decode, 3
 

@@ -11,9 +11,10 @@ from urllib.parse import unquote
 import pytest
 from PIL import Image
 
+from src import report
 from src.console import UserError
 from src.report import is_whole, log_names, markdown, write_report
-from src.reporting import plots, report
+from src.reporting import plots
 from src.reporting.comparison import write_comparison
 from src.reporting.results import read_runs
 from src.submission import Provenance

@@ -10,7 +10,7 @@ from src.config import Evaluation
 from src.dataset import mirror_poses, to_unit
 from src.metrics import quantise
 from src.models import Model, build_model
-from src.rollout import PARALLEL_FRAMES, predict, prior_latents, rollout
+from src.rollout import predict, prior_latents, rollout
 from tests.conftest import MODELS, roughen, tiny_config
 
 HEIGHT, WIDTH = 4, 8
@@ -40,8 +40,9 @@ def frame_by_frame(model: Model, given: Tensor, poses: Tensor, latents: Tensor) 
     return torch.stack(frames, dim=1)
 
 
-@pytest.mark.parametrize("length", [2, PARALLEL_FRAMES + 3])
-def test_rollout_equals_a_slow_loop(model: Model, length: int) -> None:
+@pytest.mark.parametrize("length", [2, 6, 7, 13])
+def test_rollout_equals_a_slow_loop(model: Model, length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("src.rollout.PARALLEL_FRAMES", 10)  # 5 of each sequence
     given, poses = to_unit(pixels(2, seed=2)), to_unit(pixels(2, length))
     latents = torch.randn(2, length, *model.latent_shape)
     drawn = rollout(model, given, poses, latents)
@@ -67,12 +68,12 @@ def test_wrong_shapes_are_our_bug(model: Model) -> None:
 @pytest.mark.parametrize("mirror", [False, True])
 def test_prediction_is_the_mean_of_single_rollouts(model: Model, latent: str, mirror: bool) -> None:
     given, poses = pixels(2, seed=2), pixels(2, 4)
-    settings = Evaluation(latent=latent, num_samples=3, mirror=mirror)
     num_samples = 3 if latent == "mean_of_samples" else 1
-    latents = prior_latents(model, (num_samples, 2, 4), settings, seed=7)
-    assert latents.shape == (num_samples, 2, 4, *model.latent_shape)
+    settings = Evaluation(latent=latent, mirror=mirror, **({"num_samples": 3} if num_samples == 3 else {}))
     singles = []
-    for sample in latents:
+    for number in range(num_samples):
+        sample = prior_latents(model, (2, 4), settings, seed=7, sample=number)
+        assert sample.shape == (2, 4, *model.latent_shape)
         singles.append(frame_by_frame(model, to_unit(given), to_unit(poses), sample))
         if mirror:
             flipped = frame_by_frame(model, to_unit(given.flip(-1)), to_unit(mirror_poses(poses)), sample)
@@ -83,11 +84,13 @@ def test_prediction_is_the_mean_of_single_rollouts(model: Model, latent: str, mi
 
 
 def test_latents_come_from_the_prior(model: Model) -> None:
-    mean = prior_latents(model, (1, 2, 3), Evaluation(latent="mean"), seed=0)
+    mean = prior_latents(model, (2, 3), Evaluation(latent="mean"), seed=0, sample=0)
     assert not mean.any()
-    drawn = [prior_latents(model, (4, 2, 40), Evaluation(latent="sample"), seed=seed) for seed in (0, 0, 1)]
+    keys, settings = ((0, 0), (0, 0), (1, 0), (0, 1)), Evaluation(latent="sample")
+    drawn = [prior_latents(model, (8, 40), settings, seed=seed, sample=sample) for seed, sample in keys]
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], drawn[2])
+    assert not torch.equal(drawn[0], drawn[3])
     assert drawn[0].mean().abs() < 0.15
     assert (drawn[0].std() - 1).abs() < 0.15
 

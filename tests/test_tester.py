@@ -29,7 +29,7 @@ CONFIG = tiny_config("reference_cvae", num_epochs=2, validate_every=1)
 DOCUMENTED = {
     *("run", "score", "mean_psnr", "mean_ssim", "psnr_1_to_10", "psnr_100", "psnr_300", "psnr_600"),
     *("posterior_minus_prior_db", "posterior_latent", "baselines", "protocol", "psnr_by_frame", "rollout_seconds"),
-    *("num_parameters", "checkpoint_step", "checkpoint_sha256", "dataset_fingerprint", "commit"),
+    *("num_parameters", "checkpoint_step", "checkpoint_sha256", "config_sha256", "dataset_fingerprint", "commit"),
 }
 
 
@@ -252,7 +252,7 @@ def spoil(own: dict[str, Path], what: str) -> dict[str, Path]:
     ("what", "message"),
     [
         ("no gif", r"mine.mp4: the result is a GIF; give a name that ends in .gif"),
-        ("no frame", r"first.png does not exist"),
+        ("no frame", r"FRAME or POSES: .*first.png is no file"),
         ("no png", r"first.png is not a PNG file"),
         ("cut off", r"first.png is damaged or cut off"),
         ("no folder", r"first.png is not a folder"),
@@ -367,5 +367,8 @@ def test_the_last_checkpoint_can_be_read(places: dict[str, Path]) -> None:
     )
     trained = open_run("tiny", places["runs_folder"])
     assert trained.checkpoint == run / "last.pt"
+    state, read = torch.load(run / "last.pt", weights_only=True), trained.model.state_dict()
+    assert all(torch.equal(read[name], state["ema"][name]) for name in read)
+    assert not all(torch.equal(read[name], state["model"][name]) for name in read)
     assert trained.step == 4
     assert not trained.model.training

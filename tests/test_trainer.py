@@ -33,7 +33,7 @@ VARIANTS = {
     "reference_cvae": tiny_config("reference_cvae"),
     "reference_cvae, other settings": tiny_config(
         "reference_cvae",
-        model={"dropout": 0.2, "prior_probability": 0.3},
+        model={"prior_probability": 0.3},
         kl_weight={"kind": "cyclical", "cycles": 2, "per": "run"},
         precision="bfloat16",
         channels_last=True,
@@ -115,13 +115,13 @@ def test_every_name_in_the_log_is_explained(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("decay", "steps"), [(0.0, 3), (0.3, 6), (0.9, 3)])
 def test_moving_average_by_hand(decay: float, steps: int, small_data: DanceData, tmp_path: Path) -> None:
     subject = build(tiny_config("reference_cvae", ema_decay=decay), small_data, tmp_path)
-    averages: dict[str, torch.Tensor] = {}
+    averages = {name: weight.clone() for name, weight in subject.model.state_dict().items()}
     for step in range(steps):
         subject.train_step()
         weights = {name: weight.clone() for name, weight in subject.model.state_dict().items()}
         kept = min(decay, (1 + step) / (10 + step))
-        averages = {name: kept * averages[name] + (1 - kept) * weights[name] for name in weights} if step else weights
-    for name, weight in subject.ema.module.state_dict().items():
+        averages = {name: kept * averages[name] + (1 - kept) * weights[name] for name in weights}
+    for name, weight in subject.ema.state_dict().items():
         assert torch.allclose(weight, averages[name], atol=1e-6)
 
 
@@ -182,7 +182,7 @@ def test_a_bad_step_leaves_the_weights_alone(
     subject.train_step()
     after = subject.model.state_dict()
     assert not same(before[0], {**after})
-    assert all(weight.isfinite().all() for weight in [*after.values(), *subject.ema.module.state_dict().values()])
+    assert all(weight.isfinite().all() for weight in [*after.values(), *subject.ema.state_dict().values()])
 
 
 def test_bad_steps_are_counted_and_said(
@@ -257,6 +257,40 @@ def test_an_extended_run_equals_one_never_finished(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("model", "settings", "spans"),
+    [
+        ("reference_cvae", {"kl_weight": {"kind": "monotonic"}}, True),
+        ("reference_cvae", {"kl_weight": {"kind": "cyclical", "per": "run"}}, True),
+        ("reference_cvae", {"kl_weight": {"kind": "cyclical", "per": "within_epoch"}}, False),
+        ("lab_cvae", {"model": {"teacher_forcing": {"kind": "plan"}}}, True),
+        ("lab_cvae", {"model": {"teacher_forcing": {"start": 1.0}}}, False),
+    ],
+)
+def test_a_schedule_that_spans_the_run_cannot_be_stretched(
+    model: str, settings: dict[str, Any], spans: bool, tmp_path: Path
+) -> None:
+    short, long = (tiny_config(model, num_epochs=epochs, validate_every=9, **settings) for epochs in (1, 2))
+    train(short, tmp_path / "run")
+    if not spans:
+        assert train(long, tmp_path / "run")
+        return
+    with pytest.raises(UserError, match=r"training.num_epochs: 1 -> 2, but a schedule of run spans the whole run"):
+        train(long, tmp_path / "run")
+    assert train(short, tmp_path / "run"), "the run itself is as it was"
+
+
+def test_scores_of_other_rollouts_do_not_compete(tmp_path: Path) -> None:
+    settings = {"validate_every": 1, "learning_rate": 1e-12}
+    train(tiny_config("reference_cvae", **settings), tmp_path / "run", stop_at_step=4)
+    assert last(tmp_path / "run")["without_gain"] == 1
+    train(tiny_config("reference_cvae", evaluation={"mirror": False}, **settings), tmp_path / "run", stop_at_step=6)
+    state = last(tmp_path / "run")
+    assert state["without_gain"] == 0
+    assert state["best_score"] == read_history(tmp_path / "run")[-1]["validation_score"]
+    assert last(tmp_path / "run", "best.pt")["step"] == 6
+
+
+@pytest.mark.parametrize(
     ("kl_kind", "forcing"), list(product(["cyclical", "monotonic", "constant"], ["decay", "late", "plan"]))
 )
 def test_every_schedule_trains(kl_kind: str, forcing: str, small_data: DanceData, tmp_path: Path) -> None:
@@ -284,13 +318,17 @@ def test_schedules_follow_the_config() -> None:
 
 
 @pytest.mark.parametrize("wanted", [False, True])
-def test_the_network_is_compiled_where_asked(
+def test_the_blocks_are_compiled_where_asked(
     wanted: bool, small_data: DanceData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    compiled = []
-    monkeypatch.setattr(torch, "compile", lambda network: compiled.append(network) or network)
+    compiled: list[torch.nn.Module] = []
+
+    def note(block: torch.nn.Module) -> None:
+        compiled.append(block)
+
+    monkeypatch.setattr(torch.nn.Module, "compile", note)
     subject = build(tiny_config("reference_cvae", compile=wanted), small_data, tmp_path)
-    assert compiled == ([subject.model] if wanted else [])
+    assert compiled == (list(subject.model.children()) if wanted else [])
 
 
 def test_what_cannot_be_meant_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,11 +72,11 @@ def test_slope_one_is_no_nonlinearity() -> None:
 
 def test_normed_block_starts_as_the_identity() -> None:
     features = torch.randn(2, 8, HEIGHT, WIDTH)
-    assert torch.equal(NormedResidualBlock(8, 8, dropout=0.0)(features), features)
+    assert torch.equal(NormedResidualBlock(8, 8)(features), features)
 
 
 def test_unet_keeps_the_resolution_and_starts_blind_to_the_latent() -> None:
-    network = UNet(5, 8, num_levels=3, num_blocks=1, num_latents=4, dropout=0.0)
+    network = UNet(5, 8, num_levels=3, num_blocks=1, num_latents=4)
     inputs = torch.randn(2, 5, HEIGHT, WIDTH)
     out = network(inputs, torch.zeros(2, 4))
     assert out.shape == (2, 8, HEIGHT, WIDTH)
@@ -84,7 +84,7 @@ def test_unet_keeps_the_resolution_and_starts_blind_to_the_latent() -> None:
 
 
 def test_unet_uses_the_latent_once_trained() -> None:
-    network = UNet(5, 8, num_levels=2, num_blocks=1, num_latents=4, dropout=0.0)
+    network = UNet(5, 8, num_levels=2, num_blocks=1, num_latents=4)
     with torch.no_grad():
         for block in network.modules():
             if isinstance(block, nn.Linear):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from src.dataset import DanceData, to_unit
+from src.config import Evaluation
+from src.dataset import DanceData, mirror_poses, to_unit
 from src.models import Model, build_model
 from src.rollout import rollout
 from src.validation import Validation
@@ -26,26 +27,36 @@ def by_hand(drawn: torch.Tensor, truth: np.ndarray) -> float:
 def subject(request: pytest.FixtureRequest, small_data: DanceData) -> tuple[Model, Validation]:
     torch.manual_seed(0)
     always_informed = {"prior_probability": 0.0} if request.param == "reference_cvae" else {}
-    config = tiny_config(request.param, model=always_informed, evaluation={"mirror": False})
+    config = tiny_config(request.param, model=always_informed)
     model = build_model(config, height=4, width=8)
-    roughen(model)
+    roughen(model, scale=0.2 if request.param == "reference_cvae" else 0.05)
     return model, Validation(config, small_data.val, context=model.context, device=DEVICE)
 
 
-def test_scores_are_those_of_the_rollouts(subject: tuple[Model, Validation], small_data: DanceData) -> None:
-    model, validation = subject
-    frames, poses = to_unit(small_data.val.frames)[None], to_unit(small_data.val.poses)[None]
-    scores = validation.report(model, kl_weight=0.5, teacher_forcing_ratio=0.0)
-    zeros = torch.zeros(1, len(frames[0]), *model.latent_shape)
-    free = rollout(model, frames[:, 0], poses, zeros)[0]
-    assert scores["validation_score"] == pytest.approx(by_hand(free, small_data.val.frames), abs=1e-6)
-
+@torch.no_grad()
+def rollouts(model: Model, frames: torch.Tensor, poses: torch.Tensor) -> list[torch.Tensor]:
+    """The clip (T, 3, H, W) that a model draws of uint8 frames and poses, without and with a look at the frames."""
+    frames, poses = to_unit(frames)[None], to_unit(poses)[None]
     padded = torch.cat([poses[:, :1]] * model.context + [poses] + [poses[:, -1:]] * model.context, dim=1)
-    with torch.no_grad():
-        means, _ = model.posterior(frames, model.encode_conditions(padded), model.start(frames[:, 0], poses[:, 0]))
-    peeking = rollout(model, frames[:, 0], poses, means)[0]
-    assert scores["validation_score_posterior"] == pytest.approx(by_hand(peeking, small_data.val.frames), abs=1e-6)
-    assert scores["validation_score_posterior"] != scores["validation_score"]
+    means, _ = model.posterior(frames, model.encode_conditions(padded), model.start(frames[:, 0], poses[:, 0]))
+    return [rollout(model, frames[:, 0], poses, latents)[0] for latents in (torch.zeros_like(means), means)]
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_scores_are_those_of_the_rollouts(
+    mirror: bool, subject: tuple[Model, Validation], small_data: DanceData
+) -> None:
+    model, validation = subject
+    validation.config = validation.config.model_copy(update={"evaluation": Evaluation(mirror=mirror)})
+    frames, poses = (torch.from_numpy(pixels) for pixels in (small_data.val.frames, small_data.val.poses))
+    free, peeking = rollouts(model, frames, poses)
+    if mirror:
+        flipped = rollouts(model, frames.flip(-1), mirror_poses(poses))
+        free, peeking = ((clip + twin.flip(-1)) / 2 for clip, twin in zip((free, peeking), flipped, strict=True))
+    scores = validation.report(model, kl_weight=0.5, teacher_forcing_ratio=0.0)
+    assert scores["validation_score"] == pytest.approx(by_hand(free, small_data.val.frames), abs=1e-5)
+    assert scores["validation_score_posterior"] == pytest.approx(by_hand(peeking, small_data.val.frames), abs=1e-5)
+    assert abs(scores["validation_score_posterior"] - scores["validation_score"]) > 1e-3
 
 
 def test_losses_are_fixed_and_add_up(subject: tuple[Model, Validation]) -> None:
