@@ -139,5 +139,5 @@ def _annealed(step: int, first: float, last: float, span: tuple[int, int], kind:
     if kind == "constant":
         return first
     start, end = span
-    position = min(1.0, (step - start) / (end - start)) if end > start else 1.0
+    position = min(1.0, (step - start) / (end - start)) if end > start else 0.0  # no room to anneal in
     return last + (first - last) * 0.5 * (1 + math.cos(math.pi * position))

@@ -117,9 +117,8 @@ def play(desk: Desk, number: int) -> list[str]:
 def ended_otherwise(bench: Bench, result: Result, exit_code: int, submissions: int) -> list[str]:
     """Returns how the end of a command differs from the one expected, and every disagreement of ledger and server."""
     wrong = losses(bench)
-    left = {path.name for path in (bench.folder / "submissions/.uploads").iterdir()} - {".gitignore", "lock"}
-    if exit_code == 0 and left:
-        wrong.append(f"left behind: {left}")
+    if exit_code == 0:
+        wrong += [f"{path} is left behind" for path in bench.folder.glob("submissions/.uploads/*.zip")]
     if result.exit_code != exit_code:
         wrong.append(f"exit code {result.exit_code}, not {exit_code}: {result.error} {result.output}")
     if len(bench.competition.submissions) != submissions:
