@@ -68,7 +68,7 @@ submission: setup ## test rollout of RUN -> submissions/RUN.csv and .json, check
 	@$(py) -m src.tester submission "$(RUN)"
 
 submit: setup ## uploads submissions/RUN.csv to COMPETITION once, with MESSAGE, and waits for the score
-	@$(py) -m src.kaggle_client submit --run "$(RUN)" --competition "$(COMPETITION)" --message "$(MESSAGE)"
+	@$(py) -m src.kaggle_client submit --run "$(RUN)" --competition "$(COMPETITION)" --message="$(MESSAGE)"
 
 submissions: setup ## the ledger of what was submitted, and its scores
 	@$(py) -m src.kaggle_client submissions

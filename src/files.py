@@ -19,7 +19,8 @@ def write_atomically(path: Path, content: bytes) -> None:
         error.filename = str(path)  # a full disk comes without a name, and nobody knows the temporary one
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary.exists():  # a read-only disk refuses to unlink even what is not there
+            temporary.unlink()
 
 
 def file_hash(path: Path) -> str:
