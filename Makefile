@@ -5,6 +5,7 @@ DATASET ?= dance
 RUN ?= dance
 SOURCE ?=
 CUTS ?=
+CAMERA ?=
 GPUS ?= 1
 SET ?=
 COMPETITION ?=
@@ -17,8 +18,7 @@ GRID ?= configs/experiments/dance_lab_schedules.toml
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 py := .venv/bin/python
-launch := $(if $(filter-out 1,$(GPUS)),.venv/bin/torchrun --standalone --nproc-per-node=$(GPUS) -m,$(py) -m)
-shown := DATASET RUN SOURCE CUTS GPUS SET COMPETITION MESSAGE FRAME POSES OUT GRID
+shown := DATASET RUN SOURCE CUTS CAMERA GPUS SET COMPETITION MESSAGE FRAME POSES OUT GRID
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -44,13 +44,14 @@ demo: setup ## the whole job on synthetic dancers: data, train, evaluate, submis
 	@$(py) -m src.report
 	@$(py) -m src.tester scores demo
 
-data: setup ## SOURCE=synthetic | kaggle (with COMPETITION=slug) | FILE.zip | FOLDER -> data/DATASET/, verified and packed
+data: setup ## SOURCE=synthetic | synthetic-pushing | kaggle (with COMPETITION=slug) | FILE.zip | FOLDER -> data/DATASET/, verified and packed
 	@source="$(SOURCE)"; \
 	if [ "$$source" = kaggle ]; then \
 		source=$$($(py) -m src.kaggle_client download --competition "$(COMPETITION)" --folder data/.downloads \
 			| tee /dev/stderr | tail -n 1); \
 	fi; \
-	$(py) -m src.packing --source "$$source" --dataset "$(DATASET)" $(if $(CUTS),--cuts "$(CUTS)")
+	$(py) -m src.packing --source "$$source" --dataset "$(DATASET)" $(if $(CUTS),--cuts "$(CUTS)") \
+		$(if $(CAMERA),--camera "$(CAMERA)")
 
 ifneq ($(filter train evaluate submission,$(MAKECMDGOALS)),)
 ifeq ($(origin DATASET),command line)
@@ -59,7 +60,7 @@ endif
 endif
 
 train: setup ## configs/RUN.toml -> runs/RUN/; the same command goes on with a stopped run
-	@$(launch) src.trainer "configs/$(RUN).toml" --set '$(SET)'
+	@$(py) -m src.trainer "configs/$(RUN).toml" --gpus "$(GPUS)" --set '$(SET)'
 
 evaluate: setup ## validation rollout of RUN -> runs/RUN/scores.json, plots, GIF
 	@$(py) -m src.tester evaluate "$(RUN)"

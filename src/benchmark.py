@@ -29,7 +29,7 @@ from src.dataset import Batch, ClipSampler, Footage, to_unit, with_context
 from src.distributed import Draws
 from src.files import commit, write_atomically
 from src.losses import kl_to_standard_normal, reparameterise
-from src.models import Model, build_model
+from src.models import Model, VideoModel, build_model
 from src.packing import pack_images
 from src.rollout import rollout
 from src.submission import write_submission
@@ -141,17 +141,17 @@ def rollout_rows(device: torch.device, length: int) -> list[Row]:
     for name in ("reference_cvae", "lab_cvae"):
         model = _model(name).to(device).eval()
         latents = torch.zeros(2, length, *model.latent_shape, device=device)
-        ours = partial(rollout, model, given, poses, latents)
+        ours = partial(rollout, model, given[:, None], poses, latents)
         found.append(Row(f"rollout {name}", f"2 x {length} frames", ours, partial(_plain_rollout, model, given, poses)))
     return found
 
 
 @torch.no_grad()
-def _plain_rollout(model: Model, given: Tensor, poses: Tensor) -> Tensor:
+def _plain_rollout(model: VideoModel, given: Tensor, poses: Tensor) -> Tensor:
     sequences = []
     for sequence in range(len(poses)):
         clip = with_context(poses[sequence : sequence + 1], model.context)
-        state = model.start(given[sequence : sequence + 1], poses[sequence : sequence + 1, 0])
+        state = model.start(given[sequence : sequence + 1, None], poses[sequence : sequence + 1, :1])
         frames = [given[sequence : sequence + 1]]
         for time_step in range(1, poses.shape[1]):
             condition = model.encode_conditions(clip[:, time_step : time_step + 2 * model.context + 1])[:, 0]

@@ -1,13 +1,15 @@
 """One run's state on disk: atomic writing, safe loading, refusing another configuration."""
 
+import difflib
 import io
+import json
 import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from src.config import Config, differences, from_json, to_json
+from src.config import Config, differences, flatten, from_json, to_json
 from src.console import UserError
 from src.files import commit, write_atomically
 
@@ -27,7 +29,13 @@ def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
     Raises UserError for a missing, truncated or foreign file.
     """
     if not path.is_file():
-        raise UserError(f"{path} does not exist; train the run first: make train RUN={path.parent.name}")
+        last, train = path.with_name("last.pt"), f"make train RUN={path.parent.name}"
+        if path != last and last.is_file():
+            step = load_checkpoint(last, device)["step"]
+            raise UserError(
+                f"{path.parent} stopped at step {step}, before its first validation; go on with it: {train}"
+            )
+        raise UserError(f"{path} does not exist; train the run first: {train}")
     content = path.read_bytes()  # a damaged archive then fails by itself, not as a disk that cannot be read
     try:
         state = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
@@ -61,18 +69,34 @@ def check_settings(state: dict[str, Any], config: Config, path: Path) -> None:
         )
 
 
-def settle_config(folder: Path, config: Config) -> None:
-    """Writes runs/<run>/config.json, or compares with the one there; UserError lists the settings that differ."""
+def refuse_other_config(folder: Path, config: Config) -> None:
+    """Raises UserError with the settings that differ where runs/<run>/config.json belongs to another configuration."""
     path = folder / "config.json"
-    if path.is_file():
-        changed = differences(read_config(folder), config)
-        if changed:
-            raise UserError(
-                f"{path} belongs to another configuration ({'; '.join(changed)}); "
-                f"undo the change, or train under another name, or delete {folder}"
-            )
+    if not path.is_file():
+        return
+    before = read_config(folder)
+    if changed := differences(before, config):
+        raise UserError(
+            f"{path} belongs to another configuration ({'; '.join(changed)}); if an earlier command had "
+            f'SET="{_as_set(before, changed)}", repeat it; else undo the change, or train under another name, '
+            f"or delete {folder}"
+        )
+
+
+def _as_set(config: Config, changed: list[str]) -> str:
+    """Returns the words of SET that give the changed settings the values of a configuration."""
+    values = {key: value for key, value in flatten(config).items() if value is not None}
+    keys = [key for key in (line.partition(":")[0] for line in changed) if key in values]
+    return " ".join(
+        f"{key}={values[key] if isinstance(values[key], str) else json.dumps(values[key], separators=(',', ':'))}"
+        for key in keys
+    )
+
+
+def settle_config(folder: Path, config: Config) -> None:
+    """Writes runs/<run>/config.json; the one before is replaced."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, to_json(config).encode())
+    write_atomically(folder / "config.json", to_json(config).encode())
 
 
 def read_config(folder: Path) -> Config:
@@ -80,5 +104,7 @@ def read_config(folder: Path) -> Config:
     path = folder / "config.json"
     if not path.is_file():
         runs = sorted(found.parent.name for found in folder.parent.glob("*/config.json"))
-        raise UserError(f"there is no run {folder.name}; trained so far: {', '.join(runs) or 'none'}")
+        close = difflib.get_close_matches(folder.name.removesuffix(".toml"), runs, n=1)
+        needed = f"did you mean RUN={close[0]}?" if close else f"trained so far: {', '.join(runs) or 'none'}"
+        raise UserError(f"there is no run {folder.name}; {needed}")
     return from_json(path.read_bytes(), str(path))

@@ -65,26 +65,57 @@ class LabCVAE(Section):
 
 
 class ReferenceCVAE(Section):
-    """Draws frame t from the first frame and the poses around t (vae_model.ReferenceCVAE); half resolution inside."""
+    """Draws frame t from the first frame and the poses around t (vae_model.ReferenceCVAE)."""
 
     name: Literal["reference_cvae"] = "reference_cvae"
     width: Annotated[int, Field(ge=8, multiple_of=8)] = (
         32  # channels at the first level; level i has (i + 1) times as many
     )
-    num_levels: Annotated[int, Field(ge=1, le=4)] = 3  # resolutions: 16 x 32, 8 x 16, 4 x 8, 2 x 4
+    patch: Literal[1, 2, 4] = 2  # pixels a side that become channels: 2 works at half resolution inside
+    num_levels: Annotated[int, Field(ge=1, le=4)] = 3  # resolutions; with patch 2: 16 x 32, 8 x 16, 4 x 8, 2 x 4
     num_blocks: Positive = 2  # residual blocks per level and direction
     pose_window: NotNegative = 1  # poses t-k..t+k are seen for frame t
+    reference: Literal["mixed", "seen", "none"] = "mixed"  # the first frame: seen and mixed into the output, or less
+    previous_frame: bool = False  # the autoregressive twin, which also sees the frame before
+    teacher_forcing: TeacherForcing = TeacherForcing()  # of the twin
     num_latents: Positive = 16  # numbers per frame
     prior_probability: Probability = 0.75  # share of training frames rendered from the prior mean (Sohn et al. 2015)
 
 
-ModelConfig = Annotated[LabCVAE | ReferenceCVAE, Field(discriminator="name")]
+class SVG(Section):
+    """Stochastic Video Generation (svg_model.SVG): recurrent in time, each frame encoded and decoded anew."""
+
+    name: Literal["svg"] = "svg"
+    prior: Literal["fixed", "learned"] = "fixed"  # N(0, I), or an LSTM on the frames before: SVG-FP, SVG-LP
+    width: Annotated[int, Field(ge=8, multiple_of=8)] = 64  # channels at 64 x 64; 2, 4, 8 times as many below
+    num_features: Positive = 128  # numbers of an encoded frame
+    num_latents: Positive = 64  # numbers per frame
+    num_hidden: Positive = 256  # of every LSTM
+    num_given: Positive = 2  # frames seen before the prediction begins
+    last_frame_skip: bool = True  # the decoder's skips come from the frame before; off: from the last given frame
+    teacher_forcing: TeacherForcing = TeacherForcing()
+
+
+class ConvSVG(Section):
+    """The default for pushing (svg_model.ConvSVG): a convolutional recurrent state that never sees its own frames."""
+
+    name: Literal["conv_svg"] = "conv_svg"
+    prior: Literal["fixed", "learned"] = "learned"
+    width: Annotated[int, Field(ge=8, multiple_of=8)] = 32  # channels at half resolution; twice as many in the state
+    num_latents: Positive = 16  # numbers per frame
+    num_given: Positive = 2
+    prior_probability: Probability = 0.5  # share of training clips rolled out from the prior mean (Sohn et al. 2015)
+
+
+ModelConfig = Annotated[LabCVAE | ReferenceCVAE | SVG | ConvSVG, Field(discriminator="name")]
 
 
 class Augmentation(Section):
     """Random changes of training clips; frames, poses and the reference of a clip change alike."""
 
     mirror: bool = True  # half of the clips are mirrored, left limbs becoming right ones; see also evaluation.mirror
+    shift_x: NotNegative = 0  # pixels that a clip is moved to either side at most; the edges are repeated
+    shift_y: NotNegative = 0  # the same up and down
 
 
 class KLWeight(Section):
@@ -109,8 +140,10 @@ class Training(Section):
 
     num_epochs: Positive = 100
     clips_per_epoch: NotNegative = 0  # 0: as many clips as cover every training frame once
+    shuffle: bool = True  # an epoch's clips in random order; off, for pushing alone: in the order of the data set
     batch_size: Positive = 32  # clips, over all processes together
-    window: Positive = 1  # frames per clip that are predicted; lab_cvae counts the given frame in
+    window: Positive = 1  # frames per clip; all but the given ones are predicted, and reference_cvae is given none
+    held_out_takes: Annotated[tuple[NotNegative, ...], Field(strict=False)] = ()  # of training: validated on instead
     loss: Literal["mse", "log_mse"] = "log_mse"  # log_mse is the competition's score itself
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
     learning_rate_kind: Literal["cosine", "constant"] = "cosine"
@@ -131,15 +164,10 @@ class Evaluation(Section):
     """Rollouts for validation, test and prediction."""
 
     latent: Literal["mean", "sample", "mean_of_samples"] = "mean"  # of the prior
-    num_samples: Annotated[int, Field(ge=2)] = 8  # K of mean_of_samples
+    num_samples: Annotated[int, Field(ge=2)] = 8  # K of mean_of_samples; n of the best of n for svg and conv_svg
     mirror: bool = True  # averages with the rollout of the mirrored clip
+    shift: NotNegative = 0  # averages with the rollouts of the clip moved by so many pixels left, right, up and down
     checkpoint: Literal["best", "last"] = "best"
-
-    @model_validator(mode="after")
-    def _settings_have_an_effect(self) -> "Evaluation":
-        if self.latent != "mean_of_samples" and self.num_samples != type(self).model_fields["num_samples"].default:
-            raise ValueError(f'num_samples would have no effect with latent = "{self.latent}"; remove it')
-        return self
 
 
 class Config(Section):
@@ -155,9 +183,53 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _settings_have_an_effect(self) -> "Config":
-        if self.model.name == "lab_cvae" and self.training.window < 2:
-            raise ValueError("training.window: lab_cvae needs at least 2 frames, the given one and one to predict")
+        for refused in (_unfit_window, _unfit_for_pushing, _unfit_for_dance):
+            if reason := refused(self):
+                raise ValueError(reason)
         return self
+
+    @property
+    def teacher_forcing(self) -> TeacherForcing | None:
+        """The schedule of models that may be fed true frames in training."""
+        feeds_back = not isinstance(self.model, ReferenceCVAE) or self.model.previous_frame
+        return getattr(self.model, "teacher_forcing", None) if feeds_back else None
+
+
+def _unfit_window(config: Config) -> str | None:
+    model, window = config.model, config.training.window
+    if isinstance(model, ReferenceCVAE):
+        needed = 2 if model.previous_frame else 1
+    else:
+        needed = 2 if isinstance(model, LabCVAE) else model.num_given + 1
+    if window >= needed:
+        return None
+    return f"training.window = {window}: {model.name} needs at least {needed} frames, the given ones and one to predict"
+
+
+def _unfit_for_pushing(config: Config) -> str | None:
+    if not isinstance(config.model, SVG | ConvSVG):
+        return None
+    if config.augmentation != Augmentation(mirror=False) or config.evaluation.mirror or config.evaluation.shift:
+        return (
+            f"{config.model.name} cannot mirror or shift clips, whose actions and positions would not fit: "
+            "set augmentation.mirror and evaluation.mirror to false, and leave the shifts out"
+        )
+    if config.training.held_out_takes:
+        return "training.held_out_takes is for takes of dancers; remove it"
+    return None
+
+
+def _unfit_for_dance(config: Config) -> str | None:
+    model, evaluation = config.model, config.evaluation
+    if isinstance(model, SVG | ConvSVG):
+        return None
+    if not config.training.shuffle:
+        return f"training.shuffle = false: {model.name} draws its clips at random; remove it"
+    if isinstance(model, ReferenceCVAE) and not model.previous_frame and model.teacher_forcing != TeacherForcing():
+        return "model.teacher_forcing would have no effect without model.previous_frame; remove it"
+    if evaluation.latent != "mean_of_samples" and evaluation.num_samples != Evaluation().num_samples:
+        return f'evaluation.num_samples would have no effect with latent = "{evaluation.latent}"; remove it'
+    return None
 
 
 # Settings that may differ when a run goes on: they say how long it trains and how it is read, not what it is.

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 Item = TypeVar("Item")
 terminal = Console(stderr=True, highlight=False)
 LOG_LINES = 10  # lines a long step leaves in a log file, at most
+LOG_SECONDS = 30  # between the lines of a step whose end is far
 
 
 class UserError(ValueError):
@@ -52,7 +53,7 @@ def run_main(main: Callable[[], None]) -> None:
 def progress_bar(
     description: str, total: int, completed: int = 0, *, shown: bool = True
 ) -> Iterator[Callable[[], None]]:
-    """Shows a bar on a terminal and yields a function that advances it by one; silent in a log."""
+    """Shows a bar on a terminal, a plain line now and then in a log; yields a function that advances it by one."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -60,15 +61,32 @@ def progress_bar(
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=terminal, disable=not (shown and terminal.is_terminal)) as progress:
+    if shown and not terminal.is_terminal:
+        yield _log_lines(description, total, completed)
+        return
+    with Progress(*columns, console=terminal, disable=not shown) as progress:
         task = progress.add_task(description, total=total, completed=completed)
         yield lambda: progress.advance(task)
+
+
+def _log_lines(description: str, total: int, completed: int) -> Callable[[], None]:
+    """Returns a function that counts, and says so every `LOG_SECONDS`."""
+    started = said = time.monotonic()
+
+    def advance() -> None:
+        nonlocal completed, said
+        completed, now = completed + 1, time.monotonic()
+        if now - said >= LOG_SECONDS:
+            said = now
+            say(f"{description} {completed}/{total} after {now - started:.0f} s")
+
+    return advance
 
 
 def track(items: Iterable[Item], description: str, total: int) -> Iterator[Item]:
     """Yields `items` while showing a bar on a terminal, or at most `LOG_LINES` plain lines in a log."""
     started, stride = time.monotonic(), max(1, -(-total // LOG_LINES))
-    with progress_bar(description, total) as advance:
+    with progress_bar(description, total, shown=terminal.is_terminal) as advance:
         for count, item in enumerate(items, start=1):
             yield item
             advance()

@@ -1,5 +1,9 @@
-"""Clips on disk -> batches of frames in [0, 1] with their poses. Opens what packing.py wrote; alone scales pixels."""
+"""Clips on disk -> batches of frames in [0, 1] with their conditions: dancers' poses, a robot's actions and positions.
 
+Opens what packing.py wrote; alone scales pixels.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -7,13 +11,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from src.config import Augmentation
+from src.config import Augmentation, Config
 from src.console import UserError
 from src.distributed import keyed_generator
-from src.figure import LIMBS
-from src.intake.manifest import Manifest
+from src.intake.manifest import NUM_ACTION, NUM_POSITION, SPLITS, DanceManifest, Manifest, PushingManifest
+from src.mirror import WHITE, mirror_poses, shift_pictures
 
 
 @dataclass(frozen=True)
@@ -27,9 +30,9 @@ class Footage:
 
 @dataclass(frozen=True)
 class DanceData:
-    """A packed data set, memory-mapped."""
+    """A packed data set of dancers, memory-mapped."""
 
-    manifest: Manifest
+    manifest: DanceManifest
     train: Footage
     val: Footage
     test_frames: np.ndarray  # (K, 3, H, W) uint8, the given frame of each test sequence
@@ -39,6 +42,33 @@ class DanceData:
     def frame_size(self) -> tuple[int, int]:
         """Height and width of a frame."""
         return self.train.frames.shape[2], self.train.frames.shape[3]
+
+
+@dataclass(frozen=True)
+class Clips:
+    """One split of robot pushing: frames (N, 30, 3, H, W) uint8, conditions (N, 30, 7) float32.
+
+    A frame's conditions are its action, 4 numbers, and the position of the end effector, 3; each of the seven is
+    standardised to mean 0 and deviation 1 over the training clips.
+    """
+
+    frames: np.ndarray
+    conditions: np.ndarray
+
+
+@dataclass(frozen=True)
+class PushingData:
+    """A packed data set of robot pushing, memory-mapped."""
+
+    manifest: PushingManifest
+    train: Clips
+    validate: Clips
+    test: Clips
+
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """Height and width of a frame."""
+        return self.train.frames.shape[3], self.train.frames.shape[4]
 
 
 @dataclass(frozen=True)
@@ -55,21 +85,47 @@ class Batch:
     reference_pose: Tensor
 
 
+@dataclass(frozen=True)
+class PushingBatch:
+    """Windows of clips: frames (B, T, 3, H, W) float32 in [0, 1], conditions (B, T, 7) float32 of the same frames."""
+
+    frames: Tensor
+    conditions: Tensor
+
+
+def open_data(name: str, data_folder: Path = Path("data")) -> DanceData | PushingData:
+    """Returns the packed data set of either system; UserError where it is missing, half written or damaged."""
+    manifest = Manifest.load(data_folder / name)
+    return open_dance(name, data_folder) if isinstance(manifest, DanceManifest) else open_pushing(name, data_folder)
+
+
 def open_dance(name: str, data_folder: Path = Path("data")) -> DanceData:
-    """Returns the packed data set; UserError where it is missing, half written or damaged."""
+    """Returns the packed data set; UserError where it is missing, half written, damaged or of another system."""
     folder = data_folder / name
-    manifest = Manifest.load(folder)
-
-    def array(stem: str) -> np.ndarray:
-        return np.load(folder / f"{stem}.npy", mmap_mode="r")
-
+    manifest = DanceManifest.load(folder)
+    arrays = {stem: np.load(folder / f"{stem}.npy", mmap_mode="r") for stem in manifest.shapes}
     return DanceData(
         manifest=manifest,
-        train=Footage(array("train_frames"), array("train_poses"), manifest.train_takes),
-        val=Footage(array("val_frames"), array("val_poses"), manifest.val_takes),
-        test_frames=array("test_frames"),
-        test_poses=array("test_poses"),
+        train=Footage(arrays["train_frames"], arrays["train_poses"], manifest.train_takes),
+        val=Footage(arrays["val_frames"], arrays["val_poses"], manifest.val_takes),
+        test_frames=arrays["test_frames"],
+        test_poses=arrays["test_poses"],
     )
+
+
+def open_pushing(name: str, data_folder: Path = Path("data")) -> PushingData:
+    """Returns the packed data set; UserError where it is missing, half written, damaged or of another system."""
+    folder = data_folder / name
+    manifest = PushingManifest.load(folder)
+    arrays = {stem: np.load(folder / f"{stem}.npy", mmap_mode="r") for stem in manifest.shapes}
+    known = arrays["train_conditions"].reshape(-1, NUM_ACTION + NUM_POSITION)
+    center, scale = known.mean(axis=0, dtype=np.float64), known.std(axis=0, dtype=np.float64)  # of a million summands
+    scale[scale == 0] = 1  # a number that never changes
+    center, scale = center.astype(np.float32), scale.astype(np.float32)
+    train, validate, test = (
+        Clips(arrays[f"{split}_frames"], (arrays[f"{split}_conditions"] - center) / scale) for split in SPLITS
+    )
+    return PushingData(manifest, train, validate, test)
 
 
 def to_unit(pixels: Tensor | np.ndarray) -> Tensor:
@@ -112,6 +168,7 @@ class ClipSampler:
         if self.mirror:  # mirror images follow the originals, so that mirroring a clip is an offset of its indices
             self.frames = torch.cat([self.frames, self.frames.flip(-1)])
             self.poses = torch.cat([self.poses, mirror_poses(self.poses)])
+        self.num_in_takes = sum(stop - start for start, stop in footage.takes)
         self.starts = window_starts(footage.takes, window)
         if not len(self.starts):
             longest = max(stop - start for start, stop in footage.takes)
@@ -119,18 +176,23 @@ class ClipSampler:
                 f"training.window = {window}: the longest take has {longest} frames; needed: a window that fits"
             )
         self.window = torch.arange(window)
+        self.shift = torch.tensor([augmentation.shift_y, augmentation.shift_x])
         bounds = torch.zeros(len(footage.frames), 2, dtype=torch.int64)
         for start, stop in footage.takes:
             bounds[start:stop] = torch.tensor([start, stop])
         self.bounds = bounds
         self._order = lru_cache(maxsize=1)(self._draw_order)
 
+    def __len__(self) -> int:
+        """Number of clips in an epoch, as many as have as many frames as the takes."""
+        return self.num_in_takes // len(self.window)
+
     def batch(self, epoch: int, first: int, clips: range) -> Batch:
         """Returns clips `first + clips` of an epoch; an epoch is a random order of all windows."""
         device, order = self.frames.device, self._order(epoch)
         start = self.starts[order[[(first + clip) % len(order) for clip in clips]]]
         generator = keyed_generator(self.seed, "augmentation", epoch, first)
-        uniform = torch.rand(clips.stop, 2, generator=generator)[clips.start :]
+        uniform = torch.rand(clips.stop, 4, generator=generator)[clips.start :]
         low, high = self.bounds[start].unbind(dim=1)
         reference = low + (uniform[:, 0] * (high - low)).long()
         span = torch.arange(-self.context, len(self.window) + self.context)
@@ -138,45 +200,102 @@ class ClipSampler:
         offset = self.num_frames * (uniform[:, 1] < 0.5).long() if self.mirror else torch.zeros_like(start)
         frames, poses, reference = (start + offset)[:, None] + self.window, poses + offset[:, None], reference + offset
         frames, poses, reference = (index.to(device, non_blocking=True) for index in (frames, poses, reference))
-        batch = (self.frames[frames], self.poses[poses], self.frames[reference], self.poses[reference])
+        batch: tuple[Tensor, ...] = (
+            self.frames[frames],
+            self.poses[poses],
+            self.frames[reference],
+            self.poses[reference],
+        )
+        if self.shift.any():
+            offsets = ((2 * self.shift + 1) * uniform[:, 2:]).long().to(device) - self.shift.to(device)
+            edges = (None, WHITE, None, WHITE)  # a limb does not go on beyond the picture
+            batch = tuple(shift_pictures(part, offsets, beyond=edge) for part, edge in zip(batch, edges, strict=True))
         return Batch(*(to_unit(part) for part in batch))
 
     def _draw_order(self, epoch: int) -> Tensor:
         return torch.randperm(len(self.starts), generator=keyed_generator(self.seed, "order", epoch))
 
 
-def mirror_poses(poses: Tensor) -> Tensor:
-    """Returns mirrored uint8 pose images (..., 3, H, W); what was drawn as a left limb is then drawn as a right one."""
-    flipped = poses.flip(-1)
-    flat = flipped.flatten(0, -4) if flipped.dim() > 3 else flipped[None]
-    return torch.cat([_swap_sides(chunk) for chunk in flat.split(512)]).reshape(flipped.shape)
+class PushingSampler:
+    """Draws windows of training clips; which ones depends on the seed, the epoch and the position in it alone.
 
-
-def _swap_sides(poses: Tensor) -> Tensor:
-    """Redraws every limb of (N, 3, H, W) uint8 in the colour of its twin on the other side.
-
-    A limb's line is thin and blended with white, so a pixel's ink, white minus its colour, points in the direction of
-    the limb's own ink. Each pixel goes to the limb it points to most; what that does not explain stays as it is.
+    An epoch has each clip once, at random or in order (`shuffle`), each time from another of its frames on. Pixels are
+    read from the memory map as they are wanted.
     """
-    ink = 255 - poses.float().movedim(1, -1)
-    inks, twins = LIMB_INK.to(poses.device), TWIN_INK.to(poses.device)
-    limb = (ink @ functional.normalize(inks, dim=1).T).argmax(dim=-1)
-    own, twin = inks[limb], twins[limb]
-    cover = (ink * own).sum(dim=-1, keepdim=True) / own.square().sum(dim=-1, keepdim=True)
-    swapped = ink + cover * (twin - own)
-    return (255 - swapped).round().clamp(0, 255).to(torch.uint8).movedim(-1, 1)
+
+    def __init__(self, clips: Clips, *, window: int, seed: int, device: torch.device, shuffle: bool) -> None:
+        _check_window(clips, window)
+        self.clips, self.window, self.seed, self.device, self.shuffle = clips, window, seed, device, shuffle
+        self._order = lru_cache(maxsize=1)(self._draw_order)
+
+    def __len__(self) -> int:
+        """Number of clips in an epoch, each clip once."""
+        return len(self.clips.frames)
+
+    def batch(self, epoch: int, first: int, clips: range) -> PushingBatch:
+        """Returns clips `first + clips` of an epoch, `window` frames of each."""
+        order = self._order(epoch)
+        indices = order[[(first + clip) % len(order) for clip in clips]].tolist()
+        generator = keyed_generator(self.seed, "window", epoch, first)
+        last_start = self.clips.frames.shape[1] - self.window
+        starts = torch.randint(last_start + 1, (clips.stop,), generator=generator)[clips.start :].tolist()
+        return _read_windows(self.clips, indices, starts, self.window, self.device)
+
+    def _draw_order(self, epoch: int) -> Tensor:
+        if not self.shuffle:
+            return torch.arange(len(self))
+        return torch.randperm(len(self), generator=keyed_generator(self.seed, "order", epoch))
 
 
-def _limb_inks() -> tuple[Tensor, Tensor]:
-    """Returns the ink (limbs, 3) of each limb of the pose images, and that of its twin on the other side."""
-    inks = {(start, end): 255.0 - torch.tensor(colour) for start, end, colour in LIMBS}
-    twins = [inks[_other_side(start), _other_side(end)] for start, end in inks]
-    return torch.stack(list(inks.values())), torch.stack(twins)
+def first_frames(clips: Clips, window: int, indices: Sequence[int], device: torch.device) -> PushingBatch:
+    """Returns the first `window` frames of the clips with these indices, for evaluation."""
+    _check_window(clips, window)
+    return _read_windows(clips, indices, [0] * len(indices), window, device)
 
 
-def _other_side(joint: str) -> str:
-    exchange = {"left": "right", "right": "left"}
-    return "_".join(exchange.get(word, word) for word in joint.split("_"))
+def _check_window(clips: Clips, window: int) -> None:
+    if not 1 <= window <= clips.frames.shape[1]:
+        raise UserError(f"a window of {window} frames; clips have {clips.frames.shape[1]}; needed: a window that fits")
 
 
-LIMB_INK, TWIN_INK = _limb_inks()
+def _read_windows(
+    clips: Clips, indices: Sequence[int], starts: Sequence[int], window: int, device: torch.device
+) -> PushingBatch:
+    """Returns `window` frames of each clip from its start on; reads nothing else."""
+    frames, conditions = (
+        torch.from_numpy(
+            np.stack([array[index, start : start + window] for index, start in zip(indices, starts, strict=True)])
+        ).to(device, non_blocking=True)
+        for array in (clips.frames, clips.conditions)
+    )
+    return PushingBatch(to_unit(frames), conditions)
+
+
+def hold_out(footage: Footage, takes: tuple[int, ...]) -> tuple[Footage, tuple[Footage, ...]]:
+    """Returns the footage without these takes, counted from 0, and each of them; UserError where that cannot be."""
+    if not takes:
+        return footage, ()
+    if max(takes) >= len(footage.takes) or len(set(takes)) == len(footage.takes):
+        raise UserError(
+            f"training.held_out_takes = {list(takes)}; the data set has takes 0 to {len(footage.takes) - 1}; "
+            "needed: some of them, and at least one left to train on"
+        )
+    kept = tuple(bounds for number, bounds in enumerate(footage.takes) if number not in takes)
+    held = tuple(
+        Footage(footage.frames[start:stop], footage.poses[start:stop], ((0, stop - start),))
+        for start, stop in (footage.takes[number] for number in takes)
+    )
+    return Footage(footage.frames, footage.poses, kept), held
+
+
+def training_clips(
+    config: Config, data: DanceData | PushingData, *, context: int, device: torch.device
+) -> ClipSampler | PushingSampler:
+    """Returns the clips that a run trains on; `context` is the number of conditions needed before and after a frame."""
+    window, seed = config.training.window, config.seed
+    if isinstance(data, PushingData):
+        return PushingSampler(data.train, window=window, seed=seed, device=device, shuffle=config.training.shuffle)
+    shown, _ = hold_out(data.train, config.training.held_out_takes)
+    return ClipSampler(
+        shown, window=window, context=context, augmentation=config.augmentation, seed=seed, device=device
+    )

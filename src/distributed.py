@@ -1,22 +1,27 @@
 """Ranks, reductions and keyed generators: the only file that knows torch.distributed."""
 
 import hashlib
+import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, get_error_handler
 
 from src.console import UserError
+
+EXPECTED_CODES = (2, 130)  # a user's mistake, told by its process, and a stop on request; others are our bugs
 
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
     """Joins the processes torchrun started (gloo on CPU, nccl on CUDA); does nothing in a single process."""
-    if not dist.is_torchelastic_launched():
+    if not is_launched():
         yield
         return
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
@@ -24,6 +29,52 @@ def process_group(device: torch.device) -> Iterator[None]:
         yield
     finally:
         dist.destroy_process_group()
+
+
+def check_processes(wanted: str, device: str) -> int:
+    """Returns the number of processes that GPUS asks for; UserError where it is none, or more than there are GPUs.
+
+    Without any GPU, or with `training.device` "cpu", the processes share the CPU.
+    """
+    if not wanted.isdecimal() or int(wanted) < 1:
+        raise UserError(f"GPUS={wanted}; needed: how many processes train together, GPUS=1 or GPUS=2 say")
+    number, count = int(wanted), torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if number > 1 and device == "cuda" and not count:
+        raise UserError(
+            f'GPUS={number}, but no CUDA device is usable here; leave GPUS out, with training.device="auto"'
+        )
+    if device != "cpu" and number > count > 0:
+        raise UserError(f"GPUS={number}, but only {count} can be used here; use GPUS={count}")
+    return number
+
+
+def launch(module: str, arguments: Sequence[str], num_processes: int) -> int:
+    """Runs a module under torchrun and returns its exit code; what a process reported is raised as UserError, once."""
+    from torch.distributed import run  # noqa: PLC0415  (it imports much that only the launching process needs)
+
+    logging.disable(logging.ERROR)  # torchrun tells of each ended process; this one says what has to be said
+    try:
+        run.run(run.parse_args(["--standalone", f"--nproc-per-node={num_processes}", "-m", module, *arguments]))
+    except SignalException:  # the processes have got the signal too, and have saved
+        return 130
+    except ChildFailedError as error:
+        _, failure = error.get_first_failure()
+        if failure.exitcode not in EXPECTED_CODES:
+            raise
+        if failure.exitcode == 2 and failure.error_file_data:
+            raise UserError(failure.message.partition(": ")[2]) from None
+        return failure.exitcode
+    return 0
+
+
+def is_launched() -> bool:
+    """Returns whether torchrun has started this process."""
+    return dist.is_torchelastic_launched()
+
+
+def report_mistake(error: UserError) -> None:
+    """Leaves a user's mistake to the launching process: all processes meet it, and one line is enough."""
+    get_error_handler().record_exception(error)
 
 
 def rank() -> int:

@@ -8,9 +8,40 @@ Everything is computed in float32 or wider, also under autocast: the exponent of
 percents, and a squared error of 1e-4 disappears beside 1.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
+
+LOG_MSE_FLOOR = 1e-5  # 50 dB: a frame better than that stops mattering more
+LOG_VARIANCE_BOUNDS = (-12.0, 8.0)
+
+
+@dataclass(frozen=True)
+class ClipLoss:
+    """What training minimises, and its parts; scalars.
+
+    reconstruction: mean over pixels, predicted frames and clips. kl: summed over the latent of a frame, mean over
+    frames and clips. total: (reconstruction + kl_weight * kl) summed over the predicted frames, as the lab does.
+    Where a frame's latent was the prior's mean, its KL does not count in the total.
+    """
+
+    total: Tensor
+    reconstruction: Tensor
+    kl: Tensor
+
+
+def clip_loss(reconstruction: Tensor, kl: Tensor, kl_weight: float | Tensor) -> ClipLoss:
+    """The loss of a batch of clips, from the reconstruction and the KL of each predicted frame, both (B, T).
+
+    kl_weight: one for all, or (B, T), (B, 1).
+    """
+    assert reconstruction.shape == kl.shape, f"{tuple(reconstruction.shape)} against {tuple(kl.shape)}"
+    total = (reconstruction.mean() + (kl_weight * kl).mean()) * reconstruction.shape[1]
+    return ClipLoss(total, reconstruction.mean(), kl.mean())
 
 
 def kl_to_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
@@ -40,6 +71,12 @@ def log_mse_per_frame(prediction: Tensor, target: Tensor, floor: float) -> Tenso
     an almost perfect frame finite: below an MSE of `floor` a frame stops mattering more.
     """
     return torch.log(mse_per_frame(prediction, target) + floor)
+
+
+RECONSTRUCTIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "mse": mse_per_frame,
+    "log_mse": partial(log_mse_per_frame, floor=LOG_MSE_FLOOR),
+}
 
 
 def reparameterise(mean: Tensor, log_variance: Tensor, noise: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
-"""A zip or folder of images -> data/<name>/: uint8 arrays to be memory-mapped, and a manifest. The `make data` command.
+"""A zip or folder of images -> data/<name>/: arrays to be memory-mapped, and a manifest. The `make data` command.
 
     python -m src.packing --source dance.zip --dataset dance
-    python -m src.packing --source synthetic --dataset demo --seed 1
+    python -m src.packing --source softmotion30_44k --camera aux1 --dataset pushing
+    python -m src.packing --source synthetic-pushing --dataset blocks --seed 1
 
 Work goes on in data/.<name>.partial/, which is renamed when it is whole; the same command resumes what was interrupted.
 """
@@ -14,53 +15,33 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-
-import numpy as np
+from typing import Any, get_args
 
 from src.console import UserError, run_main, say
 from src.files import write_atomically
-from src.intake.chunks import PROGRESS, Plan, pack_arrays
-from src.intake.listing import Listing, list_images
-from src.intake.manifest import (
-    CutsOrigin,
-    Manifest,
-    SourceRecord,
-    array_hashes,
-    array_shapes,
-    content_fingerprint,
-    partial_folder,
-)
-from src.intake.sources import FRAME_SIZE, Source, open_source
-from src.intake.takes import Takes, find_cuts, parse_cuts, takes_between
+from src.intake.chunks import PROGRESS, pack_arrays
+from src.intake.dance import DanceContent, DanceRequest
+from src.intake.manifest import Camera, Manifest, SourceRecord, array_hashes, partial_folder
+from src.intake.pushing import PushingContent, PushingRequest
+from src.intake.sources import open_source
+from src.intake.systems import read_content
+from src.intake.takes import parse_cuts
 from src.synthetic import write_dance
+from src.tabletop import write_pushing
 
-TEST_LENGTH = 630  # poses of a test sequence of the competition
-
-
-@dataclass(frozen=True)
-class Request:
-    """What shall be packed; cuts: training frames that begin a take, () for one single take, None to find them."""
-
-    source: SourceRecord
-    cuts: tuple[int, ...] | None
-    test_length: int
-
-    @property
-    def cuts_origin(self) -> CutsOrigin:
-        """How the cuts come to be known."""
-        if self.source.kind == "synthetic":
-            return "synthetic"
-        return "found" if self.cuts is None else "declared"
-
-    def is_met_by(self, manifest: Manifest) -> bool:
-        """Whether packing would give that data set again."""
-        same_takes = self.cuts is None or manifest.train_takes == takes_between(self.cuts, manifest.num_train)
-        packed = (manifest.source.fingerprint, manifest.test_length, manifest.cuts)
-        return same_takes and packed == (self.source.fingerprint, self.test_length, self.cuts_origin)
+Request = DanceRequest | PushingRequest
+Content = DanceContent | PushingContent
+OPTIONS = {  # what each source takes besides --dataset and --data-folder
+    "synthetic": ("seed", "num_takes", "take_length", "val_length", "num_tests", "test_length"),
+    "synthetic-pushing": ("seed", "num_train", "num_validate", "num_test"),
+    "FILE.zip": ("cuts", "test_length"),
+    "FOLDER": ("cuts", "test_length", "camera"),
+}
 
 
 def pack_images(
@@ -69,42 +50,74 @@ def pack_images(
     *,
     data_folder: Path = Path("data"),
     cuts: tuple[int, ...] | None = None,
-    test_length: int = TEST_LENGTH,
+    test_length: int | None = None,
+    camera: Camera | None = None,
 ) -> Manifest:
     """Packs a zip or folder into data_folder/name, resuming what was interrupted, and returns its manifest.
 
-    cuts: as in `Request`. UserError for a source that `sources.py` refuses, and where another data set has the name.
+    cuts, test_length, camera: as in `read_content`. UserError for a source that src/intake refuses, for an option that
+    has no effect on it, and where another data set has the name.
     """
     destination = _destination(name, data_folder)
     with _lock(destination):
-        source = open_source(path)
-        listing = list_images(source, test_length=test_length)
-        fingerprint = source.fingerprint(listing.names, listing.prefix)
-        record = SourceRecord(name=path.resolve().name, kind=source.kind, fingerprint=fingerprint)
-        request = Request(record, cuts, test_length)
-        return _existing(destination, request) or _pack(source, listing, destination, request)
+        content = read_content(open_source(path), cuts=cuts, test_length=test_length, camera=camera)
+        return _existing(destination, content.request) or _pack(content, destination)
 
 
-def pack_synthetic(name: str, *, data_folder: Path = Path("data"), **options: int) -> Manifest:
+def pack_synthetic(name: str, *, data_folder: Path = Path("data"), **options: Any) -> Manifest:
     """Packs synthetic dancers into data_folder/name; options: what `write_dance` takes in numbers."""
     destination = _destination(name, data_folder)
-    pictures = destination.with_name(f".{name}.pictures")
-    call = inspect.signature(write_dance).bind(pictures, **options)
+    drawn = _drawn_from(write_dance, options)
+    take, length = drawn["take_length"], drawn["take_length"] * drawn["num_takes"]
+    source = _drawn_source("synthetic", drawn)
+    request = DanceRequest(source, tuple(range(take, length, take)), drawn["test_length"])
+
+    def read(pictures: Path) -> DanceContent:
+        content = read_content(open_source(pictures), test_length=request.test_length)
+        assert isinstance(content, DanceContent), "write_dance wrote it"
+        return replace(content, request=request)
+
+    return _pack_drawn(destination, request, partial(write_dance, **options), read)
+
+
+def pack_synthetic_pushing(name: str, *, data_folder: Path = Path("data"), **options: Any) -> Manifest:
+    """Packs synthetic robot pushing into data_folder/name; options: what `write_pushing` takes in numbers."""
+    destination = _destination(name, data_folder)
+    request = PushingRequest(_drawn_source("synthetic-pushing", _drawn_from(write_pushing, options)), None)
+
+    def read(pictures: Path) -> PushingContent:
+        content = read_content(open_source(pictures))
+        assert isinstance(content, PushingContent), "write_pushing wrote it"
+        return replace(content, request=request)
+
+    return _pack_drawn(destination, request, partial(write_pushing, **options), read)
+
+
+def _drawn_from(write: Callable[..., None], options: dict[str, Any]) -> dict[str, int]:
+    """Returns all numbers from which synthetic data are drawn, those left out with their default."""
+    call = inspect.signature(write).bind(Path(), **options)
     call.apply_defaults()
-    drawn = {key: value for key, value in call.arguments.items() if isinstance(value, int)}
-    take, test_length = drawn["take_length"], drawn["test_length"]
+    return {key: value for key, value in call.arguments.items() if isinstance(value, int)}
+
+
+def _drawn_source(name: str, drawn: dict[str, int]) -> SourceRecord:
     fingerprint = hashlib.sha256(json.dumps(drawn, sort_keys=True).encode()).hexdigest()
-    record = SourceRecord(name="synthetic", kind="synthetic", fingerprint=fingerprint)
-    request = Request(record, tuple(range(take, take * drawn["num_takes"], take)), test_length)
+    return SourceRecord(name=name, kind="synthetic", fingerprint=fingerprint)
+
+
+def _pack_drawn(
+    destination: Path, request: Request, write: Callable[[Path], None], read: Callable[[Path], Content]
+) -> Manifest:
+    """Packs what `write` draws and `read` then reads, unless it is packed already."""
+    pictures = destination.with_name(f".{destination.name}.pictures")
     with _lock(destination):
         if manifest := _existing(destination, request):
             return manifest
         if pictures.exists():  # left by a run that was killed
             shutil.rmtree(pictures)
         try:
-            write_dance(*call.args, **call.kwargs)
-            source = open_source(pictures)
-            return _pack(source, list_images(source, test_length=test_length), destination, request)
+            write(pictures)
+            return _pack(read(pictures), destination)
         finally:
             shutil.rmtree(pictures, ignore_errors=True)
 
@@ -136,14 +149,8 @@ def _existing(destination: Path, request: Request) -> Manifest | None:
         return None
     manifest = Manifest.load(destination)
     if not request.is_met_by(manifest):
-        old, new = manifest.source, request.source
-        found = (
-            f"{old.name} ({old.kind}, {old.fingerprint[:12]}, cuts {manifest.cuts}: {_list_cuts(manifest.train_takes)})"
-        )
-        cuts = "to be found" if request.cuts is None else ",".join(map(str, request.cuts)) or "none"
-        asked = f"{new.name} ({new.kind}, {new.fingerprint[:12]}, cuts {cuts}, {request.test_length} poses a test)"
         mend = f"give another DATASET, or delete {destination} first"
-        raise UserError(f"{destination} was packed from {found}, asked for is {asked}; {mend}")
+        raise UserError(f"{destination} was packed from {manifest.origin}, asked for is {request.asked}; {mend}")
     for name, content in array_hashes(destination).items():
         if content != manifest.arrays.get(name):
             raise UserError(
@@ -153,99 +160,61 @@ def _existing(destination: Path, request: Request) -> Manifest | None:
     return manifest
 
 
-def _pack(source: Source, listing: Listing, destination: Path, request: Request) -> Manifest:
-    num_train, num_val = len(listing.images["train_frames"]), len(listing.images["val_frames"])
-    if request.cuts is not None:
-        takes_between(request.cuts, num_train)  # refuses before the work, not after
-    if listing.unused:
-        say(f"not used: {len(listing.unused)} files outside the six folders, such as {listing.unused[0]}")
-    folder = partial_folder(destination)
-    plan = Plan(request.source.fingerprint, array_shapes(num_train, num_val, listing.num_tests, request.test_length))
-    size = pack_arrays(source, listing.images, folder, plan)
-    train_takes, val_takes = _takes(folder, request, num_train, num_val)
-    arrays = array_hashes(folder)
-    manifest = Manifest(
-        source=request.source,
-        num_train=num_train,
-        num_val=num_val,
-        num_tests=listing.num_tests,
-        test_length=request.test_length,
-        image_size=size,
-        cuts=request.cuts_origin,
-        train_takes=train_takes,
-        val_takes=val_takes,
-        arrays=arrays,
-        fingerprint=content_fingerprint(arrays, train_takes, val_takes),
-    )
-    _finish(folder, destination, manifest)
-    return manifest
-
-
-def _takes(folder: Path, request: Request, num_train: int, num_val: int) -> tuple[Takes, Takes]:
-    """Returns the takes of training and validation; given cuts are those of training, and validation is one."""
-    if request.cuts is not None:
-        return takes_between(request.cuts, num_train), takes_between((), num_val)
-    train, val = (
-        takes_between(_found_cuts(folder, part), num) for part, num in (("train", num_train), ("val", num_val))
-    )
-    say(f"cuts found: {_list_cuts(train)} in training, {_list_cuts(val)} in validation; CUTS=A,B declares others")
-    return train, val
-
-
-def _found_cuts(folder: Path, part: str) -> tuple[int, ...]:
-    frames, poses = (np.load(folder / f"{part}_{kind}.npy", mmap_mode="r") for kind in ("frames", "poses"))
-    return find_cuts(frames, poses)
-
-
-def _list_cuts(takes: Takes) -> str:
-    return ",".join(str(start) for start, _ in takes[1:]) or "none"
-
-
-def _finish(folder: Path, destination: Path, manifest: Manifest) -> None:
+def _pack(content: Content, destination: Path) -> Manifest:
+    plan, folder = content.plan(), partial_folder(destination)
+    if content.unused:
+        say(f"not used: {len(content.unused)} files outside the data set's folders, such as {content.unused[0]}")
+    pack_arrays(content.source, content.chunks(), folder, plan)
+    manifest = content.manifest(folder)
     write_atomically(folder / "manifest.json", f"{manifest.model_dump_json(indent=1)}\n".encode())
     (folder / PROGRESS).unlink()
     folder.rename(destination)
     descriptor = os.open(destination.parent, os.O_RDONLY)  # the rename is durable once its folder is
     os.fsync(descriptor)
     os.close(descriptor)
-    height, width = manifest.image_size
-    resized = f"; resized from {height} x {width}" if manifest.image_size != FRAME_SIZE else ""
-    say(
-        f"packed {destination}: training {manifest.num_train} frames, takes {len(manifest.train_takes)}; "
-        f"validation {manifest.num_val} frames; tests {manifest.num_tests} x {manifest.test_length} poses{resized}"
-    )
+    say(f"packed {destination}: {manifest.summary}")
+    return manifest
 
 
 def main() -> None:
     """The command `python -m src.packing`."""
-    parser = argparse.ArgumentParser(description="Packs a data set for training.", allow_abbrev=False)
-    parser.add_argument("--source", required=True, help="synthetic, a .zip file or a folder")
+    parser = argparse.ArgumentParser(
+        description="Packs a data set for training.", allow_abbrev=False, argument_default=argparse.SUPPRESS
+    )
+    parser.add_argument("--source", required=True, help="synthetic, synthetic-pushing, a .zip file or a folder")
     parser.add_argument("--dataset", required=True, help="name of the folder to make below the data folder")
     parser.add_argument("--data-folder", type=Path, default=Path("data"), help="(default: data)")
     parser.add_argument("--cuts", help="training frames that begin a new take, 630,1260 say, or none (default: found)")
-    parser.add_argument(
-        "--test-length", type=int, default=TEST_LENGTH, help=f"poses of a test sequence (default: {TEST_LENGTH})"
-    )
+    parser.add_argument("--test-length", type=int, help="poses of a test sequence (default: 630)")
+    parser.add_argument("--camera", choices=get_args(Camera), help="of BAIR's original records (default: main)")
     drawing = parser.add_argument_group("of synthetic data only")
     for option in ("seed", "num-takes", "take-length", "val-length", "num-tests"):
-        drawing.add_argument(f"--{option}", type=int, default=argparse.SUPPRESS)
+        drawing.add_argument(f"--{option}", type=int)
+    for option in ("num-train", "num-validate", "num-test"):
+        drawing.add_argument(f"--{option}", type=int, help="clips of synthetic-pushing")
     options = vars(parser.parse_args())
-    source, dataset, data_folder, cuts = (options.pop(key) for key in ("source", "dataset", "data_folder", "cuts"))
+    source, dataset, data_folder = (options.pop(key) for key in ("source", "dataset", "data_folder"))
     if not source:
         raise UserError("no source is given; needed: SOURCE=synthetic, SOURCE=FILE.zip or SOURCE=FOLDER")
-    if options["test_length"] < 2:
+    _refuse_without_effect(source, options)
+    if options.get("test_length", 2) < 2:
         raise UserError(f"--test-length {options['test_length']}; needed: at least 2")
     if source == "synthetic":
-        if cuts is not None:
-            raise UserError("--cuts is for footage; synthetic takes are cut where they end; leave it out")
         pack_synthetic(dataset, data_folder=data_folder, **options)
-        return
-    test_length = options.pop("test_length")
-    if options:
-        names = ", ".join(f"--{key.replace('_', '-')}" for key in options)
-        raise UserError(f"{names} with --source {source}; needed: --source synthetic, or leave that out")
-    declared = None if cuts is None else parse_cuts(cuts)
-    pack_images(Path(source), dataset, data_folder=data_folder, cuts=declared, test_length=test_length)
+    elif source == "synthetic-pushing":
+        pack_synthetic_pushing(dataset, data_folder=data_folder, **options)
+    else:
+        if "cuts" in options:
+            options["cuts"] = parse_cuts(options["cuts"])
+        pack_images(Path(source), dataset, data_folder=data_folder, **options)
+
+
+def _refuse_without_effect(source: str, options: dict[str, object]) -> None:
+    for key in options:
+        takers = [taker for taker, keys in OPTIONS.items() if key in keys]
+        if source not in takers and (source in OPTIONS or "FOLDER" not in takers):
+            found = f"--{key.replace('_', '-')} with --source {source}"
+            raise UserError(f"{found}; needed: --source {' or '.join(takers)}, or leave it out")
 
 
 if __name__ == "__main__":

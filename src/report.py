@@ -27,9 +27,14 @@ from src.submission import Provenance
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 PICTURES = (  # file, what it shows, the target that makes it; those that move are played on demand
-    ("validation_strip.png", "frames of the validation rollout: true, predicted, pose", "evaluate"),
+    (
+        "validation_strip.png",
+        "frames of the validation rollout: true, predicted, pose (pushing: the prior's mean, samples)",
+        "evaluate",
+    ),
     ("psnr_by_frame.png", "PSNR by frame of the validation rollout, beside the baselines", "evaluate"),
-    ("validation.gif", "validation rollout: true | predicted | pose", "evaluate"),
+    ("validation.gif", "rollout: true | predicted | pose (pushing: prior's mean | samples)", "evaluate"),
+    ("samples.gif", "validation rollout: true | samples of the prior", "evaluate"),
     ("pred_seq*.gif", "test rollout {}: predicted | pose", "submission"),
 )
 GIF_END = b";"  # the last byte of every whole GIF

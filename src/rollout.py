@@ -4,63 +4,86 @@ import torch
 from torch import Tensor
 
 from src.config import Evaluation
-from src.dataset import mirror_poses, to_unit, with_context
+from src.dataset import to_unit, with_context
 from src.distributed import keyed_generator
+from src.mirror import WHITE, mirror_poses, shift_pictures
 from src.models import VideoModel
 
 PARALLEL_FRAMES = 256  # frames of all sequences drawn at once by a model that does not feed back its own
+OFFSETS = ((0, 0), (0, 1), (0, -1), (1, 0), (-1, 0))  # down and right, in steps of settings.shift pixels
 
 
 @torch.no_grad()
-def rollout(model: VideoModel, given: Tensor, poses: Tensor, latents: Tensor) -> Tensor:
-    """Returns whole sequences (B, T, 3, H, W) in [0, 1]; frame 0 is the given one.
+def rollout(model: VideoModel, given: Tensor, conditions: Tensor, noise: Tensor) -> Tensor:
+    """Returns whole sequences (B, T, 3, H, W) in [0, 1]; the first G = num_given frames are the given ones.
 
-    given: (B, 3, H, W); poses: (B, T, 3, H, W), both in [0, 1]; latents: (B, T, *latent_shape), that of frame 0 unused.
+    given: (B, G, 3, H, W) in [0, 1]; conditions: (B, T, ...), pose images in [0, 1] or numbers; noise: (B, T,
+    *latent_shape), that of given frames unused.
     """
-    length, stride = poses.shape[1], max(1, PARALLEL_FRAMES // len(poses))
-    assert given.shape == poses[:, 0].shape, f"one given frame per sequence: {given.shape} against {poses.shape}"
-    assert latents.shape == (*poses.shape[:2], *model.latent_shape), f"latents {latents.shape} of {model.latent_shape}"
-    state, padded, frames = model.start(given, poses[:, 0]), with_context(poses, model.context), [given[:, None]]
-    for first in range(1, length, stride):
+    num_given, length, stride = model.num_given, conditions.shape[1], max(1, PARALLEL_FRAMES // len(given))
+    assert given.shape[:2] == (len(conditions), num_given), f"{num_given} given frames a sequence: {given.shape}"
+    assert noise.shape == (*conditions.shape[:2], *model.latent_shape), f"noise {noise.shape} of {model.latent_shape}"
+    state, padded = model.start(given, conditions[:, :num_given]), with_context(conditions, model.context)
+    frames = [given]
+    for first in range(num_given, length, stride):
         times = slice(first, min(first + stride, length))
-        conditions = model.encode_conditions(padded[:, first : times.stop + 2 * model.context])
+        encoded = model.encode_conditions(padded[:, first : times.stop + 2 * model.context])
         if model.autoregressive:
-            for condition, latent in zip(conditions.unbind(1), latents[:, times].unbind(1), strict=True):
+            for condition, latent in zip(encoded.unbind(1), noise[:, times].unbind(1), strict=True):
                 frame, state = model.step(state, condition, latent)
                 frames.append(frame[:, None])
         else:
-            states = state[:, None].expand(-1, conditions.shape[1], *state.shape[1:])
-            drawn, _ = model.step(states.flatten(0, 1), conditions.flatten(0, 1), latents[:, times].flatten(0, 1))
-            frames.append(drawn.unflatten(0, conditions.shape[:2]))
+            states = state[:, None].expand(-1, encoded.shape[1], *state.shape[1:])
+            drawn, _ = model.step(states.flatten(0, 1), encoded.flatten(0, 1), noise[:, times].flatten(0, 1))
+            frames.append(drawn.unflatten(0, encoded.shape[:2]))
     return torch.cat(frames, dim=1).float()
 
 
 @torch.no_grad()
-def predict(model: VideoModel, given: Tensor, poses: Tensor, settings: Evaluation, *, seed: int) -> Tensor:
-    """Returns the prediction (B, T, 3, H, W) in [0, 1] that `settings` asks for; frame 0 is the given one.
+def predict(model: VideoModel, given: Tensor, conditions: Tensor, settings: Evaluation, *, seed: int) -> Tensor:
+    """Returns the prediction (B, T, 3, H, W) in [0, 1] that `settings` asks for; it begins with the given frames.
 
-    given: (B, 3, H, W) uint8; poses: (B, T, 3, H, W) uint8, on the model's device. The latents come from the prior: its
-    mean, one sample, or the mean picture of K samples. With `mirror`, mirrored sequences are drawn too and averaged in.
-    All sequences and mirror images go through the model as one batch.
+    given: (B, num_given, 3, H, W) uint8; conditions: poses (B, T, 3, H, W) uint8 or numbers (B, T, N) float32, on the
+    model's device. The latents come from the prior: its mean, one sample, or the mean picture of K samples. With
+    `mirror`, mirrored sequences are drawn too and averaged in, and with `shift` sequences moved by so many pixels. All
+    sequences and mirror images go through the model as one batch.
     """
-    assert given.dtype == poses.dtype == torch.uint8, "pixels come as uint8; dataset.to_unit scales them here"
-    frames, conditions = to_unit(given), to_unit(poses)
+    assert given.dtype == torch.uint8, "pixels come as uint8; dataset.to_unit scales them here"
+    step, device = settings.shift, given.device
+    if not step:
+        return _mean_over_samples(model, given, conditions, settings, seed=seed)
+    total, weight = torch.zeros((), device=device), torch.zeros((), device=device)
+    for down, right in OFFSETS:
+        offset = step * torch.tensor([[down, right]], device=device).expand(len(given), 2)
+        seen, known = shift_pictures(given, offset, beyond=None), shift_pictures(conditions, offset, beyond=WHITE)
+        drawn = _mean_over_samples(model, seen, known, settings, seed=seed)
+        total = total + shift_pictures(drawn, -offset, beyond=0)
+        weight = weight + shift_pictures(torch.ones_like(drawn[:, :1]), -offset, beyond=0)
+    return total / weight
+
+
+def _mean_over_samples(
+    model: VideoModel, given: Tensor, conditions: Tensor, settings: Evaluation, *, seed: int
+) -> Tensor:
+    """Returns the mean picture over the samples and the mirror image that `settings` asks for."""
     if settings.mirror:
-        frames = torch.cat([frames, frames.flip(-1)])
-        conditions = torch.cat([conditions, to_unit(mirror_poses(poses))])
-    num_samples = settings.num_samples if settings.latent == "mean_of_samples" else 1
-    total = torch.zeros_like(to_unit(poses))
+        given = torch.cat([given, given.flip(-1)])
+        conditions = torch.cat([conditions, mirror_poses(conditions)])
+    frames, known = to_unit(given), to_unit(conditions) if conditions.dtype == torch.uint8 else conditions
+    num_copies, num_samples = 1 + settings.mirror, settings.num_samples if settings.latent == "mean_of_samples" else 1
+    shape, mean = (len(given) // num_copies, conditions.shape[1]), torch.zeros((), device=given.device)
     for sample in range(num_samples):  # one after the other: eight at once would need gigabytes
-        latents = prior_latents(model, (len(given), poses.shape[1]), settings, seed=seed, sample=sample).to(
-            given.device
-        )
-        drawn = rollout(model, frames, conditions, torch.cat([latents] * (2 if settings.mirror else 1)))
-        total += (drawn[: len(given)] + drawn[len(given) :].flip(-1)) / 2 if settings.mirror else drawn
-    return total / num_samples
+        noise = prior_noise(model, shape, settings, seed=seed, sample=sample).to(given.device)
+        drawn = rollout(model, frames, known, torch.cat([noise] * num_copies))
+        if settings.mirror:
+            original, mirrored = drawn.chunk(2)
+            drawn = (original + mirrored.flip(-1)) / 2
+        mean = mean + drawn / num_samples
+    return mean
 
 
-def prior_latents(model: VideoModel, shape: tuple[int, int], settings: Evaluation, *, seed: int, sample: int) -> Tensor:
-    """Returns latents of the prior N(0, I), (B, T, *latent_shape): zeros for its mean, else sample number `sample`."""
+def prior_noise(model: VideoModel, shape: tuple[int, int], settings: Evaluation, *, seed: int, sample: int) -> Tensor:
+    """Returns noise (B, T, *latent_shape): zeros for the prior's mean, else sample number `sample` of N(0, I)."""
     if settings.latent == "mean":
         return torch.zeros(*shape, *model.latent_shape)
     return torch.randn(*shape, *model.latent_shape, generator=keyed_generator(seed, "prior", sample))

@@ -2,9 +2,6 @@
 
 import argparse
 import json
-import math
-import time
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,112 +13,36 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from src.checkpoint import check_settings, load_checkpoint, load_weights, read_config
-from src.config import Config
 from src.console import UserError, run_main, say
-from src.dataset import DanceData, open_dance
-from src.distributed import pick_device
+from src.dance_scores import score_dance
+from src.dataset import DanceData, PushingData, open_dance, open_data
 from src.files import commit, file_hash, write_atomically
 from src.history import read_history
 from src.intake.listing import NUMBERED
 from src.intake.sources import decode, image_size
-from src.metrics import (
-    copy_first_frame,
-    median_frame,
-    nearest_pose,
-    psnr_per_frame,
-    quantise,
-    rollout_scores,
-    ssim_per_frame,
-)
-from src.models import Model, build_model
-from src.reporting.plots import plot_history, plot_psnr, save_gif, save_strip, side_by_side
+from src.metrics import quantise
+from src.pushing_scores import score_pushing
+from src.reporting.plots import plot_history, save_gif, side_by_side
 from src.rollout import predict
+from src.runs import Trained, open_run
 from src.submission import Provenance, check_submission, safe_to_replace, write_submission
-from src.validation import Validation
 
-
-@dataclass(frozen=True)
-class Trained:
-    """A trained run: its configuration, its network in evaluation mode, and the checkpoint it came from."""
-
-    folder: Path
-    config: Config
-    model: Model
-    checkpoint: Path
-    step: int
-    frame_size: tuple[int, int]  # height and width
-    device: torch.device
-
-
-def open_run(run: str, runs_folder: Path = Path("runs")) -> Trained:
-    """Returns the trained model of a run; UserError where it is missing, damaged or trained with other settings."""
-    folder = runs_folder / run
-    config = read_config(folder)
-    device = pick_device(config.training.device)
-    path = folder / f"{config.evaluation.checkpoint}.pt"
-    state = load_checkpoint(path, device)
-    check_settings(state, config, path)
-    height, width = state["frame_size"]
-    model = build_model(config, height=height, width=width).to(device)
-    load_weights(model, state["ema"], path)
-    return Trained(folder, config, model.eval(), path, state["step"], (height, width), device)
+PROTOCOLS = {  # of a pushing run, beside its score
+    "psnr_prior_mean": "mean of the prior",
+    "psnr_single": "one sample",
+    "psnr_best_of_n": "best of n samples, chosen with the truth",
+    "psnr_shuffled_actions": "mean of the prior, with the actions of other clips",
+}
 
 
 def evaluate(run: str, *, data_folder: Path = Path("data"), runs_folder: Path = Path("runs")) -> dict[str, object]:
-    """Rolls out the validation take and writes scores.json, the plots and the GIF into the run's folder.
-
-    Returns what scores.json holds: the competition's score first, the rest of mission's list, the baselines.
-    """
+    """Rolls out the known footage, writes scores.json and pictures into the run's folder, and returns the scores."""
     trained = open_run(run, runs_folder)
-    config = trained.config
-    data = open_dance(config.dataset, data_folder)
-    validation = Validation(config, data.val, context=trained.model.context, device=trained.device)
-    started = time.monotonic()
-    drawn = validation.draw(trained.model).cpu()
-    seconds = time.monotonic() - started
-    truth, poses = validation.frames.cpu(), validation.poses.cpu()
-    informed = validation.draw_from_posterior(trained.model).cpu()
-    candidates = {run: drawn, "posterior latent": informed, **baselines(data, truth[0], poses)}
-    psnr = {name: psnr_per_frame(clip, truth) for name, clip in candidates.items()}
-    scores = {name: rollout_scores(psnr[name], ssim_per_frame(clip, truth)) for name, clip in candidates.items()}
-    leak = scores["posterior latent"].score - scores[run].score
-    content: dict[str, object] = {
-        "run": run,
-        **scores.pop(run).as_json(),
-        "posterior_minus_prior_db": leak,
-        "posterior_latent": scores.pop("posterior latent").as_json(),
-        "baselines": {name: score.as_json() for name, score in scores.items()},
-        "protocol": f"free rollout of {len(truth)} frames from frame 0 of the validation take of {config.dataset}; "
-        f"checkpoint: {config.evaluation.checkpoint} by the validations on this take; latent: {_latent(config)} of the "
-        f"prior; mirror: {config.evaluation.mirror}; score: mean PSNR of frames 1-600",
-        "psnr_by_frame": ["inf" if value == math.inf else value for value in psnr[run].tolist()],
-        "rollout_seconds": seconds,
-        "num_parameters": sum(parameter.numel() for parameter in trained.model.parameters()),
-        "checkpoint_step": trained.step,
-        "checkpoint_sha256": file_hash(trained.checkpoint),
-        "config_sha256": file_hash(trained.folder / "config.json"),
-        "dataset_fingerprint": data.manifest.fingerprint,
-        "commit": commit(),
-    }
+    data = open_data(trained.config.dataset, data_folder)
+    content = score_pushing(trained, data) if isinstance(data, PushingData) else score_dance(trained, data)
     write_atomically(trained.folder / "scores.json", (json.dumps(content, indent=1) + "\n").encode())
-    del psnr["posterior latent"]
-    plot_psnr(trained.folder / "psnr_by_frame.png", psnr)
     plot_history(trained.folder / "curves.png", read_history(trained.folder))
-    save_gif(trained.folder / "validation.gif", side_by_side([truth, drawn, poses]))
-    save_strip(trained.folder / "validation_strip.png", [truth, drawn, poses])
     return content
-
-
-def baselines(data: DanceData, first: Tensor, poses: Tensor) -> dict[str, Tensor]:
-    """Returns clips (T, 3, H, W) uint8 that need no training, for a first frame (3, H, W) and poses (T, 3, H, W)."""
-    frames, known = (torch.from_numpy(np.array(pixels)) for pixels in (data.train.frames, data.train.poses))
-    return {
-        "first frame": copy_first_frame(first, len(poses)),
-        "median frame": copy_first_frame(median_frame(frames), len(poses)),
-        "nearest pose": nearest_pose(frames, known, poses, 1),
-        "mean of 5 nearest poses": nearest_pose(frames, known, poses, 5),
-    }
 
 
 def roll_out_tests(trained: Trained, data: DanceData) -> Tensor:
@@ -130,7 +51,7 @@ def roll_out_tests(trained: Trained, data: DanceData) -> Tensor:
     poses = torch.from_numpy(np.array(data.test_poses)).to(trained.device)
     num_sequences, length = poses.shape[:2]
     assert given.shape == (num_sequences, *poses.shape[2:]), f"1 given frame and {length} poses each: {given.shape}"
-    drawn = predict(trained.model, given, poses, trained.config.evaluation, seed=trained.config.seed)
+    drawn = predict(trained.model, given[:, None], poses, trained.config.evaluation, seed=trained.config.seed)
     assert drawn.shape == (num_sequences, length, 3, *data.frame_size), f"rollout of {tuple(drawn.shape)}"
     rollouts = quantise(drawn).cpu()
     assert torch.equal(rollouts[:, 0], given.cpu()), "frame 0 must be the given frame"
@@ -194,11 +115,6 @@ def _local_score(trained: Trained) -> float | None:
     return scores["score"] if (scores.get("checkpoint_sha256"), scores.get("config_sha256")) == present else None
 
 
-def _latent(config: Config) -> str:
-    settings = config.evaluation
-    return f"mean of {settings.num_samples} samples" if settings.latent == "mean_of_samples" else settings.latent
-
-
 def predict_pictures(run: str, frame: Path, poses: Path, out: Path, *, runs_folder: Path = Path("runs")) -> Tensor:
     """Draws a person's own clip, (T, 3, H, W) uint8, from a first frame and a folder of numbered pose pictures.
 
@@ -213,7 +129,9 @@ def predict_pictures(run: str, frame: Path, poses: Path, out: Path, *, runs_fold
     trained = open_run(run, runs_folder)
     conditions = conditions.to(trained.device)
     settings, seed = trained.config.evaluation, trained.config.seed
-    drawn = quantise(predict(trained.model, given[None].to(trained.device), conditions[None], settings, seed=seed)[0])
+    drawn = quantise(
+        predict(trained.model, given[None, None].to(trained.device), conditions[None], settings, seed=seed)[0]
+    )
     folder.mkdir(parents=True, exist_ok=True)
     save_gif(out, side_by_side([drawn.cpu(), conditions.cpu()]))
     for earlier in folder.glob("*.png"):  # a longer clip would leave its last frames among these
@@ -255,12 +173,16 @@ def print_scores(run: str, runs_folder: Path = Path("runs")) -> None:
     if not path.is_file():
         raise UserError(f"{path} does not exist; evaluate the run first: make evaluate RUN={run}")
     scores = json.loads(path.read_text(encoding="utf-8"))
-    table = Table("validation take", "score (dB)", "SSIM", title=f"{run}: mean PSNR of frames 1 to 600")
+    table = Table(run, "score (dB)", "SSIM", caption=scores["protocol"], caption_justify="left")
     score = float(scores["score"])  # a perfect one is the string "inf"
-    table.add_row(run, f"{score:.2f}", f"{scores['mean_ssim']:.3f}", style="bold")
-    for name, baseline in scores["baselines"].items():
-        table.add_row(name, f"{float(baseline['score']):.2f}", f"{baseline['mean_ssim']:.3f}")
+    rows = {run: scores, **scores["baselines"]}
+    for name, numbers in rows.items():
+        table.add_row(
+            name, f"{float(numbers['score']):.2f}", f"{numbers['mean_ssim']:.3f}", style="bold" if name == run else ""
+        )
     Console().print(table)
+    for name in (name for name in PROTOCOLS if name in scores):
+        say(f"{PROTOCOLS[name]}: {scores[name]:.2f} dB")
     best = max(float(baseline["score"]) for baseline in scores["baselines"].values())
     say(f"{score - best:+.2f} dB against the best baseline; all of it in {path}")
 
@@ -286,7 +208,8 @@ def main() -> None:
     elif arguments.command == "submission":
         path = submission(arguments.run)
         say(f"{path}: valid. Upload it with")
-        say(f'  kaggle competitions submit -c COMPETITION -f {path} -m "{arguments.run}"')
+        say(f"  make submit RUN={arguments.run} COMPETITION=slug MESSAGE=...")
+        say(f"  kaggle competitions submit -c slug -f {path} -m ...   (by hand; the ledger does not learn of it)")
     else:
         drawn = predict_pictures(arguments.run, arguments.frame, arguments.poses, arguments.out)
         say(f"{arguments.out}: {len(drawn)} frames; single frames in {arguments.out.with_suffix('')}/")

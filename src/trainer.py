@@ -19,11 +19,30 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from src.checkpoint import check_settings, load_checkpoint, load_weights, save_checkpoint, settle_config
+from src.checkpoint import (
+    check_settings,
+    load_checkpoint,
+    load_weights,
+    refuse_other_config,
+    save_checkpoint,
+    settle_config,
+)
 from src.config import Config, from_json, load_config
 from src.console import UserError, progress_bar, run_main, say
-from src.dataset import ClipSampler, DanceData, open_dance
-from src.distributed import Draws, mean_over_processes, pick_device, process_group, rank, share, world_size
+from src.dataset import DanceData, PushingData, open_data, training_clips
+from src.distributed import (
+    Draws,
+    check_processes,
+    is_launched,
+    launch,
+    mean_over_processes,
+    pick_device,
+    process_group,
+    rank,
+    report_mistake,
+    share,
+    world_size,
+)
 from src.history import History
 from src.models import build_model
 from src.schedules import (
@@ -35,7 +54,7 @@ from src.schedules import (
     planned_teacher_forcing_ratio,
     teacher_forcing_ratio,
 )
-from src.validation import Validation
+from src.validation import validation_of
 
 LOSSES = ("total", "reconstruction", "kl")
 
@@ -43,7 +62,7 @@ LOSSES = ("total", "reconstruction", "kl")
 class Trainer:
     """One run: data, network, moving average, optimiser, and how far it has come."""
 
-    def __init__(self, config: Config, data: DanceData, folder: Path, device: torch.device) -> None:
+    def __init__(self, config: Config, data: DanceData | PushingData, folder: Path, device: torch.device) -> None:
         self.config, self.folder, self.device, settings = config, folder, device, config.training
         self.data_fingerprint = data.manifest.fingerprint
         torch.manual_seed(config.seed)  # for the initial weights; every other number comes from a keyed generator
@@ -58,23 +77,16 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), settings.learning_rate, weight_decay=settings.weight_decay, fused=True
         )
-        self.sampler = ClipSampler(
-            data.train,
-            window=settings.window,
-            context=self.model.context,
-            augmentation=config.augmentation,
-            seed=config.seed,
-            device=device,
-        )
-        self.validation = Validation(config, data.val, context=self.model.context, device=device)
-        clips = settings.clips_per_epoch or len(data.train.frames) // settings.window
+        context = self.model.context
+        self.sampler = training_clips(config, data, context=context, device=device)
+        self.validation = validation_of(config, data, context=context, device=device)
+        clips = settings.clips_per_epoch or len(self.sampler)
         self.steps_per_epoch = max(1, clips // settings.batch_size)
         self.num_steps = self.steps_per_epoch * settings.num_epochs
         self.step = 0
         self.plan = change_plan((), step=0, num_steps=self.num_steps)
         self.best_score, self.without_gain = -math.inf, 0
         self.sums = torch.zeros(len(LOSSES) + 1, dtype=torch.float64, device=device)  # last: skipped steps
-        self.start_clock()
 
     def train_step(self) -> None:
         """Takes one optimiser step; one whose gradient is not finite leaves the weights alone and is counted."""
@@ -196,8 +208,8 @@ class Trainer:
     def refuse_moved_schedules(self, before: Config) -> None:
         """Raises UserError where another number of epochs would make a schedule jump in the middle of the run."""
         stretched = self.config.kl_weight.kind != "constant" and self.config.kl_weight.per != "within_epoch"
-        if self.config.model.name == "lab_cvae":
-            stretched |= self.config.model.teacher_forcing.kind == "plan"
+        forcing = self.config.teacher_forcing
+        stretched |= forcing is not None and forcing.kind == "plan"
         old, new = before.training.num_epochs, self.config.training.num_epochs
         if stretched and old != new:
             raise UserError(
@@ -218,9 +230,8 @@ def schedule(config: Config, step: int, steps_per_epoch: int) -> dict[str, float
         cycles=kl.cycles,
         maximum=math.inf if kl.maximum is None else kl.maximum,
     )
-    ratio = 0.0
-    if config.model.name == "lab_cvae":
-        forcing, epoch = config.model.teacher_forcing, step // steps_per_epoch
+    ratio, forcing, epoch = 0.0, config.teacher_forcing, step // steps_per_epoch
+    if forcing is not None:
         start, decay_from, decay_step = forcing.start, forcing.decay_from, forcing.decay_step
         if forcing.kind == "decay":
             ratio = teacher_forcing_ratio(epoch, start=start, decay_from=decay_from, decay_step=decay_step)
@@ -239,17 +250,14 @@ def train(config: Config, folder: Path, *, data_folder: Path = Path("data"), sto
     if config.training.precision == "bfloat16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(False):
         raise UserError('this GPU has no bfloat16; use SET="training.precision=float32"')
     with process_group(device):
-        data = open_dance(config.dataset, data_folder)
-        if config.training.batch_size % world_size():
-            raise UserError(
-                f"training.batch_size = {config.training.batch_size} cannot be shared by {world_size()} processes"
-            )
-        if rank() == 0:
-            settle_config(folder, config)
+        data = open_data(config.dataset, data_folder)
+        refuse_unequal_shares(config, world_size())
+        refuse_other_config(folder, config)  # by all processes: one that stops alone leaves the others waiting
         trainer = Trainer(config, data, folder, device)
         if (folder / "last.pt").is_file():
             trainer.resume()
         if rank() == 0:
+            settle_config(folder, config)
             say(
                 f"{folder}: step {trainer.step} of {trainer.num_steps} ({trainer.steps_per_epoch} an epoch) on {device}"
             )
@@ -257,10 +265,20 @@ def train(config: Config, folder: Path, *, data_folder: Path = Path("data"), sto
             return _loop(trainer, stopped, trainer.num_steps if stop_at_step is None else stop_at_step)
 
 
+def refuse_unequal_shares(config: Config, num_processes: int) -> None:
+    """Raises UserError where the clips of a batch cannot be shared equally by so many processes."""
+    if config.training.batch_size % num_processes:
+        raise UserError(
+            f"training.batch_size = {config.training.batch_size} cannot be shared by {num_processes} processes; "
+            "use another GPUS or another batch size"
+        )
+
+
 def _loop(trainer: Trainer, stopped: list[int], last_step: int) -> bool:
     """Takes steps up to `last_step`, saving after each epoch and when stopped; returns whether the run is finished."""
     history = History(trainer.folder, trainer.step) if rank() == 0 else None
     first_step, end = trainer.step, min(last_step, trainer.num_steps)
+    trainer.start_clock()
     bar = progress_bar(f"{trainer.folder.name}: steps", trainer.num_steps, trainer.step, shown=rank() == 0)
     with bar as advance:
         while trainer.step < end and not share(bool(stopped) or trainer.patience_is_over(), trainer.device):
@@ -295,12 +313,16 @@ def _line(row: dict[str, float], num_epochs: int) -> str:
 
 @contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """Collects Ctrl-C and SIGTERM while training: the step in progress is finished and saved; a second Ctrl-C kills."""
+    """Collects Ctrl-C and SIGTERM while training: the step in progress is finished and saved; a second Ctrl-C kills.
+
+    Under torchrun, which passes every Ctrl-C on a second time, it kills after 30 seconds instead.
+    """
     received: list[int] = []
 
     def note(number: int, frame: object) -> None:
         received.append(number)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if not is_launched():
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -316,10 +338,30 @@ def main() -> None:
     parser.add_argument("config", type=Path, help="configs/<run>.toml")
     parser.add_argument("--set", default="", metavar="'section.key=value ...'", help="settings to replace")
     parser.add_argument("--name", help="the run's name, if not the stem of the file")
+    parser.add_argument("--gpus", default="1", metavar="N", help="processes that train together (default: %(default)s)")
     arguments = parser.parse_args()
-    config = load_config(arguments.config, arguments.set)
-    finished = train(config, Path("runs") / (arguments.name or arguments.config.stem))
+    refuse_path_as_run(arguments.config)
+    config, name = load_config(arguments.config, arguments.set), arguments.name or arguments.config.stem
+    num_processes = check_processes(arguments.gpus, config.training.device)
+    if num_processes > 1:
+        refuse_unequal_shares(config, num_processes)
+        own = [str(arguments.config), "--set", arguments.set, "--name", name]
+        sys.exit(launch("src.trainer", own, num_processes))
+    try:
+        finished = train(config, Path("runs") / name)
+    except UserError as error:
+        if not is_launched():
+            raise
+        report_mistake(error)
+        sys.exit(2)
     sys.exit(0 if finished else 130)
+
+
+def refuse_path_as_run(config: Path) -> None:
+    """Raises UserError where RUN was given as configs/<run>.toml, which Make turns into configs/configs/<run>.toml.toml."""
+    run = config.name.split(".toml")[0]
+    if not config.is_file() and Path("configs", f"{run}.toml").is_file():
+        raise UserError(f"{config} does not exist; did you mean RUN={run}?")
 
 
 if __name__ == "__main__":

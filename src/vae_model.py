@@ -7,10 +7,6 @@ frame from the first frame and the poses around it: nothing it draws is fed back
 Frames and poses are float in [0, 1]; clips are (B, T, 3, H, W).
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -19,7 +15,15 @@ from src.config import LabCVAE as LabConfig
 from src.config import ReferenceCVAE as ReferenceConfig
 from src.dataset import Batch
 from src.distributed import Draws
-from src.losses import bound_log_variance, kl_to_standard_normal, log_mse_per_frame, mse_per_frame, reparameterise
+from src.losses import (
+    LOG_VARIANCE_BOUNDS,
+    RECONSTRUCTIONS,
+    ClipLoss,
+    bound_log_variance,
+    clip_loss,
+    kl_to_standard_normal,
+    reparameterise,
+)
 from src.schedules import teacher_forcing_coin
 from src.vae_modules import (
     PooledPosterior,
@@ -32,32 +36,12 @@ from src.vae_modules import (
     zero_initialised,
 )
 
-LOG_MSE_FLOOR = 1e-5  # 50 dB: a frame better than that stops mattering more
-LOG_VARIANCE_BOUNDS = (-12.0, 8.0)
-RECONSTRUCTIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "mse": mse_per_frame,
-    "log_mse": partial(log_mse_per_frame, floor=LOG_MSE_FLOOR),
-}
-
-
-@dataclass(frozen=True)
-class ClipLoss:
-    """What training minimises, and its parts; scalars.
-
-    reconstruction: mean over pixels, predicted frames and clips. kl: summed over the latent of a frame, mean over
-    frames and clips. total: (reconstruction + kl_weight * kl) summed over the predicted frames, as the lab does.
-    Where a frame's latent was the prior's mean, its KL does not count in the total.
-    """
-
-    total: Tensor
-    reconstruction: Tensor
-    kl: Tensor
-
 
 class LabCVAE(nn.Module):
     """The lab template's network; its state is the feature map of the frame before, (B, 128, H, W)."""
 
     autoregressive = True
+    num_given = 1
     context = 0
 
     def __init__(self, config: LabConfig, *, height: int, width: int, loss: str) -> None:
@@ -76,9 +60,9 @@ class LabCVAE(nn.Module):
         """Returns the pose features l_t, (B, T, 32, H, W)."""
         return _over_time(self.pose_encoder, poses)
 
-    def start(self, given: Tensor, given_pose: Tensor) -> Tensor:
-        """Returns the state after the given frame (B, 3, H, W): f_0."""
-        return self.frame_encoder(given)
+    def start(self, given: Tensor, given_poses: Tensor) -> Tensor:
+        """Returns the state after the given frame (B, 1, 3, H, W): f_0."""
+        return self.frame_encoder(given[:, 0])
 
     def step(self, state: Tensor, condition: Tensor, latent: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the next frame (B, 3, H, W) in [0, 1] and the state after it."""
@@ -110,9 +94,9 @@ class LabCVAE(nn.Module):
             predicted = self._decode_in_parallel(features[:, :-1], conditions, latents)
         else:
             predicted = self._decode_in_turn(features, conditions, latents, coin.tolist())
-        return _clip_loss(
+        return clip_loss(
             self.reconstruction(predicted, frames[:, 1:]),
-            kl_to_standard_normal(mean.flatten(0, 1), log_variance.flatten(0, 1)),
+            kl_to_standard_normal(mean.flatten(0, 1), log_variance.flatten(0, 1)).unflatten(0, mean.shape[:2]),
             kl_weight,
         )
 
@@ -143,29 +127,33 @@ class ReferenceCVAE(nn.Module):
     The output mixes the reference frame with a drawn picture, pixel by pixel: kept * x_0 + (1 - kept) * drawn. A
     share of the training frames is rendered from the prior mean with the reconstruction loss alone, as in the hybrid
     objective of Sohn et al. 2015, so that the path used at test is a path that was trained.
+
+    The autoregressive twin (`previous_frame`) also sees the frame before, the true one or its own, in its state.
     """
 
-    autoregressive = False
+    num_given = 1
 
     def __init__(self, config: ReferenceConfig, *, height: int, width: int, loss: str) -> None:
         super().__init__()
-        num_poses = 2 * config.pose_window + 1
-        self.config = config
+        self.config, self.autoregressive = config, config.previous_frame
         self.context = config.pose_window
         self.reconstruction = RECONSTRUCTIONS[loss]
         self.latent_shape: tuple[int, ...] = (config.num_latents,)
+        num_state = (0 if config.reference == "none" else 6) + (3 if config.previous_frame else 0)
+        num_in = config.patch**2 * (3 * (2 * config.pose_window + 1) + num_state)
+        num_out = config.patch**2 * (3 + (config.reference == "mixed"))
         self.network = UNet(
-            4 * (3 * num_poses + 6),
+            num_in,
             config.width,
             num_levels=config.num_levels,
             num_blocks=config.num_blocks,
             num_latents=config.num_latents,
         )
-        self.position = nn.Parameter(torch.zeros(4 * (3 * num_poses + 6), height // 2, width // 2))
+        self.position = nn.Parameter(torch.zeros(num_in, height // config.patch, width // config.patch))
         self.head = nn.Sequential(
             nn.GroupNorm(8, config.width),
             nn.SiLU(),
-            zero_initialised(nn.Conv2d(config.width, 4 * (3 + 1), 3, padding=1)),
+            zero_initialised(nn.Conv2d(config.width, num_out, 3, padding=1)),
         )
         self.gaussian_predictor = PooledPosterior(4 * (3 + 3 + 6), config.width, config.num_latents)
 
@@ -175,48 +163,73 @@ class ReferenceCVAE(nn.Module):
         shifted = [poses[:, offset : offset + num_frames] for offset in range(2 * self.context + 1)]
         return 1 - torch.cat(shifted, dim=2)
 
-    def start(self, given: Tensor, given_pose: Tensor) -> Tensor:
-        """Returns the reference: the given frame and its pose, (B, 6, H, W)."""
-        return torch.cat([given, 1 - given_pose], dim=1)
+    def start(self, given: Tensor, given_poses: Tensor) -> Tensor:
+        """Returns the reference: the given frame and its pose, from two (B, 1, 3, H, W), as (B, 6, H, W).
+
+        The twin's state is (B, 9, H, W), the frame before standing last.
+        """
+        reference = torch.cat([given[:, 0], 1 - given_poses[:, 0]], dim=1)
+        return torch.cat([reference, given[:, 0]], dim=1) if self.autoregressive else reference
 
     def step(self, state: Tensor, condition: Tensor, latent: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the frame (B, 3, H, W) in [0, 1] of a condition (B, 3 (2k + 1), H, W), and the state, unchanged."""
-        inputs = functional.pixel_unshuffle(torch.cat([condition, state], dim=1), 2) + self.position
-        outputs = functional.pixel_shuffle(self.head(self.network(inputs, latent)), 2).float()
-        drawn, kept = outputs.sigmoid().split([3, 1], dim=1)
-        return kept * state[:, :3] + (1 - kept) * drawn, state
+        """Returns the frame (B, 3, H, W) in [0, 1] of a condition (B, 3 (2k + 1), H, W), and the state after it."""
+        seen = state[:, 6:] if self.config.reference == "none" else state
+        inputs = functional.pixel_unshuffle(torch.cat([condition, seen], dim=1), self.config.patch) + self.position
+        outputs = functional.pixel_shuffle(self.head(self.network(inputs, latent)), self.config.patch).float().sigmoid()
+        frame = outputs[:, :3]
+        if self.config.reference == "mixed":
+            kept = outputs[:, 3:]
+            frame = kept * state[:, :3] + (1 - kept) * frame
+        return frame, torch.cat([state[:, :6], frame], dim=1) if self.autoregressive else state
 
     def posterior(self, frames: Tensor, conditions: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Returns mean and log variance of q(z_t | x_t, p_t, x_0), each (B, T, num_latents)."""
         pose = conditions[:, :, 3 * self.context : 3 * self.context + 3]
-        states = state[:, None].expand(-1, frames.shape[1], -1, -1, -1)
+        states = state[:, None, :6].expand(-1, frames.shape[1], -1, -1, -1)
         inputs = torch.cat([frames, pose, states], dim=2).flatten(0, 1)
         mean, raw = self.gaussian_predictor(functional.pixel_unshuffle(inputs, 2)).float().chunk(2, dim=1)
         shape = frames.shape[:2]
         return mean.unflatten(0, shape), bound_log_variance(raw, *LOG_VARIANCE_BOUNDS).unflatten(0, shape)
 
     def forward(self, batch: Batch, draws: Draws, *, kl_weight: float, teacher_forcing_ratio: float) -> ClipLoss:
-        """Returns the loss of a batch of clips, all of whose frames are predicted; no frame is fed back."""
-        num_frames = batch.frames.shape[1]
-        state, conditions = self.start(batch.reference, batch.reference_pose), self.encode_conditions(batch.poses)
-        mean, log_variance = self.posterior(batch.frames, conditions, state)
+        """Returns the loss of a batch of clips, all of whose frames are predicted; the twin is given the first."""
+        state = self.start(batch.reference[:, None], batch.reference_pose[:, None])
+        frames, conditions = batch.frames, self.encode_conditions(batch.poses)
+        if self.autoregressive:
+            state = torch.cat([state[:, :6], frames[:, 0]], dim=1)
+            frames, conditions = frames[:, 1:], conditions[:, 1:]
+        num_frames = frames.shape[1]
+        mean, log_variance = self.posterior(frames, conditions, state)
         informed = (draws.uniform("prior", num_frames) >= self.config.prior_probability).float()
         sample = reparameterise(mean, log_variance, draws.normal("latent", (num_frames, *self.latent_shape)))
-        states = state[:, None].expand(-1, num_frames, -1, -1, -1).flatten(0, 1)
-        predicted, _ = self.step(states, conditions.flatten(0, 1), (informed[:, :, None] * sample).flatten(0, 1))
-        return _clip_loss(
-            self.reconstruction(predicted.unflatten(0, batch.frames.shape[:2]), batch.frames),
-            kl_to_standard_normal(mean.flatten(0, 1), log_variance.flatten(0, 1)),
-            kl_weight * informed.flatten(),
+        latents = informed[:, :, None] * sample
+        if self.autoregressive:
+            uniforms = draws.shared_uniform("teacher_forcing", num_frames)
+            coin = teacher_forcing_coin(uniforms, teacher_forcing_ratio, per=self.config.teacher_forcing.coin)
+            predicted = self._draw_in_turn(state, conditions, latents, frames, coin.tolist())
+        else:
+            states = state[:, None].expand(-1, num_frames, -1, -1, -1).flatten(0, 1)
+            flat, _ = self.step(states, conditions.flatten(0, 1), latents.flatten(0, 1))
+            predicted = flat.unflatten(0, frames.shape[:2])
+        return clip_loss(
+            self.reconstruction(predicted, frames),
+            kl_to_standard_normal(mean.flatten(0, 1), log_variance.flatten(0, 1)).unflatten(0, mean.shape[:2]),
+            kl_weight * informed,
         )
+
+    def _draw_in_turn(
+        self, state: Tensor, conditions: Tensor, latents: Tensor, truth: Tensor, coin: list[bool]
+    ) -> Tensor:
+        """Returns the twin's frames (B, T, 3, H, W); it sees the true frame t before t + 1 where coin[t + 1] is set."""
+        predicted: list[Tensor] = []
+        for t, (condition, latent) in enumerate(zip(conditions.unbind(1), latents.unbind(1), strict=True)):
+            if t and coin[t]:
+                state = torch.cat([state[:, :6], truth[:, t - 1]], dim=1)
+            frame, state = self.step(state, condition, latent)
+            predicted.append(frame)
+        return torch.stack(predicted, dim=1)
 
 
 def _over_time(network: nn.Module, clips: Tensor) -> Tensor:
     """Returns the network's output for every frame of (B, T, C, H, W), as (B, T, C', H', W')."""
     return network(clips.flatten(0, 1)).unflatten(0, clips.shape[:2])
-
-
-def _clip_loss(reconstruction: Tensor, kl: Tensor, kl_weight: float | Tensor) -> ClipLoss:
-    """Returns the losses from the reconstruction (B, T) and the KL (B * T,) of each frame."""
-    total = (reconstruction.mean() + (kl_weight * kl).mean()) * reconstruction.shape[1]
-    return ClipLoss(total, reconstruction.mean(), kl.mean())

@@ -1,44 +1,87 @@
 """How good a model is on footage whose truth is known: the score of a free rollout, and the losses."""
 
+import copy
+from collections.abc import Callable, Sequence
+from functools import partial
+from statistics import fmean
+from typing import Self
+
 import torch
 from torch import Tensor
 
-from src.config import Augmentation, Config
-from src.dataset import ClipSampler, Footage, mirror_poses, to_unit, with_context
+from src.config import Augmentation, Config, Evaluation
+from src.dataset import (
+    Batch,
+    Clips,
+    ClipSampler,
+    DanceData,
+    Footage,
+    PushingBatch,
+    PushingData,
+    first_frames,
+    hold_out,
+    to_unit,
+    with_context,
+)
 from src.distributed import Draws
-from src.metrics import competition_score, psnr_per_frame, quantise
-from src.models import VideoModel
+from src.metrics import channel_psnr_per_frame, competition_score, psnr_per_frame, quantise
+from src.mirror import mirror_poses
+from src.models import PoseModel, VideoModel
 from src.rollout import predict, rollout
 
 POSTERIOR_FRAMES = 64  # true frames encoded at once
 NUM_LOSS_CLIPS = 16  # clips of the validation footage on which the losses are computed, always the same
+NUM_ROLLOUT_CLIPS = 64  # clips of pushing that are rolled out, always the same
+CLIPS_AT_ONCE = 32  # of pushing, in one rollout
 UNCHANGED = Augmentation(mirror=False)
 
 
-class Validation:
-    """A known take on the device, frames and poses (T, 3, H, W) uint8, and what a model makes of it."""
+class TakeValidation:
+    """A known take on the device, frames and poses (T, 3, H, W) uint8, and what a pose model makes of it."""
 
-    def __init__(self, config: Config, footage: Footage, *, context: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        config: Config,
+        footage: Footage,
+        *,
+        context: int,
+        device: torch.device,
+        held_out: Sequence[Footage] = (),
+    ) -> None:
+        """Puts the take on the device, and each of the takes held out of training."""
         self.config, self.device = config, device
         self.sampler = ClipSampler(
             footage, window=config.training.window, context=context, augmentation=UNCHANGED, seed=0, device=device
         )
         self.frames, self.poses = self.sampler.frames, self.sampler.poses
+        self.held_out = [TakeValidation(config, take, context=context, device=device) for take in held_out]
 
-    def report(self, model: VideoModel, *, kl_weight: float, teacher_forcing_ratio: float) -> dict[str, float]:
+    def report(self, model: PoseModel, *, kl_weight: float, teacher_forcing_ratio: float) -> dict[str, float]:
         """Returns the scores in dB and the losses, under the names that history.py explains."""
         return {
             "validation_score": self.score(self.draw(model)),
             "validation_score_posterior": self.score(self.draw_from_posterior(model)),
-            **self.losses(model, kl_weight=kl_weight, teacher_forcing_ratio=teacher_forcing_ratio),
+            **({"held_out_score": self.held_out_score(model)} if self.held_out else {}),
+            **self.losses(model, {"kl_weight": kl_weight, "teacher_forcing_ratio": teacher_forcing_ratio}),
         }
 
-    def draw(self, model: VideoModel) -> Tensor:
-        """Returns a free rollout from the first frame with latents from the prior, (T, 3, H, W) uint8."""
-        settings, seed = self.config.evaluation, self.config.seed
-        return quantise(predict(model, self.frames[:1], self.poses[None], settings, seed=seed)[0])
+    def draw(
+        self,
+        model: PoseModel,
+        *,
+        settings: Evaluation | None = None,
+        seed: int | None = None,
+        poses: Tensor | None = None,
+    ) -> Tensor:
+        """Returns a free rollout from the first frame with latents from the prior, (T, 3, H, W) uint8.
 
-    def draw_from_posterior(self, model: VideoModel) -> Tensor:
+        Settings, seed and poses (T, 3, H, W) uint8 are those of the run and the take, unless others are given.
+        """
+        settings, seed = settings or self.config.evaluation, self.config.seed if seed is None else seed
+        followed = self.poses if poses is None else poses
+        return quantise(predict(model, self.frames[None, :1], followed[None], settings, seed=seed)[0])
+
+    def draw_from_posterior(self, model: PoseModel) -> Tensor:
         """Returns the same rollout, but with the posterior's means as latents, which have seen the true frames."""
         drawn = self._informed_rollout(model, self.frames, self.poses)
         if self.config.evaluation.mirror:
@@ -47,27 +90,107 @@ class Validation:
         return quantise(drawn)
 
     @torch.no_grad()
-    def _informed_rollout(self, model: VideoModel, true_frames: Tensor, pose_images: Tensor) -> Tensor:
+    def _informed_rollout(self, model: PoseModel, true_frames: Tensor, pose_images: Tensor) -> Tensor:
         frames, poses = to_unit(true_frames)[None], to_unit(pose_images)[None]
         conditions = model.encode_conditions(with_context(poses, model.context))
-        state = model.start(frames[:, 0], poses[:, 0])
+        state = model.start(frames[:, :1], poses[:, :1])
         parts = zip(frames.split(POSTERIOR_FRAMES, dim=1), conditions.split(POSTERIOR_FRAMES, dim=1), strict=True)
         means = [model.posterior(some_frames, some_conditions, state)[0] for some_frames, some_conditions in parts]
-        return rollout(model, frames[:, 0], poses, torch.cat(means, dim=1))[0]
+        return rollout(model, frames[:, :1], poses, torch.cat(means, dim=1))[0]
 
     def score(self, drawn: Tensor) -> float:
         """Returns the competition's score of a rollout in dB."""
         return competition_score(psnr_per_frame(drawn, self.frames))
 
-    @torch.no_grad()
-    def losses(self, model: VideoModel, *, kl_weight: float, teacher_forcing_ratio: float) -> dict[str, float]:
+    def held_out_score(self, model: PoseModel) -> float:
+        """Returns the mean score in dB of the takes held out of training."""
+        return fmean(take.score(take.draw(model)) for take in self.held_out)
+
+    def losses(self, model: PoseModel, weights: dict[str, float]) -> dict[str, float]:
         """Returns the validation losses, mean over fixed clips with fixed draws."""
-        names, at_once = ("total", "reconstruction", "kl"), min(NUM_LOSS_CLIPS, self.config.training.batch_size)
-        sums = dict.fromkeys(names, 0.0)
-        for first in range(0, NUM_LOSS_CLIPS, at_once):
-            clips = range(first, min(first + at_once, NUM_LOSS_CLIPS))
-            batch, draws = self.sampler.batch(0, 0, clips), Draws(0, 0, clips, self.device)
-            loss = model.forward(batch, draws, kl_weight=kl_weight, teacher_forcing_ratio=teacher_forcing_ratio)
-            for name in names:
-                sums[name] += len(clips) * getattr(loss, name).item()
-        return {f"validation_{name}": value / NUM_LOSS_CLIPS for name, value in sums.items()}
+        clips_of = partial(self.sampler.batch, 0, 0)
+        return mean_losses(model, clips_of, self.config, weights, device=self.device)
+
+
+class ClipValidation:
+    """Known clips of pushing on the device, each from its first frame on, and what a model makes of them."""
+
+    def __init__(
+        self, config: Config, clips: Clips, *, device: torch.device, num_clips: int | None = NUM_ROLLOUT_CLIPS
+    ) -> None:
+        """Reads the first `num_clips` clips, or all."""
+        self.config, self.device = config, device
+        chosen = range(min(num_clips or len(clips.frames), len(clips.frames)))
+        self.batch = first_frames(clips, config.training.window, chosen, device)
+
+    def report(self, model: VideoModel, *, kl_weight: float, teacher_forcing_ratio: float) -> dict[str, float]:
+        """Returns the score in dB and the losses, under the names that history.py explains."""
+        weights = {"kl_weight": kl_weight, "teacher_forcing_ratio": teacher_forcing_ratio}
+        score = self.psnr(self.draw(model, self.config.evaluation)).mean().item()
+        return {"validation_score": score, **self.losses(model, weights)}
+
+    def draw(self, model: VideoModel, settings: Evaluation, *, seed: int | None = None) -> Tensor:
+        """Returns rollouts of all clips from their given frames with latents from the prior, (N, T, 3, H, W)."""
+        frames, conditions = self.batch.frames, self.batch.conditions
+        given = (255 * frames[:, : model.num_given]).round().to(torch.uint8)
+        parts = zip(given.split(CLIPS_AT_ONCE), conditions.split(CLIPS_AT_ONCE), strict=True)
+        first = self.config.seed if seed is None else seed
+        return torch.cat(
+            [
+                predict(model, some, known, settings, seed=first + 1000 * part)
+                for part, (some, known) in enumerate(parts)
+            ]
+        )
+
+    def with_shuffled_conditions(self) -> Self:
+        """Returns the same clips, each with the actions and positions of the one before it."""
+        other = copy.copy(self)
+        other.batch = PushingBatch(self.batch.frames, self.batch.conditions.roll(1, dims=0))
+        return other
+
+    def psnr(self, drawn: Tensor) -> Tensor:
+        """Returns the PSNR in dB of each predicted frame, mean over its channels, (N, T - num_given) float64."""
+        num_given = getattr(self.config.model, "num_given", 1)
+        return channel_psnr_per_frame(drawn[:, num_given:], self.batch.frames[:, num_given:])
+
+    def losses(self, model: VideoModel, weights: dict[str, float]) -> dict[str, float]:
+        """Returns the validation losses, mean over fixed clips with fixed draws."""
+
+        def batch(clips: range) -> PushingBatch:
+            return PushingBatch(
+                self.batch.frames[clips.start : clips.stop], self.batch.conditions[clips.start : clips.stop]
+            )
+
+        return mean_losses(model, batch, self.config, weights, device=self.device, num_clips=len(self.batch.frames))
+
+
+Validation = TakeValidation | ClipValidation
+
+
+def validation_of(config: Config, data: DanceData | PushingData, *, context: int, device: torch.device) -> Validation:
+    """Returns what training validates on."""
+    if isinstance(data, PushingData):
+        return ClipValidation(config, data.validate, device=device)
+    _, held_out = hold_out(data.train, config.training.held_out_takes)
+    return TakeValidation(config, data.val, held_out=held_out, context=context, device=device)
+
+
+@torch.no_grad()
+def mean_losses(
+    model: VideoModel,
+    batch_of: Callable[[range], Batch | PushingBatch],
+    config: Config,
+    weights: dict[str, float],
+    *,
+    device: torch.device,
+    num_clips: int = NUM_LOSS_CLIPS,
+) -> dict[str, float]:
+    """Returns the losses of `NUM_LOSS_CLIPS` clips, or of as many as there are, with fixed draws."""
+    names, num_clips = ("total", "reconstruction", "kl"), min(num_clips, NUM_LOSS_CLIPS)
+    at_once, sums = min(num_clips, config.training.batch_size), dict.fromkeys(("total", "reconstruction", "kl"), 0.0)
+    for first in range(0, num_clips, at_once):
+        clips = range(first, min(first + at_once, num_clips))
+        loss = model.forward(batch_of(clips), Draws(0, 0, clips, device), **weights)
+        for name in names:
+            sums[name] += len(clips) * getattr(loss, name).item()
+    return {f"validation_{name}": value / num_clips for name, value in sums.items()}

@@ -11,14 +11,16 @@ import torch
 from src import trainer
 from src.config import Config, parse_config
 from src.console import run_main
-from src.dataset import DanceData, Footage, open_dance
+from src.dataset import Batch, DanceData, Footage, PushingBatch, open_dance
 from src.packing import pack_synthetic
+from src.svg_model import SVG, ConvSVG
 
 torch.set_num_threads(1)  # the tests' tensors are small: more threads cost more than they bring
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT.parent / "shared" / "data" / "dance-mini.zip"
 TEST_LENGTH = 12
-MODELS = ("reference_cvae", "lab_cvae")
+POSE_MODELS = ("reference_cvae", "lab_cvae")
+PUSHING_MODELS = ("svg", "conv_svg")
 
 
 @pytest.fixture(scope="session")
@@ -42,7 +44,7 @@ def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small_data(data_folder: Path, monkeypatch: pytest.MonkeyPatch) -> DanceData:
     """`tiny` at 4 x 8 pixels, where the lab model trains in a second, too; the trainer opens it in place of `tiny`."""
     small = shrink(open_dance("tiny", data_folder))
-    monkeypatch.setattr(trainer, "open_dance", lambda name, folder: small)
+    monkeypatch.setattr(trainer, "open_data", lambda name, folder: small)
     return small
 
 
@@ -60,7 +62,7 @@ def shrink(data: DanceData) -> DanceData:
 
 
 def tiny_config(model: str, /, **settings: object) -> Config:
-    """A configuration of either model for `tiny`; settings: whole or part sections by name, all others of training."""
+    """A configuration of any model for `tiny`; settings: whole or part sections by name, all others of training."""
     table: dict[str, dict[str, object]] = {
         "model": {"name": model},
         "kl_weight": {"stop": 1e-4},
@@ -68,6 +70,10 @@ def tiny_config(model: str, /, **settings: object) -> Config:
     }
     if model == "lab_cvae":
         table["training"] |= {"window": 3, "batch_size": 2, "clips_per_epoch": 4, "loss": "mse"}
+    elif model in PUSHING_MODELS:
+        table["model"] |= {"width": 8, "num_latents": 3}
+        table["training"] |= {"window": 5, "batch_size": 2, "clips_per_epoch": 4, "loss": "mse"}
+        table |= {"augmentation": {"mirror": False}, "evaluation": {"mirror": False}}
     else:
         table["model"] |= {"width": 8, "num_levels": 2, "num_blocks": 1, "num_latents": 3}
         table["training"] |= {"batch_size": 4, "clips_per_epoch": 8}
@@ -77,6 +83,26 @@ def tiny_config(model: str, /, **settings: object) -> Config:
         else:
             table["training"][name] = value
     return parse_config({"dataset": "tiny", "seed": 5} | table, "tiny_config")
+
+
+def random_batch(model: torch.nn.Module, num_frames: int, *, seed: int = 1) -> Batch | PushingBatch:
+    """Two clips of noise for a model of either system: poses of 8 x 16 pixels, or numbers with frames of 64 x 64."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def rand(*shape: int) -> torch.Tensor:
+        return torch.rand(*shape, generator=generator)
+
+    if isinstance(model, SVG | ConvSVG):
+        return PushingBatch(rand(2, num_frames, 3, 64, 64), rand(2, num_frames, 7))
+    size = (3, 8, 16)
+    return Batch(
+        rand(2, num_frames, *size), rand(2, num_frames + 2 * model.context, *size), rand(2, *size), rand(2, *size)
+    )
+
+
+def frame_size(model: str) -> dict[str, int]:
+    """Height and width at which a model of that name is tested."""
+    return {"height": 64, "width": 64} if model in PUSHING_MODELS else {"height": 8, "width": 16}
 
 
 def roughen(model: torch.nn.Module, scale: float = 0.05) -> torch.nn.Module:

@@ -10,11 +10,14 @@ from tests.conftest import ROOT
 
 ORDER = (
     *("console", "files", "config", "schedules", "losses", "metrics", "distributed"),
-    *("figure", "synthetic", "intake.sources", "intake.listing", "intake.takes", "intake.manifest", "intake.chunks"),
-    *("packing", "dataset"),
-    *("vae_modules", "vae_model", "models", "rollout", "validation", "checkpoint", "history", "trainer"),
+    *("figure", "synthetic", "tabletop_drawing", "tabletop"),
+    *("intake.sources", "intake.listing", "intake.takes", "intake.manifest", "intake.chunks"),
+    *("intake.dance", "intake.pushing", "intake.clip_folders", "intake.records", "intake.bair", "intake.systems"),
+    *("packing", "mirror", "dataset"),
+    *("vae_modules", "vae_model", "svg_modules", "svg_model", "models"),
+    *("rollout", "validation", "checkpoint", "history", "trainer"),
     *("submission", "reporting.plots", "reporting.results", "reporting.tables", "reporting.comparison"),
-    *("tester", "experiments", "report", "benchmark"),
+    *("runs", "dance_scores", "pushing_scores", "tester", "experiments", "report", "benchmark"),
     *("ledger", "kaggle_answers", "kaggle_child", "kaggle_questions", "kaggle_download", "kaggle_submit"),
     *("kaggle_kernel", "kaggle_client"),
 )

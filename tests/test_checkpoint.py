@@ -14,7 +14,7 @@ from src.checkpoint import FORMAT, load_checkpoint, load_weights, read_config, s
 from src.config import from_json
 from src.console import UserError
 from src.models import build_model
-from tests.conftest import MODELS, tiny_config
+from tests.conftest import POSE_MODELS, tiny_config
 
 CPU = torch.device("cpu")
 CONFIG = tiny_config("reference_cvae")
@@ -126,7 +126,7 @@ def test_weights_of_another_model_are_refused(path: Path, other: Any) -> None:
     load_weights(build_model(CONFIG, height=4, width=8), weights, path)
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", POSE_MODELS)
 def test_a_config_is_settled_once(tmp_path: Path, model: str) -> None:
     folder, config = tmp_path / "runs" / "run", tiny_config(model)
     settle_config(folder, config)

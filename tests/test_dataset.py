@@ -1,5 +1,6 @@
-"""Clips: where they may start, what belongs together in one, who draws which; mirrored poses; opening a data set."""
+"""Clips: where they may start, what belongs together in one, who draws which; opening a data set."""
 
+import os
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,8 +12,23 @@ from hypothesis import strategies as st
 
 from src.config import Augmentation
 from src.console import UserError
-from src.dataset import Batch, ClipSampler, Footage, mirror_poses, open_dance, to_unit, window_starts, with_context
-from src.figure import INDEX, LIMBS, WIDTH, draw_poses
+from src.dataset import (
+    Batch,
+    Clips,
+    ClipSampler,
+    Footage,
+    PushingBatch,
+    PushingSampler,
+    first_frames,
+    hold_out,
+    open_dance,
+    open_pushing,
+    to_unit,
+    window_starts,
+    with_context,
+)
+from src.intake.manifest import PushingManifest, SourceRecord, array_type, content_fingerprint, pushing_shapes
+from src.mirror import mirror_poses
 
 HEIGHT, NARROW = 4, 6
 TAKES = ((0, 7), (7, 9), (9, 24))
@@ -165,39 +181,6 @@ def test_context_repeats_the_ends() -> None:
     assert torch.equal(with_context(poses, 0), poses)
 
 
-def side_swapped(joint: str) -> str:
-    return {"right": joint.replace("right", "left"), "left": joint.replace("left", "right")}.get(
-        joint.split("_", maxsplit=1)[0], joint
-    )
-
-
-@pytest.mark.parametrize(("start", "end"), [(start, end) for start, end, _ in LIMBS])
-def test_a_mirrored_limb_is_drawn_as_its_twin(start: str, end: str) -> None:
-    def drawing(first: str, second: str, ends: list[tuple[float, float]]) -> torch.Tensor:
-        positions, detected = np.zeros((1, len(INDEX), 2)), np.zeros((1, len(INDEX)), dtype=bool)
-        for joint, place in zip((first, second), ends, strict=True):
-            positions[0, INDEX[joint]], detected[0, INDEX[joint]] = place, True
-        return torch.from_numpy(draw_poses(positions, detected)).permute(0, 3, 1, 2)
-
-    ends = [(11.3, 5.2), (27.6, 21.9)]
-    pose = drawing(start, end, ends)
-    expected = drawing(side_swapped(start), side_swapped(end), [(WIDTH - x, y) for x, y in ends])
-    mirrored = mirror_poses(pose)
-    assert mirrored.dtype == torch.uint8
-    assert (255 - pose.int()).sum() > 300  # something is drawn
-    assert (mirrored.int() - expected.int()).abs().max() <= 4  # of 255; ink so thin is known to a few grey levels
-
-
-def test_mirroring_twice_changes_little(data_folder: Path) -> None:
-    poses = torch.from_numpy(np.array(open_dance("tiny", data_folder).train.poses))
-    mirrored = mirror_poses(poses)
-    ink = 255 - poses.int()
-    assert (mirror_poses(mirrored).int() - poses.int()).abs().sum() < 0.1 * ink.sum()
-    assert torch.equal((mirrored < 255).any(1), (poses < 255).any(1).flip(-1))
-    assert torch.equal(mirror_poses(poses[:6].unflatten(0, (2, 3))).flatten(0, 1), mirrored[:6])
-    assert torch.equal(mirror_poses(poses[0]), mirrored[0])
-
-
 def test_a_data_set_is_opened_as_it_was_packed(data_folder: Path) -> None:
     data, folder = open_dance("tiny", data_folder), data_folder / "tiny"
     assert data.frame_size == (32, 64)
@@ -218,3 +201,154 @@ def test_a_data_set_is_opened_as_it_was_packed(data_folder: Path) -> None:
 def test_a_missing_data_set_is_named(data_folder: Path) -> None:
     with pytest.raises(UserError, match=r"nowhere does not exist; data sets there: tiny"):
         open_dance("nowhere", data_folder)
+
+
+NUM_CLIPS, CPU = 7, torch.device("cpu")
+
+
+def numbered_clips() -> Clips:
+    """Frame t of clip i is 30 i + t everywhere, and so are its conditions."""
+    numbers = np.arange(30 * NUM_CLIPS).reshape(NUM_CLIPS, 30)
+    frames = np.zeros((NUM_CLIPS, 30, 3, HEIGHT, NARROW), dtype=np.uint8) + numbers[..., None, None, None]
+    conditions = np.zeros((NUM_CLIPS, 30, 7)) + numbers[..., None]
+    return Clips(frames.astype(np.uint8), conditions.astype(np.float32))
+
+
+def pushing(*, window: int = 12, seed: int = 0, shuffle: bool = True) -> PushingSampler:
+    return PushingSampler(numbered_clips(), window=window, seed=seed, device=CPU, shuffle=shuffle)
+
+
+def numbers_of(batch: PushingBatch) -> list[list[int]]:
+    """30 i + t of each frame, the same by its pixels and by its conditions."""
+    pixels, conditions = (255 * batch.frames).round().long(), batch.conditions.long()
+    assert batch.frames.dtype == batch.conditions.dtype == torch.float32
+    assert pixels.shape[2:] == (3, HEIGHT, NARROW)
+    assert (pixels == pixels[:, :, :1, :1, :1]).all()
+    assert (conditions == conditions[..., :1]).all()
+    assert torch.equal(pixels[:, :, 0, 0, 0], conditions[..., 0])
+    return conditions[..., 0].tolist()
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_an_epoch_of_pushing_has_each_clip_once(shuffle: bool) -> None:
+    sampler, orders, starts = pushing(shuffle=shuffle), [], []
+    assert len(sampler) == NUM_CLIPS
+    for epoch in range(30):
+        windows = [clip for first in (0, 4) for clip in numbers_of(sampler.batch(epoch, first, range(4)))]
+        for window in windows:
+            assert window == list(range(window[0], window[0] + 12))
+            assert window[0] // 30 == window[-1] // 30
+        orders.append([window[0] // 30 for window in windows][:NUM_CLIPS])
+        starts += [window[0] % 30 for window in windows]
+    assert all(sorted(order) == list(range(NUM_CLIPS)) for order in orders)
+    assert (len({tuple(order) for order in orders}) > 1) == shuffle
+    assert shuffle or orders[0] == list(range(NUM_CLIPS))
+    assert set(starts) == set(range(19))
+
+
+@pytest.mark.parametrize("num_clips", [4, 40])
+def test_processes_share_a_batch_of_pushing(num_clips: int) -> None:
+    whole, half = numbers_of(pushing().batch(2, num_clips, range(num_clips))), num_clips // 2
+    first, second = (
+        numbers_of(pushing().batch(2, num_clips, clips)) for clips in (range(half), range(half, num_clips))
+    )
+    assert whole == first + second
+    used = pushing()
+    used.batch(0, 0, range(3))
+    assert numbers_of(used.batch(2, num_clips, range(num_clips))) == whole
+    assert numbers_of(pushing(seed=1).batch(2, num_clips, range(num_clips))) != whole
+    assert numbers_of(pushing().batch(3, num_clips, range(num_clips))) != whole
+
+
+def test_evaluation_sees_the_first_frames() -> None:
+    batch = first_frames(numbered_clips(), 12, [4, 0, 4], CPU)
+    assert numbers_of(batch) == [list(range(30 * clip, 30 * clip + 12)) for clip in (4, 0, 4)]
+    assert numbers_of(first_frames(numbered_clips(), 30, range(2), CPU)) == [list(range(30)), list(range(30, 60))]
+    assert numbers_of(pushing(window=30).batch(0, 0, range(1)))[0][0] % 30 == 0
+
+
+@pytest.mark.parametrize("window", [0, 31])
+def test_a_window_that_no_clip_holds_is_refused(window: int) -> None:
+    for draw in (lambda: pushing(window=window), lambda: first_frames(numbered_clips(), window, [0], CPU)):
+        with pytest.raises(UserError, match=f"a window of {window} frames; clips have 30; needed"):
+            draw()
+
+
+@pytest.fixture
+def vast(tmp_path: Path) -> Path:
+    """A data folder with `vast`: as many training clips as the original set, in files of holes."""
+    shapes = pushing_shapes(44_000, 3, 2)
+    (tmp_path / "vast").mkdir()
+    for name, shape in shapes.items():
+        np.lib.format.open_memmap(tmp_path / "vast" / f"{name}.npy", mode="w+", dtype=array_type(name), shape=shape)
+    arrays = dict.fromkeys(shapes, "0" * 64)
+    manifest = PushingManifest(
+        source=SourceRecord(name="vast", kind="folder", fingerprint="0" * 64),
+        num_train=44_000,
+        num_validate=3,
+        num_test=2,
+        camera=None,
+        held_out=False,
+        arrays=arrays,
+        fingerprint=content_fingerprint(arrays),
+    )
+    (tmp_path / "vast" / "manifest.json").write_text(manifest.model_dump_json())
+    return tmp_path
+
+
+def test_sixteen_gigabytes_are_opened_without_being_read(vast: Path) -> None:
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    if not Path("/proc/self/statm").exists():
+        pytest.skip("only Linux tells what is in memory")
+    before = resident()
+    data = open_pushing("vast", vast)
+    assert data.train.frames.nbytes > 16e9
+    assert all(isinstance(clips.frames, np.memmap) for clips in (data.train, data.validate, data.test))
+    sampler = PushingSampler(data.train, window=12, seed=0, device=CPU, shuffle=True)
+    shapes = {sampler.batch(0, 8 * step, range(8)).frames.shape for step in range(10)}
+    assert shapes == {(8, 12, 3, 64, 64)}
+    assert first_frames(data.test, 12, [1], CPU).conditions.shape == (1, 12, 7)
+    assert resident() - before < 300e6
+
+
+def test_a_shifted_clip_moves_whole_and_only_so_far() -> None:
+    frames = np.zeros((6, 3, 9, 11), dtype=np.uint8)
+    frames[:, :, 4, 5] = 200  # one bright pixel, which says where a picture was moved to
+    footage = Footage(frames, 255 - frames, ((0, 6),))
+    augmentation = Augmentation(mirror=False, shift_x=3, shift_y=1)
+    sampler = ClipSampler(footage, window=2, context=1, augmentation=augmentation, seed=0, device=torch.device("cpu"))
+    seen = set()
+    for epoch in range(40):
+        batch = sampler.batch(epoch, 0, range(4))
+        for clip in range(4):
+            places = {tuple(picture.amax(0).nonzero()[0].tolist()) for picture in batch.frames[clip]}
+            places.add(tuple(batch.reference[clip].amax(0).nonzero()[0].tolist()))
+            places |= {tuple((1 - picture).amax(0).nonzero()[0].tolist()) for picture in batch.poses[clip]}
+            places.add(tuple((1 - batch.reference_pose[clip]).amax(0).nonzero()[0].tolist()))
+            assert len(places) == 1, "frames, poses and reference move together"
+            seen |= places
+    assert seen == {(4 + down, 5 + right) for down in range(-1, 2) for right in range(-3, 4)}
+
+
+def test_a_take_held_out_is_never_drawn_and_comes_back_whole() -> None:
+    pixels = np.arange(12, dtype=np.uint8)[:, None, None, None] * np.ones((1, 3, 2, 4), dtype=np.uint8)
+    footage = Footage(pixels, pixels, ((0, 5), (5, 8), (8, 12)))
+    shown, (held,) = hold_out(footage, (1,))
+    assert held.takes == ((0, 3),)
+    assert np.array_equal(held.frames, pixels[5:8])
+    assert np.array_equal(held.poses, pixels[5:8])
+    sampler = ClipSampler(
+        shown, window=2, context=1, augmentation=Augmentation(mirror=False), seed=0, device=torch.device("cpu")
+    )
+    assert len(sampler) == 9 // 2
+    drawn = [sampler.batch(epoch, 0, range(7)) for epoch in range(20)]
+    values = {
+        round(255 * value) for batch in drawn for part in vars(batch).values() for value in part.flatten().tolist()
+    }
+    assert values == {0, 1, 2, 3, 4, 8, 9, 10, 11}
+    with pytest.raises(UserError, match="takes 0 to 2"):
+        hold_out(footage, (3,))
+    with pytest.raises(UserError, match="at least one left"):
+        hold_out(footage, (0, 1, 2))

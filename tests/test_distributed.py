@@ -30,7 +30,7 @@ from src.distributed import (
 )
 from src.history import read_history
 from src.trainer import train
-from tests.conftest import MODELS, shrink, tiny_config
+from tests.conftest import POSE_MODELS, shrink, tiny_config
 
 CPU = torch.device("cpu")
 NUM_STEPS = 3  # an epoch and a half
@@ -104,7 +104,7 @@ def one_of_two(number: int, ports: list[int], data_folder: Path, folder: Path) -
     os.environ["TORCHELASTIC_RUN_ID"] = "test"  # as torchrun does
     os.environ["TORCHELASTIC_RUN_ID"] = "test"  # as torchrun does
     data = open_small(data_folder)
-    trainer.open_dance = lambda name, data_folder: data
+    trainer.open_data = lambda name, data_folder: data
     jobs = iter(ports)
 
     os.environ["MASTER_PORT"] = str(next(jobs))
@@ -114,7 +114,7 @@ def one_of_two(number: int, ports: list[int], data_folder: Path, folder: Path) -
         assert not share(False, CPU)
         assert mean_over_processes(torch.tensor([1.0 + number])).item() == 1.5
 
-    for model in MODELS:
+    for model in POSE_MODELS:
         os.environ["MASTER_PORT"] = str(next(jobs))
         assert not train(shared_config(model), folder / model, stop_at_step=NUM_STEPS)
 
@@ -152,12 +152,12 @@ def together(data_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return folder
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", POSE_MODELS)
 def test_two_processes_train_what_one_trains(
     model: str, together: Path, data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = open_small(data_folder)
-    monkeypatch.setattr(trainer, "open_dance", lambda name, data_folder: data)
+    monkeypatch.setattr(trainer, "open_data", lambda name, data_folder: data)
     train(shared_config(model), tmp_path / "alone", stop_at_step=NUM_STEPS)
     alone, pair = (load_checkpoint(folder / "last.pt", CPU) for folder in (tmp_path / "alone", together / model))
     assert alone["step"] == pair["step"] == NUM_STEPS
@@ -175,7 +175,7 @@ def test_one_process_goes_on_where_two_stopped(
 ) -> None:
     """In the middle of an epoch: its mean is then over the clips of both and over those of the one."""
     data, config = open_small(data_folder), shared_config("reference_cvae")
-    monkeypatch.setattr(trainer, "open_dance", lambda name, data_folder: data)
+    monkeypatch.setattr(trainer, "open_data", lambda name, data_folder: data)
     shutil.copytree(together / "reference_cvae", tmp_path / "on")
     train(config, tmp_path / "on", stop_at_step=NUM_STEPS + 1)
     train(config, tmp_path / "alone", stop_at_step=NUM_STEPS + 1)

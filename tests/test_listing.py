@@ -110,11 +110,6 @@ FAULTS = {  # names to add, beginnings of names to remove, the error
     "folder in a test": (["test/test_label/0/a/0.png"], [], r"test/test_label/0/a/0.png is unexpected"),
     "two tops": (["copy/train/train_img/0.png"], [], r"dance.zip holds two data sets, in \. and copy; needed: one"),
     "nothing": ([], [""], "dance.zip holds none of the folders train/train_img"),
-    "archive": (
-        ["sub/data.ZIP", "readme.txt"],
-        [""],
-        r"holds an archive but no images; unpack its member sub/data.ZIP",
-    ),
 }
 
 

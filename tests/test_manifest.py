@@ -9,16 +9,24 @@ import pytest
 from pydantic import ValidationError
 
 from src.console import UserError
-from src.intake.manifest import Manifest, SourceRecord, array_hashes, array_shapes, content_fingerprint, partial_folder
+from src.intake.manifest import (
+    DanceManifest,
+    Manifest,
+    SourceRecord,
+    array_hashes,
+    content_fingerprint,
+    dance_shapes,
+    partial_folder,
+)
 
 
 def write_data_set(folder: Path) -> Manifest:
     """A data set of black pictures, as packing leaves it."""
     folder.mkdir(parents=True)
-    for name, shape in array_shapes(3, 2, 1, 2).items():
+    for name, shape in dance_shapes(3, 2, 1, 2).items():
         np.save(folder / f"{name}.npy", np.zeros(shape, dtype=np.uint8))
     arrays, train_takes, val_takes = array_hashes(folder), ((0, 1), (1, 3)), ((0, 2),)
-    manifest = Manifest(
+    manifest = DanceManifest(
         source=SourceRecord(name="dance.zip", kind="zip", fingerprint="0" * 64),
         num_train=3,
         num_val=2,

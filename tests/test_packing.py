@@ -18,7 +18,7 @@ from PIL import Image
 
 from src import packing
 from src.console import UserError
-from src.intake import chunks
+from src.intake import chunks, dance
 from src.intake.manifest import Manifest
 from src.packing import pack_images, pack_synthetic
 from tests.dance_images import dance_files, dance_names, png, write_folder, write_zip
@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunks, "CHUNK", 3)
+    monkeypatch.setattr(dance, "CHUNK", 3)
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_same_command_again_leaves_the_data_set_alone(
     source: Path, data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     manifest = pack(source, data)
-    monkeypatch.setattr(chunks, "decode", None)
+    monkeypatch.setattr(dance, "decode", None)
     capsys.readouterr()
     assert pack(source.rename(source.with_name("moved.zip")), data) == manifest
     assert capsys.readouterr().out == f"{data}/dance is already packed\n"
@@ -114,23 +114,23 @@ def test_array_that_changed_since_is_refused(source: Path, data: Path) -> None:
 
 def _count_decoded(monkeypatch: pytest.MonkeyPatch, log: Path) -> None:
     """Lets every decoded picture leave a line in `log`, whichever process decodes it."""
-    decode = chunks.decode
+    decode = dance.decode
 
     def logged(content: bytes, name: str) -> np.ndarray:
         with log.open("a") as file:
             file.write(f"{name}\n")
         return decode(content, name)
 
-    monkeypatch.setattr(chunks, "decode", logged)
+    monkeypatch.setattr(dance, "decode", logged)
 
 
 KILLED = """
 import os, signal, sys, time
 from pathlib import Path
 from src import packing
-from src.intake import chunks
+from src.intake import chunks, dance
 source, data = map(Path, sys.argv[1:])
-decode, chunks.CHUNK = chunks.decode, 3
+decode, dance.CHUNK = dance.decode, 3
 
 def decode_or_kill(content, name):
     if name == "test/test_label/1/4.png":
@@ -141,7 +141,7 @@ def decode_or_kill(content, name):
         time.sleep(60)
     return decode(content, name)
 
-chunks.decode = decode_or_kill
+dance.decode = decode_or_kill
 packing.pack_images(source, "dance", data_folder=data, test_length=5)
 """
 
@@ -256,7 +256,7 @@ def test_name_that_is_no_plain_folder_is_refused(source: Path, data: Path, name:
 
 def test_files_elsewhere_are_reported(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pack(write_zip(tmp_path / "a.zip", dance_files() | {"readme.txt": b"hello", "__MACOSX/._0": b""}), data)
-    assert "not used: 1 files outside the six folders, such as readme.txt\n" in capsys.readouterr().out
+    assert "not used: 1 files outside the data set's folders, such as readme.txt\n" in capsys.readouterr().out
 
 
 def test_synthetic_dancers_are_packed_with_their_cuts(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -281,9 +281,15 @@ def command(*arguments: object, main: Callable[[], None] = packing.main, monkeyp
     [
         (["--source", ""], "no source is given; needed: SOURCE="),
         (["--source", "a.zip", "--cuts", "630;1260"], "--cuts '630;1260'; needed: frame numbers"),
-        (["--source", "a.zip", "--seed", "3"], "--seed with --source a.zip; needed: --source synthetic"),
+        (
+            ["--source", "a.zip", "--seed", "3"],
+            "--seed with --source a.zip; needed: --source synthetic or synthetic-pushing",
+        ),
         (["--source", "a.zip", "--test-length", "1"], "--test-length 1; needed: at least 2"),
-        (["--source", "synthetic", "--cuts", "5"], "--cuts is for footage"),
+        (
+            ["--source", "synthetic", "--cuts", "5"],
+            "--cuts with --source synthetic; needed: --source FILE.zip or FOLDER, or leave it out",
+        ),
     ],
 )
 def test_options_without_effect_are_refused(
@@ -322,7 +328,7 @@ def test_command_ends_in_one_line_and_code_2(tmp_path: Path, source: Path, data:
 
 
 def test_real_sample_is_cut_where_its_takes_meet(sample: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunks, "CHUNK", 512)
+    monkeypatch.setattr(dance, "CHUNK", 512)
     manifest = pack_images(sample, "mini", data_folder=data)
     assert manifest.train_takes == ((0, 630), (630, 1260), (1260, 1890))
     assert manifest.val_takes == ((0, 630),)

@@ -16,7 +16,7 @@ from PIL import Image
 from src import packing, submission, tester, trainer
 from src.config import to_json
 from src.synthetic import write_dance
-from tests.conftest import MODELS, ROOT, tiny_config
+from tests.conftest import POSE_MODELS, ROOT, tiny_config
 
 LENGTH = 4
 Outcome = Callable[..., tuple[int, str]]
@@ -46,7 +46,7 @@ def write_config(model: str) -> str:
     return "configs/own.toml"
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", POSE_MODELS)
 def test_from_pictures_to_a_valid_csv(model: str, workplace: Path, outcome: Outcome) -> None:
     pack = ("--source", "dancers", "--dataset", "own", "--cuts", "10", "--test-length", LENGTH)
     assert outcome(packing.main, *pack) == (0, "")

@@ -24,7 +24,7 @@ from src.dataset import Batch, DanceData, open_dance
 from src.distributed import Draws
 from src.history import read_history
 from src.trainer import Trainer, main, stop_signals, train
-from tests.conftest import MODELS, ROOT, tiny_config
+from tests.conftest import POSE_MODELS, ROOT, tiny_config
 
 CPU = torch.device("cpu")
 CLOCKED = {"clips_per_s", "data_share"}
@@ -81,7 +81,7 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_been(variant: str, tmp_path: Pa
     assert [row["step"] for row in read_history(parts)] == list(range(2, last(whole)["step"] + 1, 2))
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", POSE_MODELS)
 def test_the_seed_decides(model: str, tmp_path: Path) -> None:
     for name in ("a", "b"):
         train(tiny_config(model), tmp_path / name, stop_at_step=2)
@@ -160,7 +160,7 @@ def poison(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return spoil
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", POSE_MODELS)
 def test_a_bad_step_leaves_the_weights_alone(
     model: str, small_data: DanceData, tmp_path: Path, poison: Callable[..., None]
 ) -> None:
@@ -358,7 +358,7 @@ def test_another_config_or_data_set_is_refused(
     (folder / "config.json").unlink()
     manifest = small_data.manifest.model_copy(update={"fingerprint": "another"})
     other = replace(small_data, manifest=manifest)
-    monkeypatch.setattr(trainer, "open_dance", lambda name, data_folder: other)
+    monkeypatch.setattr(trainer, "open_data", lambda name, data_folder: other)
     with pytest.raises(UserError, match=r"last.pt was trained on other data than data/tiny now holds"):
         train(config, folder)
     assert (folder / "last.pt").read_bytes() == before
@@ -415,7 +415,7 @@ def test_ctrl_c_saves_and_the_same_command_finishes(
     assert output.splitlines()[-1] == f"runs/short: step {stopped} of 80, stopped; the same command goes on from here"
     assert 2 <= stopped < 80
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(trainer, "open_dance", open_dance)
+    monkeypatch.setattr(trainer, "open_data", open_dance)
     assert outcome(main, config) == (0, "")
     assert last(tmp_path / "runs" / "short")["step"] == 80
     assert [row["epoch"] for row in read_history(tmp_path / "runs" / "short")] == list(range(1, 41))

@@ -9,6 +9,7 @@ from src.config import TeacherForcing
 from src.dataset import Batch
 from src.distributed import Draws
 from src.vae_model import LabCVAE, ReferenceCVAE
+from tests.conftest import roughen
 
 HEIGHT, WIDTH = 8, 16
 
@@ -82,7 +83,7 @@ def test_lab_output_is_bounded_only_where_asked() -> None:
 
 def test_reference_model_starts_halfway_between_reference_and_grey() -> None:
     model = reference()
-    state = model.start(torch.rand(2, 3, HEIGHT, WIDTH), torch.rand(2, 3, HEIGHT, WIDTH))
+    state = model.start(torch.rand(2, 1, 3, HEIGHT, WIDTH), torch.rand(2, 1, 3, HEIGHT, WIDTH))
     conditions = model.encode_conditions(torch.rand(2, 3, 3, HEIGHT, WIDTH))
     frame, after = model.step(state, conditions[:, 0], torch.zeros(2, 3))
     assert torch.allclose(frame, 0.5 * state[:, :3] + 0.25)
@@ -122,3 +123,45 @@ def test_reference_loss_by_hand() -> None:
     assert loss.reconstruction.item() == pytest.approx(expected.item(), rel=1e-5)
     assert loss.kl.item() == pytest.approx(0.0, abs=1e-4)
     assert loss.total.item() == pytest.approx(2 * expected.item(), rel=1e-3)
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.5, 1.0])
+@torch.no_grad()
+def test_the_twin_sees_the_frame_before(ratio: float) -> None:
+    model, clip, random = reference(previous_frame=True, prior_probability=1.0), batch(5, context=1), draws()
+    roughen(model)
+    loss = model(clip, random, kl_weight=0.0, teacher_forcing_ratio=ratio)
+    coin = random.shared_uniform("teacher_forcing", 4) < ratio
+    conditions = model.encode_conditions(clip.poses)
+    before, errors = clip.frames[:, 0], []
+    for t in range(1, 5):
+        if coin[t - 1]:
+            before = clip.frames[:, t - 1]
+        state = torch.cat([clip.reference, 1 - clip.reference_pose, before], dim=1)
+        before, after = model.step(state, conditions[:, t], torch.zeros(2, 3))
+        assert torch.equal(after[:, 6:], before)
+        errors.append(torch.log(((before - clip.frames[:, t]) ** 2).mean(dim=(1, 2, 3)) + 1e-5))
+    assert loss.reconstruction.item() == pytest.approx(torch.stack(errors).mean().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["mixed", "seen", "none"])
+@torch.no_grad()
+def test_how_much_of_the_reference_reaches_the_output(kind: str) -> None:
+    model = reference(reference=kind)
+    start = model.start(torch.rand(1, 1, 3, HEIGHT, WIDTH), torch.rand(1, 1, 3, HEIGHT, WIDTH))
+    condition = torch.rand(1, 9, HEIGHT, WIDTH)
+    fresh, _ = model.step(start, condition, torch.zeros(1, 3))
+    untouched = 0.5 * start[:, :3] + 0.25 if kind == "mixed" else torch.full_like(fresh, 0.5)
+    assert torch.allclose(fresh, untouched), "a fresh network draws grey, or mixes it with the reference"
+    roughen(model)
+    one, other = (model.step(state, condition, torch.zeros(1, 3))[0] for state in (start, start.flip(-1)))
+    assert torch.equal(one, other) is (kind == "none")
+
+
+@pytest.mark.parametrize("patch", [1, 2, 4])
+def test_the_patch_sets_the_resolution_inside(patch: int) -> None:
+    model = reference(patch=patch)
+    assert model.position.shape[1:] == (HEIGHT // patch, WIDTH // patch)
+    state = model.start(torch.rand(2, 1, 3, HEIGHT, WIDTH), torch.rand(2, 1, 3, HEIGHT, WIDTH))
+    frame, _ = model.step(state, torch.rand(2, 9, HEIGHT, WIDTH), torch.zeros(2, 3))
+    assert frame.shape == (2, 3, HEIGHT, WIDTH)

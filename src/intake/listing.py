@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import PurePosixPath
 
 from src.console import UserError
 from src.intake.sources import Source, check_sizes
@@ -23,7 +22,6 @@ FOLDERS = {  # where the competition keeps the images, and the array that will h
 }
 NUMBERED = re.compile(r"(?:frame)?([0-9]{1,9})\.png")
 SEQUENCE = re.compile(r"0|[1-9][0-9]{0,4}")
-ARCHIVES = {".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar"}
 
 
 @dataclass(frozen=True)
@@ -48,6 +46,11 @@ class Listing:
     def names(self) -> Iterator[str]:
         """All images."""
         return (name for names in self.images.values() for name in names)
+
+
+def holds_dance(source: Source) -> bool:
+    """Returns whether the source has a file in one of the six folders, whatever else there is or lacks."""
+    return any(_place(name.rpartition("/")[0]) for name in source.members if not is_litter(name))
 
 
 def list_images(source: Source, *, test_length: int) -> Listing:
@@ -80,6 +83,12 @@ def list_images(source: Source, *, test_length: int) -> Listing:
     return listing
 
 
+def is_litter(name: str) -> bool:
+    """Returns whether a member is what macOS leaves in folders and zips."""
+    *folders, file = name.split("/")
+    return file == ".DS_Store" or file.startswith("._") or "__MACOSX" in folders
+
+
 @lru_cache(maxsize=4096)
 def _place(directory: str) -> tuple[str, str, str] | None:
     """Returns a directory as (top, one of `FOLDERS`, rest); None where it lies in none of them."""
@@ -96,8 +105,8 @@ def _sort_into_folders(source: Source) -> tuple[str, dict[str, list[tuple[str, s
     found: dict[str, list[tuple[str, str]]] = {}
     tops, unused = set(), []
     for name in source.members:
-        directory, _, file = name.rpartition("/")
-        if file == ".DS_Store" or file.startswith("._") or "__MACOSX" in directory.split("/"):  # macOS leaves these
+        directory = name.rpartition("/")[0]
+        if is_litter(name):
             continue
         place = _place(directory)
         if place is None:
@@ -111,11 +120,6 @@ def _sort_into_folders(source: Source) -> tuple[str, dict[str, list[tuple[str, s
             f"{source.path} holds two data sets, in {first or '.'} and {second}; needed: one; remove the other"
         )
     if not tops:
-        archives = [name for name in unused if PurePosixPath(name).suffix.lower() in ARCHIVES]
-        if archives:
-            raise UserError(
-                f"{source.path} holds an archive but no images; unpack its member {archives[0]} and give that"
-            )
         raise UserError(f"{source.path} holds none of the folders {', '.join(FOLDERS)}; needed: all six, at any depth")
     top = tops.pop()
     return f"{top}/" if top else "", found, unused

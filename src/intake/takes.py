@@ -32,6 +32,11 @@ def takes_between(cuts: tuple[int, ...], length: int) -> Takes:
     return takes
 
 
+def list_cuts(takes: Takes) -> str:
+    """Returns the frames at which takes but the first begin, as text."""
+    return ",".join(str(start) for start, _ in takes[1:]) or "none"
+
+
 def find_cuts(frames: np.ndarray, poses: np.ndarray) -> tuple[int, ...]:
     """Returns the frames that begin a new take, found in frames and poses (N, 3, H, W) uint8 by either of two signs.
 

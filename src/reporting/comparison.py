@@ -74,12 +74,20 @@ def _of_rollout(name: str) -> Callable[[Run], float | None]:
     return lambda run: getattr(run.scores.rollout, name) if run.scores else None
 
 
+def _of_scores(name: str) -> Callable[[Run], float | None]:
+    return lambda run: getattr(run.scores, name) if run.scores else None
+
+
 MEASURES = {
     **{name: Measure(column.label, 2, _of_rollout(name)) for name, column in ROLLOUT_COLUMNS.items()},
     "mean_ssim": Measure(ROLLOUT_COLUMNS["mean_ssim"].label, 3, _of_rollout("mean_ssim")),
-    "posterior_minus_prior_db": Measure(
-        "posterior minus prior (dB)", 2, lambda run: run.scores.posterior_minus_prior_db if run.scores else None
-    ),
+    "posterior_minus_prior_db": Measure("posterior minus prior (dB)", 2, _of_scores("posterior_minus_prior_db")),
+    "held_out_score": Measure("held out (dB)", 2, _of_scores("held_out_score")),
+    "drift_db": Measure("drift (dB)", 2, _of_scores("drift_db")),
+    "psnr_prior_mean": Measure("prior's mean (dB)", 2, _of_scores("psnr_prior_mean")),
+    "psnr_single": Measure("one sample (dB)", 2, _of_scores("psnr_single")),
+    "psnr_best_of_n": Measure("best of n (dB)", 2, _of_scores("psnr_best_of_n")),
+    "psnr_shuffled_actions": Measure("others' actions (dB)", 2, _of_scores("psnr_shuffled_actions")),
     "training_seconds": Measure("training (s)", 0, lambda run: run.training_seconds),
 }
 
@@ -145,10 +153,15 @@ def read_comparison(path: Path) -> Comparison | None:
 
 def table_of_arms(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     """Returns header and rows of the table: mean and sample standard deviation of each measure, arm by arm."""
-    header = ["arm", "seeds", *(measure.label for measure in MEASURES.values())]
+    known = {
+        name: measure
+        for name, measure in MEASURES.items()
+        if any(measured[name].count for measured in comparison.arms.values() if name in measured)
+    }
+    header = ["arm", "seeds", *(measure.label for measure in known.values())]
     rows = []
     for arm, measured in comparison.arms.items():
-        cells = [_cell(measured[name], measure.places) for name, measure in MEASURES.items()]
+        cells = [_cell(measured[name], measure.places) for name, measure in known.items()]
         rows.append([arm, f"{measured['score'].count} of {len(comparison.seeds)}", *cells])
     return header, rows
 
@@ -228,8 +241,9 @@ def _by_epoch(runs: Mapping[str, Sequence[Run]], name: str) -> list[Band]:
 def _psnr_by_frame(runs: Mapping[str, Sequence[Run]]) -> dict[str, list[Band]]:
     bands = []
     for colour, (arm, seeds) in enumerate(runs.items()):
-        values = np.array([run.scores.psnr_by_frame[1:] for run in seeds if run.scores])
+        given = next((run.scores.num_given for run in seeds if run.scores), 1)
+        values = np.array([run.scores.psnr_by_frame[given:] for run in seeds if run.scores])
         if len(values):
             label = f"{arm} (mean {values.mean():.2f} dB, {len(values)} seeds)"
-            bands.append(Band(range(1, values.shape[1] + 1), values, label, colour))
+            bands.append(Band(range(given, values.shape[1] + given), values, label, colour))
     return {"PSNR by frame (dB)": bands}

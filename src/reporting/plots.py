@@ -57,10 +57,10 @@ def _with_line_below(frame: Tensor) -> Tensor:
 
 
 def plot_psnr(path: Path, psnr: Mapping[str, Tensor]) -> None:
-    """Plots PSNR (T,) in dB by frame for each label, its mean over the predicted frames in the legend."""
+    """Plots PSNR (T,) in dB by frame for each label, its mean over the predicted frames in the legend; NaN: given."""
     figure, axes = plt.subplots(figsize=(9, 4), layout="constrained")
     for label, values in psnr.items():
-        axes.plot(range(1, len(values)), values[1:], label=f"{label} (mean {values[1:].mean():.2f} dB)", linewidth=1)
+        axes.plot(range(1, len(values)), values[1:], label=f"{label} (mean {values[1:].nanmean():.2f} dB)", linewidth=1)
     axes.set(xlabel="frame", ylabel="PSNR (dB)")
     axes.grid(alpha=0.3)
     axes.legend()

@@ -23,7 +23,14 @@ class Scores(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     rollout: RolloutScores
-    posterior_minus_prior_db: float
+    posterior_minus_prior_db: float | None = None
+    held_out_score: float | None = None
+    drift_db: float | None = None
+    psnr_prior_mean: float | None = None  # these four of pushing alone
+    psnr_single: float | None = None
+    psnr_best_of_n: float | None = None
+    psnr_shuffled_actions: float | None = None
+    num_given: int = 1
     baselines: dict[str, RolloutScores]
     protocol: str
     psnr_by_frame: list[float]  # of frame 0, which is given, to the last

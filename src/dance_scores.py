@@ -1,0 +1,99 @@
+"""A trained pose model on the validation take: the competition's score, the baselines, pictures."""
+
+import math
+import time
+from itertools import combinations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from src.config import Evaluation
+from src.dataset import DanceData
+from src.metrics import copy_first_frame, median_frame, nearest_pose, psnr_per_frame, rollout_scores, ssim_per_frame
+from src.models import PoseModel
+from src.reporting.plots import plot_psnr, save_gif, save_strip, side_by_side
+from src.runs import Trained, latent_of, origin_of
+from src.validation import TakeValidation, validation_of
+
+LATE = range(500, 601)  # frames whose drift is measured
+NUM_SAMPLES = 3  # of one sequence, to see how far apart they are
+SAMPLE = Evaluation(latent="sample", mirror=False)  # a mean over mirror images would hide what a sample is
+
+
+def score_dance(trained: Trained, data: DanceData) -> dict[str, object]:
+    """Rolls out the validation take, writes plot, strip and GIF into the run's folder, and returns its scores.
+
+    The competition's score comes first, then what the baselines reach, the protocol, and where the numbers come from.
+    """
+    run, config = trained.folder.name, trained.config
+    validation = validation_of(config, data, context=trained.model.context, device=trained.device)
+    assert isinstance(validation, TakeValidation), "dancers are validated on takes"
+    started = time.monotonic()
+    drawn = validation.draw(trained.model).cpu()
+    seconds = time.monotonic() - started
+    truth, poses = validation.frames.cpu(), validation.poses.cpu()
+    informed = validation.draw_from_posterior(trained.model).cpu()
+    candidates = {run: drawn, "posterior latent": informed, **baselines(data, truth[0], poses)}
+    psnr = {name: psnr_per_frame(clip, truth) for name, clip in candidates.items()}
+    scores = {name: rollout_scores(psnr[name], ssim_per_frame(clip, truth)) for name, clip in candidates.items()}
+    leak = scores["posterior latent"].score - scores[run].score
+    samples = [validation.draw(trained.model, settings=SAMPLE, seed=seed).cpu() for seed in range(NUM_SAMPLES)]
+    content: dict[str, object] = {
+        "run": run,
+        **scores.pop(run).as_json(),
+        "posterior_minus_prior_db": leak,
+        "held_out_score": validation.held_out_score(trained.model) if validation.held_out else None,
+        "drift_db": drift(validation, trained.model, psnr[run]),
+        **psnr_between(samples, poses),
+        "posterior_latent": scores.pop("posterior latent").as_json(),
+        "baselines": {name: score.as_json() for name, score in scores.items()},
+        "protocol": f"free rollout of {len(truth)} frames from frame 0 of the validation take of {config.dataset}; "
+        f"checkpoint: {config.evaluation.checkpoint} by the validations on this take; latent: {latent_of(config)} of "
+        f"the prior; mirror: {config.evaluation.mirror}; score: mean PSNR of frames 1-600",
+        "psnr_by_frame": ["inf" if value == math.inf else value for value in psnr[run].tolist()],
+        "rollout_seconds": seconds,
+        **origin_of(trained, data.manifest.fingerprint),
+    }
+    del psnr["posterior latent"]
+    plot_psnr(trained.folder / "psnr_by_frame.png", psnr)
+    save_gif(trained.folder / "validation.gif", side_by_side([truth, drawn, poses]))
+    save_strip(trained.folder / "validation_strip.png", [truth, drawn, poses])
+    save_gif(trained.folder / "samples.gif", side_by_side([truth, *samples]))
+    return content
+
+
+def drift(validation: TakeValidation, model: PoseModel, psnr: Tensor) -> float | None:
+    """Returns what the frames `LATE` lose by standing deep in the rollout, in dB; None where it is too short.
+
+    They are drawn a second time straight after the given frame: the same frames, the same motion, another depth.
+    psnr: (T,) of the whole rollout, in dB.
+    """
+    if len(validation.poses) < LATE.stop:
+        return None
+    late = slice(LATE.start, LATE.stop)
+    early = validation.draw(model, poses=torch.cat([validation.poses[:1], validation.poses[late]]))[1:]
+    return (psnr_per_frame(early, validation.frames[late]).mean() - psnr[late].to(early.device).mean()).item()
+
+
+def psnr_between(samples: list[Tensor], poses: Tensor) -> dict[str, float | str]:
+    """Returns how near two samples of one sequence are, (T, 3, H, W) uint8 each, in dB: the mean over pairs and frames.
+
+    The second number is over the tenth of the frames whose poses say least.
+    """
+    pairs = torch.stack([psnr_per_frame(a, b)[1:] for a, b in combinations(samples, 2)]).mean(dim=0)
+    ink = (255 - poses[1:].float()).flatten(1).sum(dim=1)
+    vague = ink.argsort()[: max(1, len(ink) // 10)]
+    levels = {"psnr_between_samples": pairs.mean().item(), "psnr_between_samples_vague": pairs[vague].mean().item()}
+    return {name: "inf" if value == math.inf else value for name, value in levels.items()}
+
+
+def baselines(data: DanceData, first: Tensor, poses: Tensor) -> dict[str, Tensor]:
+    """Returns clips (T, 3, H, W) uint8 that need no training, for a first frame (3, H, W) and poses (T, 3, H, W)."""
+    frames, known = (torch.from_numpy(np.array(pixels)) for pixels in (data.train.frames, data.train.poses))
+    return {
+        "first frame": copy_first_frame(first, len(poses)),
+        "median frame": copy_first_frame(median_frame(frames), len(poses)),
+        "nearest pose": nearest_pose(frames, known, poses, 1),
+        "mean of 5 nearest poses": nearest_pose(frames, known, poses, 5),
+    }

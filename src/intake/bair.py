@@ -1,0 +1,129 @@
+"""The original files of BAIR robot pushing -> the clips in them.
+
+The layout, any number of folders deep: `train/` and `test/` with `traj_A_to_B.tfrecords`. A record is a clip: for each
+of 30 frames t, `t/image_main/encoded` and `t/image_aux1/encoded` hold raw RGB pixels of 64 x 64, `t/action` four
+floats, `t/endeffector_pos` three. There is no split for validation: the last training clips are held out.
+"""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from math import ceil
+
+import numpy as np
+
+from src.console import UserError, say, track
+from src.intake.listing import is_litter
+from src.intake.manifest import CLIP_LENGTH, CLIP_SIZE, NUM_ACTION, NUM_POSITION, Camera
+from src.intake.pushing import Clip, ClipContent, ClipListing
+from src.intake.records import Record, byte_strings, floats, index_records, parse_example, read_record
+from src.intake.sources import FolderSource, Source
+
+HELD_OUT = 0.05  # share of the training clips that become those of validation
+IMAGE_BYTES = CLIP_SIZE[0] * CLIP_SIZE[1] * 3
+FILE = re.compile(
+    r"(?:(?P<top>.*)/)?(?P<split>train|test)/traj_(?P<first>[0-9]{1,9})_to_(?P<last>[0-9]{1,9})\.tfrecords"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ClipRecord:
+    """A clip as a record of a file, seen by one camera."""
+
+    file: str
+    record: Record
+    camera: Camera
+
+    def read(self, source: Source) -> ClipContent:
+        """Returns the clip; UserError where the record is damaged or not such a clip."""
+        path = source.path / self.file
+        data = read_record(path, self.record)
+        place = f"{path}: record {self.record.number} at byte {self.record.offset}"
+        try:
+            features = parse_example(data)
+            frames = [_pixels(features, f"{t}/image_{self.camera}/encoded") for t in range(CLIP_LENGTH)]
+            conditions = [
+                np.concatenate(
+                    [
+                        _numbers(features, f"{t}/action", NUM_ACTION),
+                        _numbers(features, f"{t}/endeffector_pos", NUM_POSITION),
+                    ]
+                )
+                for t in range(CLIP_LENGTH)
+            ]
+        except KeyError as error:
+            raise UserError(f"{place} has no feature {error}; needed: {CLIP_LENGTH} frames of BAIR pushing") from error
+        except ValueError as error:
+            raise UserError(f"{place} is no clip of BAIR pushing: {error}; needed: the original files") from error
+        return ClipContent(np.stack(frames).transpose(0, 3, 1, 2), np.stack(conditions).astype(np.float32))
+
+
+def holds_records(source: Source) -> bool:
+    """Returns whether the source has a file of records in its place, whatever else there is or lacks."""
+    return any(FILE.fullmatch(name) for name in source.members)
+
+
+def list_records(source: Source, camera: Camera) -> ClipListing:
+    """Returns the clips by file and place in it, the last training clips as those of validation.
+
+    UserError for what is missing, unexpected or cut off. The data is not read: the fingerprint is of the checksums that
+    the files hold, against which the data is checked when it is.
+    """
+    if not isinstance(source, FolderSource):
+        raise UserError(f"{source.path} holds TFRecord files; needed: a folder of them; unpack it and give the folder")
+    prefix, files, unused = _files(source)
+    clips: dict[str, list[ClipRecord]] = {"train": [], "test": []}
+    total = hashlib.sha256()
+    for name in track(files, "listing records", len(files)):
+        split = name.removeprefix(prefix).partition("/")[0]
+        for record in index_records(source.path / name):
+            clips[split].append(ClipRecord(name, record, camera))
+            total.update(f"{name.removeprefix(prefix)} {record.number} {record.length} {record.checksum}\n".encode())
+    train, test = clips["train"], clips["test"]
+    for split, least in (("train", 2), ("test", 1)):
+        if (num_clips := len(clips[split])) < least:
+            raise UserError(f"{source.path}/{prefix}{split} holds {num_clips} clips; needed: at least {least}")
+    num_train = len(train) - ceil(HELD_OUT * len(train))
+    found = f"the last {len(train) - num_train} of {len(train)} training clips"
+    say(f"TFRecords have no clips for validation: {found} are held out for it ({HELD_OUT:.0%})")
+    splits: dict[str, tuple[Clip, ...]] = {
+        "train": tuple(train[:num_train]),
+        "validate": tuple(train[num_train:]),
+        "test": tuple(test),
+    }
+    return ClipListing(splits, total.hexdigest(), unused, camera, held_out=True)
+
+
+def _files(source: Source) -> tuple[str, list[str], tuple[str, ...]]:
+    """Returns what the names begin with, the names of the files in order, and the names outside the splits."""
+    matches = {name: match for name in source.members if (match := FILE.fullmatch(name))}
+    first, *others = sorted({match["top"] or "" for match in matches.values()})
+    if others:
+        found = f"{source.path} holds two data sets, in {first or '.'} and {others[0] or '.'}"
+        raise UserError(f"{found}; needed: one; remove the other")
+    prefix, unused = f"{first}/" if first else "", []
+    for name in source.members.keys() - matches.keys():
+        if name.startswith((f"{prefix}train/", f"{prefix}test/")) and not is_litter(name):
+            raise UserError(f"{name} is unexpected; needed: traj_A_to_B.tfrecords alone; remove or rename it")
+        if not is_litter(name):
+            unused.append(name)
+    for split in ("train", "test"):
+        if not any(match["split"] == split for match in matches.values()):
+            raise UserError(f"{source.path}: {prefix}{split} is missing or empty; needed: traj_A_to_B.tfrecords in it")
+    files = sorted(matches, key=lambda name: (matches[name]["split"], int(matches[name]["first"]), name))
+    return prefix, files, tuple(sorted(unused))
+
+
+def _pixels(features: dict[str, memoryview], name: str) -> np.ndarray:
+    images = byte_strings(features[name])
+    sizes = [len(image) for image in images]
+    if sizes != [IMAGE_BYTES]:
+        raise ValueError(f"{name} holds {sizes} bytes, not {IMAGE_BYTES} of raw pixels")
+    return np.frombuffer(images[0], dtype=np.uint8).reshape(*CLIP_SIZE, 3)
+
+
+def _numbers(features: dict[str, memoryview], name: str, count: int) -> np.ndarray:
+    numbers = floats(features[name])
+    if len(numbers) != count or not np.isfinite(numbers).all():
+        raise ValueError(f"{name} holds {numbers.tolist()}, not {count} finite numbers")
+    return numbers

@@ -1,0 +1,57 @@
+"""runs/<run>/ -> its trained model, opened."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from src.checkpoint import check_settings, load_checkpoint, load_weights, read_config
+from src.config import Config
+from src.distributed import pick_device
+from src.files import commit, file_hash
+from src.models import Model, build_model
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained run: its configuration, its network in evaluation mode, and the checkpoint it came from."""
+
+    folder: Path
+    config: Config
+    model: Model
+    checkpoint: Path
+    step: int
+    frame_size: tuple[int, int]  # height and width
+    device: torch.device
+
+
+def open_run(run: str, runs_folder: Path = Path("runs")) -> Trained:
+    """Returns the trained model of a run; UserError where it is missing, damaged or trained with other settings."""
+    folder = runs_folder / run
+    config = read_config(folder)
+    device = pick_device(config.training.device)
+    path = folder / f"{config.evaluation.checkpoint}.pt"
+    state = load_checkpoint(path, device)
+    check_settings(state, config, path)
+    height, width = state["frame_size"]
+    model = build_model(config, height=height, width=width).to(device)
+    load_weights(model, state["ema"], path)
+    return Trained(folder, config, model.eval(), path, state["step"], (height, width), device)
+
+
+def latent_of(config: Config) -> str:
+    """Returns in words which latents a run's rollouts use."""
+    settings = config.evaluation
+    return f"mean of {settings.num_samples} samples" if settings.latent == "mean_of_samples" else settings.latent
+
+
+def origin_of(trained: Trained, dataset_fingerprint: str) -> dict[str, object]:
+    """Returns what must stand beside every number in scores.json: size, checkpoint, settings, data and code."""
+    return {
+        "num_parameters": sum(parameter.numel() for parameter in trained.model.parameters()),
+        "checkpoint_step": trained.step,
+        "checkpoint_sha256": file_hash(trained.checkpoint),
+        "config_sha256": file_hash(trained.folder / "config.json"),
+        "dataset_fingerprint": dataset_fingerprint,
+        "commit": commit(),
+    }
