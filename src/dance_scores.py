@@ -10,7 +10,16 @@ from torch import Tensor
 
 from src.config import Evaluation
 from src.dataset import DanceData
-from src.metrics import copy_first_frame, median_frame, nearest_pose, psnr_per_frame, rollout_scores, ssim_per_frame
+from src.metrics import (
+    FIRST_SCORED,
+    LAST_SCORED,
+    copy_first_frame,
+    median_frame,
+    nearest_pose,
+    psnr_per_frame,
+    rollout_scores,
+    ssim_per_frame,
+)
 from src.models import PoseModel
 from src.reporting.plots import plot_psnr, save_gif, save_strip, side_by_side
 from src.runs import Trained, latent_of, origin_of
@@ -37,7 +46,9 @@ def score_dance(trained: Trained, data: DanceData) -> dict[str, object]:
     candidates = {run: drawn, "posterior latent": informed, **baselines(data, truth[0], poses)}
     psnr = {name: psnr_per_frame(clip, truth) for name, clip in candidates.items()}
     scores = {name: rollout_scores(psnr[name], ssim_per_frame(clip, truth)) for name, clip in candidates.items()}
-    leak = scores["posterior latent"].score - scores[run].score
+    leak = scores["posterior latent"].score - validation.score(
+        validation.draw(trained.model, settings=validation.unshifted)
+    )
     samples = [validation.draw(trained.model, settings=SAMPLE, seed=seed).cpu() for seed in range(NUM_SAMPLES)]
     content: dict[str, object] = {
         "run": run,
@@ -50,13 +61,14 @@ def score_dance(trained: Trained, data: DanceData) -> dict[str, object]:
         "baselines": {name: score.as_json() for name, score in scores.items()},
         "protocol": f"free rollout of {len(truth)} frames from frame 0 of the validation take of {config.dataset}; "
         f"checkpoint: {config.evaluation.checkpoint} by the validations on this take; latent: {latent_of(config)} of "
-        f"the prior; mirror: {config.evaluation.mirror}; score: mean PSNR of frames 1-600",
+        f"the prior; mirror: {config.evaluation.mirror}; shift: {config.evaluation.shift}; score: mean PSNR of frames "
+        "1-600",
         "psnr_by_frame": ["inf" if value == math.inf else value for value in psnr[run].tolist()],
         "rollout_seconds": seconds,
         **origin_of(trained, data.manifest.fingerprint),
     }
     del psnr["posterior latent"]
-    plot_psnr(trained.folder / "psnr_by_frame.png", psnr)
+    plot_psnr(trained.folder / "psnr_by_frame.png", psnr, scored=range(FIRST_SCORED, LAST_SCORED + 1))
     save_gif(trained.folder / "validation.gif", side_by_side([truth, drawn, poses]))
     save_strip(trained.folder / "validation_strip.png", [truth, drawn, poses])
     save_gif(trained.folder / "samples.gif", side_by_side([truth, *samples]))

@@ -2,9 +2,9 @@
 
 Names: total, reconstruction, kl (training, mean over the epoch) and the same with `validation_` before them; kl_weight,
 teacher_forcing_ratio, learning_rate as at the epoch's last step; validation_score, the score of a free rollout with
-latents from the prior, validation_score_posterior, the same with latents that have seen the true frames, and
-held_out_score, as validation_score on the takes held out of training, in dB;
-clips_per_s; data_share, the part of the time spent waiting for batches; skipped_steps, whose gradient was not finite.
+latents from the prior and without evaluation.shift, validation_score_posterior, the same with latents that have seen
+the true frames, and held_out_score, as validation_score on the takes held out of training, in dB; clips_per_s;
+data_share, the part of the time spent waiting for batches; skipped_steps, whose gradient was not finite.
 """
 
 import json
