@@ -23,20 +23,30 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from src.config import SVG as SVGConfig
 from src.config import Augmentation, parse_config
 from src.console import run_main, say, track
-from src.dataset import Batch, ClipSampler, Footage, to_unit, with_context
+from src.dataset import Batch, ClipSampler, Footage, PushingBatch, to_unit, with_context
 from src.distributed import Draws
 from src.files import commit, write_atomically
-from src.losses import kl_to_standard_normal, reparameterise
+from src.intake.manifest import NUM_ACTION, NUM_POSITION
+from src.losses import (
+    LOG_VARIANCE_BOUNDS,
+    bound_log_variance,
+    kl_between,
+    kl_to_standard_normal,
+    reparameterise,
+)
 from src.models import Model, VideoModel, build_model
 from src.packing import pack_images
 from src.rollout import rollout
 from src.submission import write_submission
+from src.svg_model import SVG
 from src.synthetic import dance_take, write_dance
 from src.vae_model import LabCVAE
 
 HEIGHT, WIDTH = 32, 64
+SVG_SIZE, SVG_KL_WEIGHT = 64, 1e-4
 REPORT = Path("reports/benchmark.md")
 Work = Callable[[], object]
 
@@ -188,6 +198,83 @@ def training_row(device: torch.device) -> Row:
     return Row("train lab_cvae", "2 clips of 4 frames", ours, plain)
 
 
+def svg_training_row(device: torch.device, width: int = 16) -> Row:
+    """An SVG training step with every true frame fed back, against the same step as it is commonly written.
+
+    There each frame passes the encoder twice, as what is predicted from and as what is predicted, and is decoded alone.
+    """
+    model, batch = _svg(device, width), _pushing_batch(device)
+    draws = Draws(0, 0, range(len(batch.frames)), device)
+
+    def ours() -> Tensor:
+        return _stepped(model, model(batch, draws, kl_weight=SVG_KL_WEIGHT, teacher_forcing_ratio=1.0).total)
+
+    def plain() -> Tensor:
+        return _stepped(model, _plain_svg_loss(model, batch, draws))
+
+    return Row("train svg", "4 clips of 12 frames", ours, plain)
+
+
+def svg_rollout_row(device: torch.device, width: int = 16) -> Row:
+    """Samples of several clips as one batch, against one after the other, each encoding its given frames anew."""
+    model, batch, num_samples = _svg(device, width).eval(), _pushing_batch(device), 4
+    given, known = batch.frames[:, : model.num_given], batch.conditions
+    noise = torch.randn(num_samples, *known.shape[:2], *model.latent_shape, device=device)
+    copies = [part.repeat(num_samples, *[1] * (part.ndim - 1)) for part in (given, known)]
+
+    def ours() -> Tensor:
+        return rollout(model, *copies, noise.flatten(0, 1))
+
+    def plain() -> Tensor:
+        pairs = [(sample, clip) for sample in range(num_samples) for clip in range(len(given))]
+        return torch.cat([_plain_svg_rollout(model, given[clip], known[clip], noise[s, clip]) for s, clip in pairs])
+
+    return Row("rollout svg", f"{num_samples} samples of {len(given)} clips of 12 frames", ours, plain)
+
+
+def _stepped(model: SVG, total: Tensor) -> Tensor:
+    model.zero_grad()
+    total.backward()
+    return total.detach()
+
+
+def _plain_svg_loss(model: SVG, batch: PushingBatch, draws: Draws) -> Tensor:
+    frames, conditions = batch.frames.unbind(1), batch.conditions.unbind(1)
+    noise = draws.normal("latent", (len(frames) - 1, *model.latent_shape))
+    blank = frames[0].new_zeros(len(frames[0]), 1)
+    predictor, prior, posterior = (block.start(blank) for block in (model.predictor, model.prior, model.posterior))
+    total = torch.zeros((), device=blank.device)
+    for t in range(1, len(frames)):
+        before, skips = model.encoder(frames[t - 1])
+        mean, raw, posterior = model.posterior(model.encoder(frames[t])[0], posterior)
+        log_variance = bound_log_variance(raw, *LOG_VARIANCE_BOUNDS)
+        prior_mean, raw, prior = model.prior(before, prior)
+        divergence = kl_between(mean, log_variance, prior_mean, bound_log_variance(raw, *LOG_VARIANCE_BOUNDS))
+        latent = reparameterise(mean, log_variance, noise[:, t - 1])
+        features, predictor = model.predictor(torch.cat([before, latent, conditions[t - 1]], dim=1), predictor)
+        drawn = model.decoder(features, skips)
+        total = total + functional.mse_loss(drawn, frames[t]) + SVG_KL_WEIGHT * divergence.mean()
+    return total
+
+
+@torch.no_grad()
+def _plain_svg_rollout(model: SVG, given: Tensor, known: Tensor, noise: Tensor) -> Tensor:
+    """Returns a clip (1, T, 3, H, W) from its given frames (G, 3, H, W), conditions (T, N) and noise (T, latents)."""
+    frames, blank = [given[:1]], given.new_zeros(1, 1)
+    predictor, prior, posterior = (block.start(blank) for block in (model.predictor, model.prior, model.posterior))
+    for t in range(1, len(known)):
+        before, skips = model.encoder(frames[-1])
+        mean, raw, prior = model.prior(before, prior)
+        if t < len(given):
+            latent, _, posterior = model.posterior(model.encoder(given[t : t + 1])[0], posterior)
+        else:
+            latent = reparameterise(mean, bound_log_variance(raw, *LOG_VARIANCE_BOUNDS), noise[t : t + 1])
+        features, predictor = model.predictor(torch.cat([before, latent, known[t - 1 : t]], dim=1), predictor)
+        drawn = model.decoder(features, skips)
+        frames.append(given[t : t + 1] if t < len(given) else drawn)
+    return torch.stack(frames, dim=1)
+
+
 def benchmark(*, num_images: int, length: int, repeats: int) -> str:
     """Returns the table as markdown, with the hardware and the command it was measured with."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -195,6 +282,7 @@ def benchmark(*, num_images: int, length: int, repeats: int) -> str:
         folder = Path(name)
         rows = [packing_row(folder, num_images), csv_row(folder), batch_row(folder, device)]
         rows += [training_row(device), *rollout_rows(device, length)]
+        rows += [svg_training_row(device), svg_rollout_row(device)]
         timings = [measure(row, repeats) for row in track(rows, "benchmark", len(rows))]
     head = ["part", "work", "ours (ms)", "plain loop (ms)", "ratio of medians", "smallest to largest"]
     lines = ["| " + " | ".join(cells) + " |" for cells in [head, ["---"] * len(head), *(t.cells() for t in timings)]]
@@ -223,6 +311,18 @@ def _model(name: str) -> Model:
     torch.manual_seed(0)
     config = parse_config({"model": {"name": name}, "training": {"window": 4, "loss": "mse"}}, "benchmark")
     return build_model(config, height=HEIGHT, width=WIDTH)
+
+
+def _svg(device: torch.device, width: int) -> SVG:
+    torch.manual_seed(0)
+    config = SVGConfig(prior="learned", width=width, num_features=32, num_latents=16, num_hidden=64)
+    return SVG(config, height=SVG_SIZE, width=SVG_SIZE, loss="mse").to(device)
+
+
+def _pushing_batch(device: torch.device) -> PushingBatch:
+    random = torch.Generator().manual_seed(0)
+    frames = torch.rand(4, 12, 3, SVG_SIZE, SVG_SIZE, generator=random)
+    return PushingBatch(frames.to(device), torch.randn(4, 12, NUM_ACTION + NUM_POSITION, generator=random).to(device))
 
 
 def main() -> None:

@@ -103,6 +103,7 @@ def read_config(folder: Path) -> Config:
     """Returns the configuration of a run; UserError where there is none."""
     path = folder / "config.json"
     if not path.is_file():
+        folder = Path(*folder.parts[:-2], folder.name) if folder.parent.name == "configs" else folder
         runs = sorted(found.parent.name for found in folder.parent.glob("*/config.json"))
         close = difflib.get_close_matches(folder.name.removesuffix(".toml"), runs, n=1)
         needed = f"did you mean RUN={close[0]}?" if close else f"trained so far: {', '.join(runs) or 'none'}"

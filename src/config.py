@@ -80,6 +80,7 @@ class ReferenceCVAE(Section):
     teacher_forcing: TeacherForcing = TeacherForcing()  # of the twin
     num_latents: Positive = 16  # numbers per frame
     prior_probability: Probability = 0.75  # share of training frames rendered from the prior mean (Sohn et al. 2015)
+    num_members: Positive = 1  # networks that differ in their initial weights alone, trained side by side and averaged
 
 
 class SVG(Section):

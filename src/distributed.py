@@ -10,8 +10,6 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.elastic.multiprocessing.api import SignalException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, get_error_handler
 
 from src.console import UserError
 
@@ -25,6 +23,7 @@ def process_group(device: torch.device) -> Iterator[None]:
         yield
         return
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    dist.barrier()  # one that fails at once would break the connections that the others are still making
     try:
         yield
     finally:
@@ -50,7 +49,10 @@ def check_processes(wanted: str, device: str) -> int:
 
 def launch(module: str, arguments: Sequence[str], num_processes: int) -> int:
     """Runs a module under torchrun and returns its exit code; what a process reported is raised as UserError, once."""
-    from torch.distributed import run  # noqa: PLC0415  (it imports much that only the launching process needs)
+    # Only the launching process needs these, and they import much.
+    from torch.distributed import run  # noqa: PLC0415
+    from torch.distributed.elastic.multiprocessing.api import SignalException  # noqa: PLC0415
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError  # noqa: PLC0415
 
     logging.disable(logging.ERROR)  # torchrun tells of each ended process; this one says what has to be said
     try:
@@ -61,8 +63,8 @@ def launch(module: str, arguments: Sequence[str], num_processes: int) -> int:
         _, failure = error.get_first_failure()
         if failure.exitcode not in EXPECTED_CODES:
             raise
-        if failure.exitcode == 2 and failure.error_file_data:
-            raise UserError(failure.message.partition(": ")[2]) from None
+        if failure.exitcode == 2 and failure.error_file_data:  # without: the process has said it itself
+            raise UserError(failure.error_file_data["message"]["message"].partition(": ")[2]) from None
         return failure.exitcode
     return 0
 
@@ -74,6 +76,8 @@ def is_launched() -> bool:
 
 def report_mistake(error: UserError) -> None:
     """Leaves a user's mistake to the launching process: all processes meet it, and one line is enough."""
+    from torch.distributed.elastic.multiprocessing.errors import get_error_handler  # noqa: PLC0415  (as above)
+
     get_error_handler().record_exception(error)
 
 

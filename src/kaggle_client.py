@@ -6,12 +6,13 @@
     python -m src.kaggle_client leaderboard --competition SLUG
     python -m src.kaggle_client kernel --run RUN --competition SLUG --folder kernel
 
-The official client does the talking, as a child process (src/kaggle_child.py). Every command can be interrupted and run
-again.
+The official client does the talking, as a child process (src/competition/child.py). Every command can be interrupted
+and run again.
 """
 
 import argparse
 import re
+import shlex
 from dataclasses import fields
 from pathlib import Path
 
@@ -19,14 +20,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from src.competition.answers import competition_page, warn_of_open_files
+from src.competition.child import Patience
+from src.competition.download import download
+from src.competition.kernel import push_kernel, write_kernel
+from src.competition.ledger import Ledger, Submission
+from src.competition.order import SUBMISSIONS, Wish
+from src.competition.questions import leaderboard, place_of, username
+from src.competition.submit import refresh, submit
 from src.console import UserError, run_main, say
-from src.kaggle_answers import competition_page, warn_of_open_files
-from src.kaggle_child import Patience
-from src.kaggle_download import download
-from src.kaggle_kernel import push_kernel, write_kernel
-from src.kaggle_questions import leaderboard, place_of, username
-from src.kaggle_submit import SUBMISSIONS, prepare, refresh, submit
-from src.ledger import Event, Ledger, Submission
 
 PATIENCE = {
     "deadline_s": "waiting for the score",
@@ -51,8 +53,9 @@ def read_slug(text: str) -> str:
     return slug
 
 
-def print_scores(scored: Event, local_score: float | None) -> None:
+def print_scores(submission: Submission) -> None:
     """Prints the public score beside our own."""
+    scored, local_score = submission.latest, submission.intent.local_score
     public, private = scored.public_score, scored.private_score
     line = f"{scored.run} [run:{scored.tag}]: public score {_number(public)}"
     if public is not None and local_score is not None:
@@ -86,21 +89,23 @@ def print_submissions(submissions: list[Submission]) -> None:
 
 
 def print_leaderboard(slug: str, team: str | None, num_rows: int, patience: Patience) -> None:
-    """Prints the top of the public leaderboard, and our own place where it can be known."""
+    """Prints the top of the public leaderboard, and the place of `team`, or of a team with the user's own name."""
     named = team or username(patience)
     places = leaderboard(slug, patience, team=named, num_rows=num_rows)
-    ours = place_of(named, places) if named else None
+    found = place_of(named, places) if named else None
     table = Table("place", "team", "score", "date (UTC)", title=f"{slug}, public leaderboard")
-    for place in places[:num_rows] + ([ours] if ours and ours.rank > num_rows else []):
-        style = "bold" if place == ours else None
+    for place in places[:num_rows] + ([found] if found and found.rank > num_rows else []):
+        style = "bold" if place == found else None
         table.add_row(str(place.rank), escape(place.team), place.score, place.date, style=style)
     _print_table(table)
-    if ours:
-        say(f"our place: {ours.rank} ({ours.team}, {ours.score})")
+    if found and team:
+        say(f"our place: {found.rank} ({found.team}, {found.score})")
+    elif found:
+        say(f"a team named {found.team} is at place {found.rank} ({found.score}); ARGS='--team NAME' asks for ours")
     else:
         say(
             f"our place is not known: no team {named!r} among the first {len(places)}; "
-            "--team NAME says what the board calls us"
+            "ARGS='--team NAME' says what the board calls us"
         )
 
 
@@ -120,9 +125,8 @@ def main() -> None:
     if arguments.command == "download":
         say(str(download(slug, arguments.folder, patience)))
     elif arguments.command == "submit":
-        order = prepare(arguments.run, slug, arguments.message, force_stale=arguments.force_stale)
-        scored = submit(order, patience, again=arguments.again, team=arguments.team)
-        print_scores(scored, order.local_score)
+        wish = Wish(arguments.run, slug, arguments.message, again=arguments.again, force_stale=arguments.force_stale)
+        print_scores(submit(wish, patience, team=arguments.team))
     elif arguments.command == "leaderboard":
         print_leaderboard(slug, arguments.team, arguments.rows, patience)
     else:
@@ -130,11 +134,16 @@ def main() -> None:
         if user is None:
             raise UserError("the name of the Kaggle user is not known; --user NAME says whose notebook it will be")
         name = write_kernel(arguments.run, slug, arguments.folder, user)
+        client = ".venv/bin/kaggle kernels"
         say(f"{arguments.folder} holds {name}")
         if arguments.push:
             push_kernel(arguments.folder, slug, patience)
         else:
-            say(f"push it with: kaggle kernels push -p {arguments.folder}")
+            say(f"push it with: {client} push -p {arguments.folder}")
+        say("when it has run, fetch what `make submit` needs, the csv, its provenance, checkpoint and configuration:")
+        stem = re.escape(arguments.run)
+        pattern = shlex.quote(rf"^(runs/{stem}/(best\.pt|config\.json)|submissions/{stem}\.(csv|json))$")
+        say(f"  {client} output {name} --path . --page-size 200 --file-pattern {pattern}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -150,7 +159,7 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=text)
         if name == "submissions":
             command.add_argument("--refresh", action="store_true", help="first ask Kaggle for scores that are new")
-            _add_patience(command, "call_timeout_s")
+            _add_patience(command, "call_timeout_s", "stall_s")
             continue
         command.add_argument(
             "--competition", required=True, metavar="SLUG", help="last part of the competition's address"

@@ -42,6 +42,7 @@ OPTIONS = {  # what each source takes besides --dataset and --data-folder
     "FILE.zip": ("cuts", "test_length"),
     "FOLDER": ("cuts", "test_length", "camera"),
 }
+MAKE_VARIABLES = ("cuts", "camera")  # by which Make passes an option on
 
 
 def pack_images(
@@ -123,6 +124,8 @@ def _pack_drawn(
 
 
 def _destination(name: str, data_folder: Path) -> Path:
+    if not name:
+        raise UserError("no data set name is given; needed: DATASET=name, the folder to make below data/")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
         raise UserError(f"data set name {name!r}; needed: letters, digits, '.', '_' and '-', first a letter or digit")
     if data_folder.exists() and not data_folder.is_dir():
@@ -149,8 +152,13 @@ def _existing(destination: Path, request: Request) -> Manifest | None:
         return None
     manifest = Manifest.load(destination)
     if not request.is_met_by(manifest):
+        packed, asked = manifest.source, request.source
+        found = manifest.origin.replace(str(packed), packed.name)  # people know it by its name, not by its hash
+        needed = request.asked.replace(str(asked), asked.name)
+        if packed.name == asked.name and packed.fingerprint != asked.fingerprint:
+            needed += ", whose content is another"
         mend = f"give another DATASET, or delete {destination} first"
-        raise UserError(f"{destination} was packed from {manifest.origin}, asked for is {request.asked}; {mend}")
+        raise UserError(f"{destination} was packed from {found}, asked for is {needed}; {mend}")
     for name, content in array_hashes(destination).items():
         if content != manifest.arrays.get(name):
             raise UserError(
@@ -198,7 +206,7 @@ def main() -> None:
         raise UserError("no source is given; needed: SOURCE=synthetic, SOURCE=FILE.zip or SOURCE=FOLDER")
     _refuse_without_effect(source, options)
     if options.get("test_length", 2) < 2:
-        raise UserError(f"--test-length {options['test_length']}; needed: at least 2")
+        raise UserError(f"--test-length {options['test_length']} of python -m src.packing; needed: at least 2")
     if source == "synthetic":
         pack_synthetic(dataset, data_folder=data_folder, **options)
     elif source == "synthetic-pushing":
@@ -213,8 +221,8 @@ def _refuse_without_effect(source: str, options: dict[str, object]) -> None:
     for key in options:
         takers = [taker for taker, keys in OPTIONS.items() if key in keys]
         if source not in takers and (source in OPTIONS or "FOLDER" not in takers):
-            found = f"--{key.replace('_', '-')} with --source {source}"
-            raise UserError(f"{found}; needed: --source {' or '.join(takers)}, or leave it out")
+            option = key.upper() if key in MAKE_VARIABLES else f"--{key.replace('_', '-')}"
+            raise UserError(f"{option} with SOURCE={source}; needed: SOURCE={' or '.join(takers)}, or leave it out")
 
 
 if __name__ == "__main__":

@@ -21,22 +21,28 @@ MEAN_FRAME_CLIPS = 512  # training clips whose frames make the mean frame
 def score_pushing(trained: Trained, data: PushingData) -> dict[str, object]:
     """Rolls out the first frames of all test clips, writes plot, strip and GIF, and returns the scores.
 
-    PSNR is per frame and colour channel in [0, 1], averaged over channels, predicted frames and clips, in dB: of the
-    prior's mean, of one sample, and of the best of n samples, chosen clip by clip with the truth. `score` is the one
-    that the run's settings ask for. The shuffled actions are those of another clip.
+    PSNR is per frame and colour channel in [0, 1], averaged over channels, predicted frames and clips, in dB. `score`
+    and `mean_psnr` are that of the run's settings, with `mean_ssim` beside it, or `ssim`. By protocol:
+    `psnr_prior_mean` with the prior's mean as latent; `psnr_single`, one sample; `psnr_best_of_n`, of `num_samples`
+    samples the best of each clip, chosen with the truth; `psnr_shuffled_actions`, the prior's mean with actions and
+    positions of another clip, and `actions_are_worth_db`, what that loses; `psnr_copy_last`, the last given frame, and
+    `psnr_mean_frame`, that of training, which are the `baselines`. With `_by_frame`: of each predicted frame.
+    `psnr_by_frame` begins with the `num_given` given ones. An endless PSNR is the string "inf".
     """
     config, num_samples = trained.config, trained.config.evaluation.num_samples
     test = ClipValidation(config, data.test, device=trained.device, num_clips=None)
     model, num_given, truth = trained.model, trained.model.num_given, test.batch.frames
     mean = test.draw(model, PRIOR_MEAN)
-    samples = [test.draw(model, SINGLE_SAMPLE, seed=config.seed + number) for number in range(num_samples)]
+    of_mean = test.psnr(mean)
+    best = int(of_mean.mean(dim=1).argmax())
+    of_samples, some_samples = _draw_samples(test, trained, best)
     chosen = mean if config.evaluation.latent == "mean" else test.draw(model, config.evaluation)
     last = truth[:, num_given - 1 : num_given].expand_as(truth)
     average = mean_frame(data).to(truth.device).expand_as(truth)
     psnr = {
-        "psnr_prior_mean": test.psnr(mean),
-        "psnr_single": test.psnr(samples[0]),
-        "psnr_best_of_n": best_of([test.psnr(sample) for sample in samples]),
+        "psnr_prior_mean": of_mean,
+        "psnr_single": of_samples[0],
+        "psnr_best_of_n": best_of(of_samples),
         "psnr_shuffled_actions": test.psnr(test.with_shuffled_conditions().draw(model, PRIOR_MEAN)),
         "psnr_copy_last": test.psnr(last),
         "psnr_mean_frame": test.psnr(average),
@@ -48,15 +54,14 @@ def score_pushing(trained: Trained, data: PushingData) -> dict[str, object]:
         return RolloutScores(level, level, _ssim(clips, truth, num_given).mean().item(), None, None, None, None)
 
     _plot(trained, psnr, num_given)
-    best = int(psnr["psnr_prior_mean"].mean(1).argmax())
-    _save_pictures(trained, [quantise(clips[best]).cpu() for clips in (truth, mean, *samples[:NUM_SHOWN])])
+    _save_pictures(trained, [quantise(clip).cpu() for clip in (truth[best], mean[best], *some_samples)])
     own = scored(chosen)
     return {
         "run": trained.folder.name,
         **own.as_json(),
-        **{name: values.mean().item() for name, values in psnr.items()},
+        **{name: _as_json(values.mean())[0] for name, values in psnr.items()},
         "ssim": own.mean_ssim,
-        **{f"{name}_by_frame": values.mean(0).tolist() for name, values in psnr.items()},
+        **{f"{name}_by_frame": _as_json(values.mean(0)) for name, values in psnr.items()},
         "ssim_by_frame": _ssim(chosen, truth, num_given).mean(0).tolist(),
         "num_given": num_given,
         "num_samples": num_samples,
@@ -66,9 +71,28 @@ def score_pushing(trained: Trained, data: PushingData) -> dict[str, object]:
         "protocol": f"{len(truth)} test clips of {config.dataset}, from the first frame on, {num_given} -> "
         f"{truth.shape[1] - num_given} frames; PSNR per frame and channel; latent: {latent_of(config)} of the prior; "
         f"checkpoint: {config.evaluation.checkpoint} by validations on other clips",
-        "psnr_by_frame": ["inf"] * num_given + test.psnr(chosen).mean(0).tolist(),
+        "psnr_by_frame": ["inf"] * num_given + _as_json(test.psnr(chosen).mean(0)),
         **origin_of(trained, data.manifest.fingerprint),
     }
+
+
+def _draw_samples(test: ClipValidation, trained: Trained, clip: int) -> tuple[list[Tensor], list[Tensor]]:
+    """Returns the PSNR (N, T) of each sample of all clips, and of the first few the frames of one clip.
+
+    All samples of all clips would need gigabytes.
+    """
+    psnr, shown = [], []
+    for number in range(trained.config.evaluation.num_samples):
+        drawn = test.draw(trained.model, SINGLE_SAMPLE, seed=trained.config.seed + number)
+        psnr.append(test.psnr(drawn))
+        if number < NUM_SHOWN:
+            shown.append(drawn[clip].clone())
+    return psnr, shown
+
+
+def _as_json(psnr: Tensor) -> list[float | str]:
+    """Returns the numbers for a JSON file, which knows no infinity."""
+    return ["inf" if value == math.inf else value for value in psnr.flatten().tolist()]
 
 
 def best_of(psnr: list[Tensor]) -> Tensor:

@@ -9,6 +9,7 @@ import hashlib
 import math
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -135,7 +136,7 @@ def check_submission(
     first_frames: uint8 (K, 3, 32, 64), what frame 0 of each sequence must be; it also fixes the number of sequences.
     """
     content = _read(path)
-    faults = list(islice(_faults(content, first_frames, num_sequences, sequence_length, frame_shape), MAX_FAULTS))
+    faults = _distinct(_faults(content, first_frames, num_sequences, sequence_length, frame_shape))
     if faults:
         count = f"{len(faults)} or more faults" if len(faults) == MAX_FAULTS else f"{len(faults)} faults"
         more = f" ({count}; python -m src.submission check {path} lists them)" if len(faults) > 1 else ""
@@ -152,9 +153,20 @@ def find_faults(
     sequence_length: int = SEQUENCE_LENGTH,
     frame_shape: tuple[int, int, int] = FRAME_SHAPE,
 ) -> list[str]:
-    """One line for each fault of the file, the first ten; empty for a file `check_submission` accepts."""
-    faults = _faults(_read(path), first_frames, num_sequences, sequence_length, frame_shape)
-    return list(islice(faults, MAX_FAULTS))
+    """One line for each kind of fault of the file, the first ten; empty for a file `check_submission` accepts."""
+    return _distinct(_faults(_read(path), first_frames, num_sequences, sequence_length, frame_shape))
+
+
+def _distinct(faults: Iterator[str]) -> list[str]:
+    """The first ten faults that differ in more than numbers and quoted values, with the number of others like them."""
+    first: dict[str, str] = {}
+    counts: Counter[str] = Counter()
+    for fault in faults:
+        kind = re.sub(r"'[^']*'|[0-9]+| \(and .* in this line\)", "", fault)
+        first.setdefault(kind, fault)
+        counts[kind] += 1
+    lines = (text + (f"; {counts[kind] - 1} more like it" if counts[kind] > 1 else "") for kind, text in first.items())
+    return list(islice(lines, MAX_FAULTS))
 
 
 def _read(path: Path) -> bytes:
@@ -199,6 +211,8 @@ def _header_faults(columns: Sequence[bytes], num_values: int) -> Iterator[str]:
     place = "" if first is None else f"column {first + 1} is {_shown(columns[first])}, needs {_shown(needed[first])}"
     if len(columns) != len(needed):
         count = f"line 1: the header has {len(columns)} columns, needs {len(needed)}: id,0,...,{num_values - 1}"
+        if columns[1:] == needed:
+            place = "the first is one too many, as pandas writes its index: to_csv(..., index=False)"
         yield f"{count}; {place}" if place else count
     elif place:
         yield f"line 1: header {place}"
@@ -263,7 +277,8 @@ def _cell_fault(cell: bytes) -> str:
         return f"{_shown(cell)} is no number, needs an integer 0..255"
     if re.fullmatch("-?[1-9][0-9]*", text):
         return f"{_shown(cell)} is outside 0..255"
-    return f"{_shown(cell)} is not written as an integer 0..255"
+    mend = "; pandas writes floats so: .astype(int) before to_csv" if re.fullmatch(r"[0-9]+\.[0-9]*", text) else ""
+    return f"{_shown(cell)} is not written as an integer 0..255{mend}"
 
 
 def _first_frame_faults(rows: Sequence[bytes], first_frames: np.ndarray, sequence_length: int) -> Iterator[str]:
@@ -306,7 +321,9 @@ def main() -> None:
     """`python -m src.submission check FILE`: says that a csv is valid, or what is wrong with it."""
     parser = argparse.ArgumentParser(prog="python -m src.submission", description=main.__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    check = commands.add_parser("check", help="one line for a valid file (exit 0), one per fault otherwise (exit 2)")
+    check = commands.add_parser(
+        "check", help="one line for a valid file (exit 0), one per kind of fault otherwise (exit 2)"
+    )
     check.add_argument("file", type=Path)
     check.add_argument("--first-frames", type=Path, metavar="FOLDER", help="the data set's test_img folder (K/*.png)")
     check.add_argument("--length", type=int, default=SEQUENCE_LENGTH, help="rows of one sequence (%(default)s)")
@@ -318,7 +335,7 @@ def main() -> None:
         checked = check_submission(arguments.file, first_frames=first_frames, sequence_length=arguments.length)
     except UserError:
         for fault in find_faults(arguments.file, first_frames=first_frames, sequence_length=arguments.length):
-            print(f"{arguments.file}: {fault}", file=sys.stderr)
+            print(f"error: {arguments.file}: {fault}", file=sys.stderr)
         sys.exit(2)
     say(f"valid: {checked.num_rows} rows, {checked.num_sequences} sequences, sha256 {checked.sha256}")
 

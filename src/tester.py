@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from src.config import SVG, ConvSVG
 from src.console import UserError, run_main, say
 from src.dance_scores import score_dance
 from src.dataset import DanceData, PushingData, open_dance, open_data
@@ -66,7 +67,7 @@ def submission(
     submissions_folder: Path = Path("submissions"),
 ) -> Path:
     """Rolls out the test sequences and returns submissions/<run>.csv, checked; writes its provenance and GIFs."""
-    trained = open_run(run, runs_folder)
+    trained = _open_pose_run(run, runs_folder)
     config = trained.config
     data = open_dance(config.dataset, data_folder)
     path = submissions_folder / f"{run}.csv"
@@ -107,6 +108,17 @@ def submission(
     return path
 
 
+def _open_pose_run(run: str, runs_folder: Path) -> Trained:
+    """Returns a trained run that draws dancers; UserError where it draws robot pushing."""
+    trained = open_run(run, runs_folder)
+    if isinstance(trained.config.model, SVG | ConvSVG):
+        raise UserError(
+            f"{run} draws robot pushing ({trained.config.model.name}), but the csv and pose pictures are of dancers; "
+            f"needed: a run of dancers; what this one can do: make evaluate RUN={run}"
+        )
+    return trained
+
+
 def _local_score(trained: Trained) -> float | None:
     """Returns the validation score of this very checkpoint and configuration, if it has been evaluated."""
     path = trained.folder / "scores.json"
@@ -120,13 +132,13 @@ def predict_pictures(run: str, frame: Path, poses: Path, out: Path, *, runs_fold
 
     Writes a GIF of prediction and poses to `out`, and the frames as PNG into a folder of the same name.
     """
+    trained = _open_pose_run(run, runs_folder)
     if out.suffix.lower() != ".gif":
         raise UserError(f"OUT={out}: the result is a GIF; give a name that ends in .gif")
     given, folder = _read_picture(frame), out.with_suffix("")
     conditions = torch.stack([_read_picture(path) for path in _numbered_pictures(poses)])
     if folder.exists() and (folder.samefile(poses) or not (out.is_file() and folder.is_dir())):
         raise UserError(f"{folder} exists and was not written together with {out}; move it away, or give another OUT")
-    trained = open_run(run, runs_folder)
     conditions = conditions.to(trained.device)
     settings, seed = trained.config.evaluation, trained.config.seed
     drawn = quantise(
@@ -208,8 +220,8 @@ def main() -> None:
     elif arguments.command == "submission":
         path = submission(arguments.run)
         say(f"{path}: valid. Upload it with")
-        say(f"  make submit RUN={arguments.run} COMPETITION=slug MESSAGE=...")
-        say(f"  kaggle competitions submit -c slug -f {path} -m ...   (by hand; the ledger does not learn of it)")
+        say(f'  make submit RUN={arguments.run} COMPETITION=slug MESSAGE="..."')
+        say(f'  or, unknown to the ledger: .venv/bin/kaggle competitions submit -c slug -f {path} -m "..."')
     else:
         drawn = predict_pictures(arguments.run, arguments.frame, arguments.poses, arguments.out)
         say(f"{arguments.out}: {len(drawn)} frames; single frames in {arguments.out.with_suffix('')}/")

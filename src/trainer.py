@@ -72,8 +72,9 @@ class Trainer:
         self.ema = copy.deepcopy(self.model).requires_grad_(False).eval()
         self.network: Any = DistributedDataParallel(self.model) if world_size() > 1 else self.model
         if settings.compile:  # the blocks alone: drawing keyed random numbers cannot be compiled
-            for block in self.model.children():
-                block.compile()
+            for child in self.model.children():
+                for block in child if isinstance(child, nn.ModuleList) else [child]:
+                    block.compile()
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), settings.learning_rate, weight_decay=settings.weight_decay, fused=True
         )
@@ -341,14 +342,16 @@ def main() -> None:
     parser.add_argument("--gpus", default="1", metavar="N", help="processes that train together (default: %(default)s)")
     arguments = parser.parse_args()
     refuse_path_as_run(arguments.config)
-    config, name = load_config(arguments.config, arguments.set), arguments.name or arguments.config.stem
+    config = load_config(arguments.config, arguments.set)
+    folder = Path("runs") / (arguments.name or arguments.config.stem)
     num_processes = check_processes(arguments.gpus, config.training.device)
     if num_processes > 1:
         refuse_unequal_shares(config, num_processes)
-        own = [str(arguments.config), "--set", arguments.set, "--name", name]
+        refuse_other_config(folder, config)
+        own = [str(arguments.config), "--set", arguments.set, "--name", folder.name]
         sys.exit(launch("src.trainer", own, num_processes))
     try:
-        finished = train(config, Path("runs") / name)
+        finished = train(config, folder)
     except UserError as error:
         if not is_launched():
             raise
@@ -358,7 +361,7 @@ def main() -> None:
 
 
 def refuse_path_as_run(config: Path) -> None:
-    """Raises UserError where RUN was given as configs/<run>.toml, which Make turns into configs/configs/<run>.toml.toml."""
+    """Raises UserError where RUN was given as configs/<run>.toml, to which Make adds the folder and .toml again."""
     run = config.name.split(".toml")[0]
     if not config.is_file() and Path("configs", f"{run}.toml").is_file():
         raise UserError(f"{config} does not exist; did you mean RUN={run}?")

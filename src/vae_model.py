@@ -121,12 +121,40 @@ class LabCVAE(nn.Module):
         return torch.stack(predicted, dim=1)
 
 
+class Painter(nn.Module):
+    """The default model's network: (B, C_in, H, W) and a latent -> (B, C_out, H, W), zero at first.
+
+    Every place has an offset of its own to learn, because the studio does not move.
+    """
+
+    def __init__(self, config: ReferenceConfig, num_in: int, num_out: int, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.network = UNet(
+            num_in,
+            config.width,
+            num_levels=config.num_levels,
+            num_blocks=config.num_blocks,
+            num_latents=config.num_latents,
+        )
+        self.position = nn.Parameter(torch.zeros(num_in, *size))
+        self.head = nn.Sequential(
+            nn.GroupNorm(8, config.width),
+            nn.SiLU(),
+            zero_initialised(nn.Conv2d(config.width, num_out, 3, padding=1)),
+        )
+
+    def forward(self, inputs: Tensor, latent: Tensor) -> Tensor:
+        return self.head(self.network(inputs + self.position, latent))
+
+
 class ReferenceCVAE(nn.Module):
     """Draws frame t from the first frame, the poses t-k..t+k and a small latent; its state is the reference.
 
     The output mixes the reference frame with a drawn picture, pixel by pixel: kept * x_0 + (1 - kept) * drawn. A
     share of the training frames is rendered from the prior mean with the reconstruction loss alone, as in the hybrid
     objective of Sohn et al. 2015, so that the path used at test is a path that was trained.
+
+    Several members, each with a loss of its own, make an ensemble, whose frame is the mean of theirs.
 
     The autoregressive twin (`previous_frame`) also sees the frame before, the true one or its own, in its state.
     """
@@ -142,19 +170,8 @@ class ReferenceCVAE(nn.Module):
         num_state = (0 if config.reference == "none" else 6) + (3 if config.previous_frame else 0)
         num_in = config.patch**2 * (3 * (2 * config.pose_window + 1) + num_state)
         num_out = config.patch**2 * (3 + (config.reference == "mixed"))
-        self.network = UNet(
-            num_in,
-            config.width,
-            num_levels=config.num_levels,
-            num_blocks=config.num_blocks,
-            num_latents=config.num_latents,
-        )
-        self.position = nn.Parameter(torch.zeros(num_in, height // config.patch, width // config.patch))
-        self.head = nn.Sequential(
-            nn.GroupNorm(8, config.width),
-            nn.SiLU(),
-            zero_initialised(nn.Conv2d(config.width, num_out, 3, padding=1)),
-        )
+        size = (height // config.patch, width // config.patch)
+        self.members = nn.ModuleList(Painter(config, num_in, num_out, size) for _ in range(config.num_members))
         self.gaussian_predictor = PooledPosterior(4 * (3 + 3 + 6), config.width, config.num_latents)
 
     def encode_conditions(self, poses: Tensor) -> Tensor:
@@ -173,14 +190,19 @@ class ReferenceCVAE(nn.Module):
 
     def step(self, state: Tensor, condition: Tensor, latent: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the frame (B, 3, H, W) in [0, 1] of a condition (B, 3 (2k + 1), H, W), and the state after it."""
-        seen = state[:, 6:] if self.config.reference == "none" else state
-        inputs = functional.pixel_unshuffle(torch.cat([condition, seen], dim=1), self.config.patch) + self.position
-        outputs = functional.pixel_shuffle(self.head(self.network(inputs, latent)), self.config.patch).float().sigmoid()
-        frame = outputs[:, :3]
-        if self.config.reference == "mixed":
-            kept = outputs[:, 3:]
-            frame = kept * state[:, :3] + (1 - kept) * frame
+        frame = self.paint(state, condition, latent).mean(dim=0)
         return frame, torch.cat([state[:, :6], frame], dim=1) if self.autoregressive else state
+
+    def paint(self, state: Tensor, condition: Tensor, latent: Tensor) -> Tensor:
+        """Returns the frame of every member, (M, B, 3, H, W) in [0, 1]."""
+        seen = state[:, 6:] if self.config.reference == "none" else state
+        inputs = functional.pixel_unshuffle(torch.cat([condition, seen], dim=1), self.config.patch)
+        outputs = torch.stack([member(inputs, latent) for member in self.members])
+        outputs = functional.pixel_shuffle(outputs, self.config.patch).float().sigmoid()
+        if self.config.reference != "mixed":
+            return outputs
+        drawn, kept = outputs.split([3, 1], dim=2)
+        return kept * state[:, :3] + (1 - kept) * drawn
 
     def posterior(self, frames: Tensor, conditions: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Returns mean and log variance of q(z_t | x_t, p_t, x_0), each (B, T, num_latents)."""
@@ -206,28 +228,30 @@ class ReferenceCVAE(nn.Module):
         if self.autoregressive:
             uniforms = draws.shared_uniform("teacher_forcing", num_frames)
             coin = teacher_forcing_coin(uniforms, teacher_forcing_ratio, per=self.config.teacher_forcing.coin)
-            predicted = self._draw_in_turn(state, conditions, latents, frames, coin.tolist())
+            painted = self._paint_in_turn(state, conditions, latents, frames, coin.tolist())
         else:
             states = state[:, None].expand(-1, num_frames, -1, -1, -1).flatten(0, 1)
-            flat, _ = self.step(states, conditions.flatten(0, 1), latents.flatten(0, 1))
-            predicted = flat.unflatten(0, frames.shape[:2])
+            painted = self.paint(states, conditions.flatten(0, 1), latents.flatten(0, 1)).unflatten(1, frames.shape[:2])
         return clip_loss(
-            self.reconstruction(predicted, frames),
+            torch.stack([self.reconstruction(predicted, frames) for predicted in painted]).mean(dim=0),
             kl_to_standard_normal(mean.flatten(0, 1), log_variance.flatten(0, 1)).unflatten(0, mean.shape[:2]),
             kl_weight * informed,
         )
 
-    def _draw_in_turn(
+    def _paint_in_turn(
         self, state: Tensor, conditions: Tensor, latents: Tensor, truth: Tensor, coin: list[bool]
     ) -> Tensor:
-        """Returns the twin's frames (B, T, 3, H, W); it sees the true frame t before t + 1 where coin[t + 1] is set."""
-        predicted: list[Tensor] = []
+        """Returns the frames of the twin's members, (M, B, T, 3, H, W).
+
+        They see the true frame t before t + 1 where coin[t + 1] is set, else the mean of their own.
+        """
+        painted: list[Tensor] = []
         for t, (condition, latent) in enumerate(zip(conditions.unbind(1), latents.unbind(1), strict=True)):
-            if t and coin[t]:
-                state = torch.cat([state[:, :6], truth[:, t - 1]], dim=1)
-            frame, state = self.step(state, condition, latent)
-            predicted.append(frame)
-        return torch.stack(predicted, dim=1)
+            if t:
+                before = truth[:, t - 1] if coin[t] else painted[-1].mean(dim=0)
+                state = torch.cat([state[:, :6], before], dim=1)
+            painted.append(self.paint(state, condition, latent))
+        return torch.stack(painted, dim=2)
 
 
 def _over_time(network: nn.Module, clips: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from src.config import Augmentation, Config, Evaluation
+from src.console import UserError
 from src.dataset import (
     Batch,
     Clips,
@@ -144,7 +145,9 @@ class ClipValidation:
         )
 
     def with_shuffled_conditions(self) -> Self:
-        """Returns the same clips, each with the actions and positions of the one before it."""
+        """Returns the same clips, each with the conditions of the one before it; UserError where there is one alone."""
+        if len(self.batch.conditions) < 2:
+            raise UserError("the actions of another clip are needed, but there is one clip alone; needed: at least 2")
         other = copy.copy(self)
         other.batch = PushingBatch(self.batch.frames, self.batch.conditions.roll(1, dims=0))
         return other

@@ -11,8 +11,8 @@ import torch
 from src import trainer
 from src.config import Config, parse_config
 from src.console import run_main
-from src.dataset import Batch, DanceData, Footage, PushingBatch, open_dance
-from src.packing import pack_synthetic
+from src.dataset import Batch, DanceData, Footage, PushingBatch, PushingData, open_dance, open_pushing
+from src.packing import pack_synthetic, pack_synthetic_pushing
 from src.svg_model import SVG, ConvSVG
 
 torch.set_num_threads(1)  # the tests' tensors are small: more threads cost more than they bring
@@ -40,11 +40,29 @@ def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def pushing_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with `pushed`, packed: 4 synthetic clips of robot pushing to train on, 3 to validate, 3 to test."""
+    folder = tmp_path_factory.mktemp("pushing")
+    pack_synthetic_pushing("pushed", data_folder=folder, seed=3, num_train=4, num_validate=3, num_test=3)
+    return folder
+
+
 @pytest.fixture
-def small_data(data_folder: Path, monkeypatch: pytest.MonkeyPatch) -> DanceData:
+def pushing_data(pushing_folder: Path) -> PushingData:
+    """`pushed`, opened."""
+    return open_pushing("pushed", pushing_folder)
+
+
+@pytest.fixture
+def small_data(data_folder: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> DanceData:
     """`tiny` at 4 x 8 pixels, where the lab model trains in a second, too; the trainer opens it in place of `tiny`."""
     small = shrink(open_dance("tiny", data_folder))
-    monkeypatch.setattr(trainer, "open_data", lambda name, folder: small)
+
+    def open_either(name: str, folder: Path) -> DanceData | PushingData:
+        return request.getfixturevalue("pushing_data") if name == "pushed" else small
+
+    monkeypatch.setattr(trainer, "open_data", open_either)
     return small
 
 
@@ -62,7 +80,7 @@ def shrink(data: DanceData) -> DanceData:
 
 
 def tiny_config(model: str, /, **settings: object) -> Config:
-    """A configuration of any model for `tiny`; settings: whole or part sections by name, all others of training."""
+    """A configuration of any model, for `tiny` or `pushed`; settings: sections by name, all others of training."""
     table: dict[str, dict[str, object]] = {
         "model": {"name": model},
         "kl_weight": {"stop": 1e-4},
@@ -72,6 +90,7 @@ def tiny_config(model: str, /, **settings: object) -> Config:
         table["training"] |= {"window": 3, "batch_size": 2, "clips_per_epoch": 4, "loss": "mse"}
     elif model in PUSHING_MODELS:
         table["model"] |= {"width": 8, "num_latents": 3}
+        table["model"] |= {"num_features": 16, "num_hidden": 16} if model == "svg" else {}
         table["training"] |= {"window": 5, "batch_size": 2, "clips_per_epoch": 4, "loss": "mse"}
         table |= {"augmentation": {"mirror": False}, "evaluation": {"mirror": False}}
     else:
@@ -82,7 +101,8 @@ def tiny_config(model: str, /, **settings: object) -> Config:
             table[name] = table.get(name, {}) | value
         else:
             table["training"][name] = value
-    return parse_config({"dataset": "tiny", "seed": 5} | table, "tiny_config")
+    dataset = "pushed" if model in PUSHING_MODELS else "tiny"
+    return parse_config({"dataset": dataset, "seed": 5} | table, "tiny_config")
 
 
 def random_batch(model: torch.nn.Module, num_frames: int, *, seed: int = 1) -> Batch | PushingBatch:

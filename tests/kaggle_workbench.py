@@ -1,7 +1,8 @@
 """What the tests of the round trip share: a folder with a run to submit, and commands run in processes of their own.
 
 Every command sees a home of its own, the loopback server and nothing else. The worker processes are forked from one
-that has imported everything, so that only the real client, a fresh child each time, costs a start.
+that has imported everything. A desk with `forked` clients runs the real client's code in forks of the workers, which
+have imported what the client imports, but not the client: a start of Python costs more than all else that it does.
 """
 
 import contextlib
@@ -11,8 +12,12 @@ import io
 import json
 import multiprocessing
 import os
+import runpy
+import shutil
+import subprocess
 import sys
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -25,12 +30,13 @@ from pathlib import Path
 from loopback_kaggle import KEY, USER, Competition, LoopbackKaggle, read_faults
 
 from src import kaggle_client, submission
+from src.competition.ledger import Ledger, Submission
 from src.console import run_main
-from src.ledger import Ledger, Submission
 
-AT_ONCE = 6  # commands; much of their time is waiting
+AT_ONCE = 12  # commands; much of their time is waiting
 HEIGHT, WIDTH, LENGTH = 2, 4, 3  # of the small csv: frames (3, 2, 4), sequences of 3
 QUICK = {"--poll-first": 0.1, "--poll-longest": 1, "--stall": 300, "--settle": 0.2, "--call-timeout": 300}
+POPEN = subprocess.Popen
 CHECK = submission.check_submission
 FORKS = multiprocessing.get_context("forkserver")
 
@@ -118,8 +124,45 @@ def environment_of(bench: Bench, **more: str) -> dict[str, str]:
     return {**kept, **bench.environment, "HOME": str(bench.home), **more}
 
 
-def run_command(folder: Path, environment: dict[str, str], words: list[str], small: bool = True) -> Result:
+class ForkedClient(subprocess.Popen):
+    """A process that runs the client's code without a new start of Python; every other command starts as ever."""
+
+    def __init__(self, command: list[str], **settings: object) -> None:
+        if command[:4] == [sys.executable, "-P", "-m", "kaggle"]:
+            settings["preexec_fn"] = functools.partial(run_client, command, dict(settings))
+        super().__init__(command, **settings)
+
+
+def run_client(command: list[str], settings: dict[str, object]) -> None:
+    """Ends this process, which has the new one's streams and session already, as the client ends."""
+    set_alarm, passed = settings.get("preexec_fn"), settings.get("pass_fds", ())
+    if set_alarm:
+        set_alarm()
+    first = 3
+    for kept in (*sorted(passed), os.sysconf("SC_OPEN_MAX")):
+        os.closerange(first, kept)
+        first = kept + 1
+    os.environ.clear()
+    os.environ.update(settings["env"])
+    sys.stdin, sys.stdout = os.fdopen(0), os.fdopen(1, "w", encoding="utf-8")
+    sys.stderr = os.fdopen(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1)
+    sys.argv, code = command[3:], 0
+    try:
+        runpy.run_module("kaggle", run_name="__main__", alter_sys=True)
+    except SystemExit as ending:
+        code = ending.code if isinstance(ending.code, int) else ending.code is not None
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    sys.stdout.flush()
+    os._exit(code)
+
+
+def run_command(
+    folder: Path, environment: dict[str, str], words: list[str], small: bool = True, forked: bool = False
+) -> Result:
     """Runs one command of src.kaggle_client in this process, which is a worker's."""
+    subprocess.Popen = ForkedClient if forked else POPEN
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
@@ -138,7 +181,7 @@ def run_command(folder: Path, environment: dict[str, str], words: list[str], sma
 
 def workers(count: int) -> ProcessPoolExecutor:
     """Returns a pool whose processes run `run_command`; the process they are forked from has imported this file."""
-    FORKS.set_forkserver_preload(["kaggle_workbench"])
+    FORKS.set_forkserver_preload(["kaggle_preload"])
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent.parent), str(Path(__file__).parent)])
     try:
@@ -156,22 +199,31 @@ class Desk:
     pool: ProcessPoolExecutor
     folder: Path
     results: list[Result]
+    forked: bool
 
     def bench(self, slug: str, faults: str = "", **settings: object) -> Bench:
-        """Returns a new bench; `faults` are written STEP:KIND[:TIMES], STEP:KIND[:TIMES], ..."""
+        """Returns a new bench; `faults` are written STEP:KIND[:TIMES[:AFTER]], ..."""
         listed = read_faults(faults.split(", ")) if faults else []
         return set_up(self.server, self.folder / slug, slug, faults=listed, **settings)
+
+    def elsewhere(self, bench: Bench) -> Bench:
+        """Returns the same run on another machine, whose ledger knows nothing."""
+        folder = self.folder / f"{bench.folder.name}-elsewhere"
+        shutil.copytree(bench.folder, folder, ignore=shutil.ignore_patterns("ledger.jsonl", ".uploads"))
+        return Bench(folder, bench.competition, bench.environment)
 
     def run(self, bench: Bench, *words: str, small: bool = True, **environment: str) -> Result:
         """Returns how a command ended, run in a worker."""
         surroundings = environment_of(bench, **environment)
-        result = self.pool.submit(run_command, bench.folder, surroundings, list(words), small).result()
+        result = self.pool.submit(run_command, bench.folder, surroundings, list(words), small, self.forked).result()
         self.results.append(result)
         return result
 
     def kill(self, bench: Bench, words: list[str], when: Callable[[BaseProcess], None]) -> bool:
         """Starts a command, kills it once `when` returns, and returns whether it was still at work."""
-        process = FORKS.Process(target=run_command, args=(bench.folder, environment_of(bench), words))
+        process = FORKS.Process(
+            target=run_command, args=(bench.folder, environment_of(bench), words, True, self.forked)
+        )
         process.start()
         when(process)
         alive = process.is_alive()
@@ -191,10 +243,10 @@ class Desk:
 
 
 @contextlib.contextmanager
-def open_desk(folder: Path) -> Iterator[Desk]:
+def open_desk(folder: Path, *, forked: bool = False) -> Iterator[Desk]:
     """Opens the server and the workers; nothing may have gone anywhere but to localhost when they close."""
     with workers(AT_ONCE) as pool, LoopbackKaggle() as server:
-        yield Desk(server, pool, folder, [])
+        yield Desk(server, pool, folder, [], forked)
         assert server.strangers == []
 
 
@@ -223,9 +275,24 @@ def losses(bench: Bench) -> list[str]:
     return faults
 
 
+def ended_otherwise(bench: Bench, result: Result, exit_code: int, submissions: int) -> list[str]:
+    """Returns how the end of a command differs from the one expected, and every disagreement of ledger and server."""
+    wrong = losses(bench)
+    if exit_code == 0:
+        wrong += [f"{path} is left behind" for path in bench.folder.glob("submissions/.uploads/*.zip")]
+    if result.exit_code != exit_code:
+        wrong.append(f"exit code {result.exit_code}, not {exit_code}: {result.error} {result.output}")
+    if len(bench.competition.submissions) != submissions:
+        wrong.append(f"{len(bench.competition.submissions)} submissions, not {submissions}")
+    if result.exit_code == 2 and (result.error.count("\n") != 1 or not result.error.startswith("error: ")):
+        wrong.append(f"not one line of error: {result.error}")
+    return wrong
+
+
 def leaks(bench: Bench, results: list[Result]) -> list[str]:
-    """Returns the secrets that were printed or written."""
+    """Returns the secrets that were printed, or written to any file but a zip."""
     texts = [result.output + result.error for result in results]
-    texts += [path.read_text(errors="replace") for path in (bench.folder / "submissions").rglob("*") if path.is_file()]
+    written = [path for name in ("submissions", "data") for path in (bench.folder / name).rglob("*")]
+    texts += [path.read_text(errors="replace") for path in written if path.is_file() and path.suffix != ".zip"]
     secrets = (KEY, f"token.{bench.competition.slug}", "signature=secret", "Authorization")
     return [secret for secret in secrets if any(secret in text for text in texts)]

@@ -56,6 +56,7 @@ class Fault:
     step: str
     kind: str
     times: int = -1  # how often it happens; -1 for ever
+    after: int = 0  # how many calls come through before
 
 
 @dataclass
@@ -71,6 +72,7 @@ class Competition:
     pending_lists: int = 0  # listings that still show a new submission as PENDING
     list_delay_s: float = 0.0  # a new submission stays unlisted for so long
     daily_limit: int = 5
+    limited_by_total: bool = False  # whether the limit is one for all days
     teams: list[tuple[str, str]] = field(
         default_factory=lambda: [("Ada", "37.1"), ("tester", "35.0"), ("Grace", "30.2")]
     )
@@ -86,7 +88,9 @@ class Competition:
     def fault(self, step: str) -> str:
         """Returns the fault that strikes now at this step, or ""."""
         for fault in self.faults:
-            if fault.step == step and fault.times != 0:
+            if fault.step == step and fault.after > 0:
+                fault.after -= 1
+            elif fault.step == step and fault.times != 0:
                 fault.times -= 1
                 return fault.kind
         return ""
@@ -99,7 +103,8 @@ class Competition:
 
     def answer_limits(self, body: dict[str, Any]) -> dict[str, Any]:
         count = len(self.submissions)
-        return {"numToday": count, "numTotal": count, "numAllowedNow": max(0, self.daily_limit - count)}
+        limits = {"numToday": count, "numTotal": count, "numAllowedNow": max(0, self.daily_limit - count)}
+        return limits | ({"limitedByTotal": True} if self.limited_by_total else {})
 
     def answer_start(self, body: dict[str, Any]) -> dict[str, Any]:
         token = f"blob-{len(self.calls)}"
@@ -338,8 +343,8 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def read_faults(texts: Iterable[str]) -> list[Fault]:
-    """Returns the faults written as STEP:KIND or STEP:KIND:TIMES."""
-    return [Fault(step, kind, int(times or -1)) for step, kind, times in ((*text.split(":"), "")[:3] for text in texts)]
+    """Returns the faults written as STEP:KIND, STEP:KIND:TIMES or STEP:KIND:TIMES:AFTER."""
+    return [Fault(step, kind, *map(int, numbers)) for step, kind, *numbers in (text.split(":") for text in texts)]
 
 
 def main() -> None:
@@ -348,7 +353,7 @@ def main() -> None:
     parser.add_argument("--competition", required=True, help="the slug to serve")
     parser.add_argument("--archive", type=Path, help="the zip that `download` hands out")
     steps = ", ".join([*STEPS.values(), *STORAGE_STEPS])
-    parser.add_argument("--fault", action="append", default=[], help=f"STEP:KIND[:TIMES]; steps: {steps}")
+    parser.add_argument("--fault", action="append", default=[], help=f"STEP:KIND[:TIMES[:AFTER]]; steps: {steps}")
     parser.add_argument("--scoring", choices=("COMPLETE", "ERROR", "PENDING"), default="COMPLETE")
     arguments = parser.parse_args()
     with LoopbackKaggle(arguments.port) as server:

@@ -17,9 +17,10 @@ ORDER = (
     *("vae_modules", "vae_model", "svg_modules", "svg_model", "models"),
     *("rollout", "validation", "checkpoint", "history", "trainer"),
     *("submission", "reporting.plots", "reporting.results", "reporting.tables", "reporting.comparison"),
-    *("runs", "dance_scores", "pushing_scores", "tester", "experiments", "report", "benchmark"),
-    *("ledger", "kaggle_answers", "kaggle_child", "kaggle_questions", "kaggle_download", "kaggle_submit"),
-    *("kaggle_kernel", "kaggle_client"),
+    *("runs", "dance_scores", "pushing_scores", "tester", "experiments", "report", "benchmark", "scaling"),
+    *("competition.ledger", "competition.answers", "competition.child", "competition.questions"),
+    *("competition.download", "competition.order", "competition.scores", "competition.submit", "competition.kernel"),
+    *("kaggle_client",),
 )
 FILES = sorted(path for path in (ROOT / "src").rglob("*.py") if path.name != "__init__.py")
 PACKAGES = {"src"} | {f"src.{path.parent.name}" for path in (ROOT / "src").glob("*/__init__.py")}

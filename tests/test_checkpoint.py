@@ -10,8 +10,16 @@ from typing import Any
 import pytest
 import torch
 
-from src.checkpoint import FORMAT, load_checkpoint, load_weights, read_config, save_checkpoint, settle_config
-from src.config import from_json
+from src.checkpoint import (
+    FORMAT,
+    load_checkpoint,
+    load_weights,
+    read_config,
+    refuse_other_config,
+    save_checkpoint,
+    settle_config,
+)
+from src.config import from_json, load_config
 from src.console import UserError
 from src.models import build_model
 from tests.conftest import POSE_MODELS, tiny_config
@@ -60,6 +68,11 @@ def test_a_failure_while_writing_leaves_the_old_file(path: Path, monkeypatch: py
 def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"best.pt does not exist; .*make train RUN=run"):
         load_checkpoint(tmp_path / "run" / "best.pt", CPU)
+
+
+def test_a_run_stopped_before_its_first_validation_is_told_so(path: Path) -> None:
+    with pytest.raises(UserError, match=r"run stopped at step 3, before its first validation; .*make train RUN=run$"):
+        load_checkpoint(path.with_name("best.pt"), CPU)
 
 
 def test_a_truncated_checkpoint_is_named(path: Path) -> None:
@@ -132,20 +145,39 @@ def test_a_config_is_settled_once(tmp_path: Path, model: str) -> None:
     settle_config(folder, config)
     assert read_config(folder) == config
     longer = tiny_config(model, num_epochs=9, patience=3, evaluation={"mirror": False})
+    refuse_other_config(folder, longer)
     settle_config(folder, longer)
     assert read_config(folder) == longer
     other = tiny_config(model, num_epochs=9, batch_size=8, kl_weight={"stop": 2.0})
     with pytest.raises(UserError) as error:
-        settle_config(folder, other)
+        refuse_other_config(folder, other)
     assert "(kl_weight.stop: 0.0001 -> 2.0; training.batch_size: " in str(error.value)
     assert "num_epochs" not in str(error.value)
     assert read_config(folder) == longer
 
 
+def test_the_words_of_set_that_are_missing_are_told(tmp_path: Path) -> None:
+    """They are what brings the command back to the run's configuration."""
+    written = (tmp_path / "run.toml", 'seed = 4\n[training]\nloss = "mse"\n')
+    written[0].write_text(written[1])
+    overrides = (
+        "seed=1 training.shuffle=true training.loss=log_mse training.held_out_takes=[0,2] augmentation.mirror=false"
+    )
+    settle_config(tmp_path / "run", load_config(written[0], overrides))
+    with pytest.raises(UserError) as error:
+        refuse_other_config(tmp_path / "run", load_config(written[0]))
+    words = str(error.value).partition('SET="')[2].partition('"')[0]
+    assert "seed=1" in words.split()
+    refuse_other_config(tmp_path / "run", load_config(written[0], words))
+
+
 def test_a_run_that_is_not_there_is_named(tmp_path: Path) -> None:
-    settle_config(tmp_path / "a", CONFIG)
-    with pytest.raises(UserError, match=r"there is no run b; trained so far: a$"):
+    settle_config(tmp_path / "dance", CONFIG)
+    with pytest.raises(UserError, match=r"there is no run b; trained so far: dance$"):
         read_config(tmp_path / "b")
+    for name in ("configs/dance.toml", "dnace"):
+        with pytest.raises(UserError, match=r"there is no run .*; did you mean RUN=dance\?$"):
+            read_config(tmp_path / name)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[]", b'{"seed": "x"}'])
@@ -153,4 +185,4 @@ def test_a_damaged_config_is_named(tmp_path: Path, content: bytes) -> None:
     settle_config(tmp_path / "run", CONFIG)
     (tmp_path / "run" / "config.json").write_bytes(content)
     with pytest.raises(UserError, match=r"run/config.json"):
-        settle_config(tmp_path / "run", CONFIG)
+        refuse_other_config(tmp_path / "run", CONFIG)

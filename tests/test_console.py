@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from src import console
 from src.console import LOG_LINES, UserError, progress_bar, run_main, say, track
 
 
@@ -67,7 +68,23 @@ def test_a_log_holds_few_lines_and_the_last_count(total: int, capsys: pytest.Cap
     assert (f"reading: {total}/{total} after" in lines[-1]) if total else not lines
 
 
-def test_the_bar_is_silent_in_a_log(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_log_hears_of_a_long_step_every_half_minute(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: clock[0])
+    with progress_bar("demo: steps", 100, 5) as advance:
+        for _ in range(7):  # 10 s each
+            clock[0] += 10
+            advance()
+    assert capsys.readouterr() == ("demo: steps 8/100 after 30 s\ndemo: steps 11/100 after 60 s\n", "")
+    with progress_bar("demo: steps", 100, shown=False) as advance:
+        clock[0] += 100
+        advance()
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_short_step_is_silent_in_a_log(capsys: pytest.CaptureFixture[str]) -> None:
     with progress_bar("steps", 3) as advance:
         advance()
     assert capsys.readouterr() == ("", "")

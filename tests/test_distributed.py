@@ -19,6 +19,7 @@ from src.console import UserError
 from src.dataset import DanceData, open_dance
 from src.distributed import (
     Draws,
+    check_processes,
     keyed_generator,
     local_rank,
     mean_over_processes,
@@ -209,6 +210,31 @@ def test_each_process_has_its_device(
         found = "process 2 has no GPU of its own: there are 1" if count else "no CUDA device is usable here"
         with pytest.raises(UserError, match=found):
             pick_device(wanted)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "device", "count", "number"),
+    [
+        ("1", "auto", 0, 1),
+        ("4", "auto", 0, 4),  # on the CPU
+        ("4", "cpu", 2, 4),
+        ("2", "auto", 2, 2),
+        ("1", "cuda", 0, 1),  # refused by pick_device
+        ("3", "auto", 2, r"GPUS=3, but only 2 can be used here; use GPUS=2"),
+        ("2", "cuda", 0, r"GPUS=2, but no CUDA device is usable here"),
+        *[(word, "auto", 2, f"GPUS={word}; needed: how many") for word in ("", "0", "-1", "two", "1.5", "1 2")],
+    ],
+)
+def test_the_number_of_processes(
+    wanted: str, device: str, count: int, number: int | str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    if isinstance(number, int):
+        assert check_processes(wanted, device) == number
+    else:
+        with pytest.raises(UserError, match=number):
+            check_processes(wanted, device)
 
 
 def test_two_processes_stop_together(together: Path) -> None:

@@ -61,6 +61,23 @@ def test_make_lists_every_target() -> None:
     assert set(phony.split()) == TARGETS.keys() | set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
 
 
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["train", "Run=x"], "Run is no variable of this Makefile; did you mean RUN?"),
+        (["train", 'set=seed=1 training.loss="mse"'], "set is no variable of this Makefile; did you mean SET?"),
+        (["report", "VERBOUS=1"], "VERBOUS is no variable of this Makefile; known: DATASET RUN"),
+        (["data", "SOURCE=x.zip"], "DATASET=name is needed"),
+        (["-j2", "train", "SET=seed=1 a=b", "PYTHON=python3", "OMP_NUM_THREADS=2", "CC=gcc"], None),
+        (["data", "SOURCE=x.zip", "DATASET=x"], None),
+    ],
+)
+def test_a_variable_without_effect_is_refused(arguments: list[str], line: str | None) -> None:
+    done = subprocess.run(["make", "-n", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == (2 if line else 0), done.stderr
+    assert (f"*** {line}" in done.stderr) if line else not done.stderr
+
+
 def test_the_tree_has_every_source_file_once() -> None:
     (tree,) = re.findall(r"## What is where\s+```\n(.*?)```", read(ROOT / "README.md"), re.DOTALL)
     listed = [name for name in re.findall(r"\b\w+\.py\b", tree) if not name.startswith(("test_", "conftest"))]

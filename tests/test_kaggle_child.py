@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from src import kaggle_child
+from src.competition.answers import KaggleRefusal, KaggleSilence
+from src.competition.child import CLIENT_VERSIONS, Patience, Transfer, ask, follow, one_at_a_time, start, ticks
 from src.console import UserError
-from src.kaggle_answers import KaggleRefusal, KaggleSilence
-from src.kaggle_child import Patience, Transfer, ask, follow, one_at_a_time, start, ticks
 
 HASTY = Patience(call_timeout_s=0.2, stall_s=0.3, poll_first_s=0.01, poll_longest_s=0.04)
 
@@ -21,7 +20,7 @@ HASTY = Patience(call_timeout_s=0.2, stall_s=0.3, poll_first_s=0.01, poll_longes
 def sleeper(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Puts a program that writes down what it was given, then sleeps, in the client's place; returns what it writes."""
     script = f'env > "{tmp_path}/env"; echo "$@" > "{tmp_path}/words"; cat > "{tmp_path}/stdin"; sleep 60'
-    monkeypatch.setattr(kaggle_child, "_command", lambda words: ["sh", "-c", script, "sh", *words])
+    monkeypatch.setattr("src.competition.child._command", lambda words: ["sh", "-c", script, "sh", *words])
     return tmp_path
 
 
@@ -67,15 +66,15 @@ def test_a_child_holds_the_lock_after_its_parent_and_is_named(sleeper: Path) -> 
 
 
 def test_an_orphan_ends_by_itself(sleeper: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kaggle_child, "ORPHAN_LIMIT_S", 1)
-    monkeypatch.setattr(kaggle_child, "_command", lambda words: ["sleep", "60"])
+    monkeypatch.setattr("src.competition.child.ORPHAN_LIMIT_S", 1)
+    monkeypatch.setattr("src.competition.child._command", lambda words: ["sleep", "60"])
     with one_at_a_time(sleeper / "lock", lambda: None, HASTY) as lock:
         child = start(log=sleeper / "log", lock=lock)
     assert child.wait(10) == -signal.SIGALRM
 
 
 def test_another_version_of_the_client_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(kaggle_child.CLIENT_VERSIONS, "kaggle", "9.9.9")
+    monkeypatch.setitem(CLIENT_VERSIONS, "kaggle", "9.9.9")
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("it was started"))
     with pytest.raises(KaggleRefusal, match=r"kaggle 9\.9\.9 is needed and .* is installed; run `make setup`"):
         ask("slug", "competitions", "files", patience=HASTY)

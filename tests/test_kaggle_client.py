@@ -6,6 +6,9 @@ import importlib.metadata
 import io
 import json
 import os
+import re
+import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -17,48 +20,57 @@ import pytest
 from kaggle_workbench import Bench, Desk, environment_of, leaks, losses, open_desk, write_run
 from loopback_kaggle import KEY, USER
 
-from src import kaggle_submit
+from src.competition.child import CLIENT_VERSIONS
+from src.competition.order import Order, packed
 from src.console import UserError
-from src.kaggle_child import CLIENT_VERSIONS
 from src.kaggle_client import read_slug
-from src.kaggle_submit import Order
 
 ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
-    with open_desk(tmp_path_factory.mktemp("client")) as desk:
+    with open_desk(tmp_path_factory.mktemp("client"), forked=True) as desk:
         yield desk
 
 
 def test_the_versions_that_everything_here_was_found_with_are_installed_and_pinned() -> None:
     assert {name: importlib.metadata.version(name) for name in CLIENT_VERSIONS} == CLIENT_VERSIONS
     pinned = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-    assert {f"{name}=={version}" for name, version in CLIENT_VERSIONS.items()} <= set(pinned)
+    assert {f"{name}=={CLIENT_VERSIONS[name]}" for name in ("kaggle", "kagglesdk")} <= set(pinned)
+    locked = (ROOT / "requirements.lock").read_text()
+    assert all(f"\n{name}=={version} \\\n" in locked for name, version in CLIENT_VERSIONS.items())
     assert any(line.startswith("six") for line in pinned)  # the client imports it without declaring it
 
 
-def test_the_client_is_never_imported() -> None:
-    for path in (ROOT / "src").glob("*.py"):
+def test_the_client_is_never_imported(desk: Desk) -> None:
+    for path in (ROOT / "src").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             assert not any(name.partition(".")[0] in ("kaggle", "kagglesdk") for name in names), path
+    code = "import sys; from src import kaggle_client as k; k.main(); sys.exit(int('kaggle' in sys.modules))"
+    bench = desk.bench("imports")
+    for words in (["submissions", "--refresh"], ["leaderboard", "--competition", "imports"]):
+        environment = environment_of(bench) | {"PYTHONPATH": str(ROOT)}
+        subprocess.run([sys.executable, "-c", code, *words], cwd=bench.folder, env=environment, check=True)
+    assert "leaderboard" in bench.competition.steps()
 
 
-def test_a_round_trip_makes_exactly_the_calls_that_are_relied_on(desk: Desk) -> None:
+def test_a_round_trip_makes_exactly_the_calls_that_are_relied_on(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as opened:
         opened.writestr("train/0.png", b"picture")
-    bench = desk.bench("calls", archive=buffer.getvalue())
-    assert desk.run(bench, *bench.command("download")).exit_code == 0
-    assert desk.run(bench, *bench.command("submit")).exit_code == 0
-    assert desk.run(bench, "leaderboard", "--competition", "calls", "--team", "ada").exit_code == 0
+    with open_desk(tmp_path) as desk:  # whose clients start as they do for everyone
+        bench = desk.bench("calls", archive=buffer.getvalue())
+        assert desk.run(bench, *bench.command("download")).exit_code == 0
+        assert desk.run(bench, *bench.command("submit")).exit_code == 0
+        assert desk.run(bench, "leaderboard", "--competition", "calls", "--team", "ada").exit_code == 0
     api = "competitions.CompetitionApiService"
     expected = [
         (f"{api}/DownloadDataFiles", {"competitionName"}),
         ("GET", {"first"}),
+        (f"{api}/ListSubmissions", {"competitionName", "page", "pageSize", "pageToken"}),
         (f"{api}/GetSubmissionLimits", {"competitionName"}),
         (
             f"{api}/StartSubmissionUpload",
@@ -72,7 +84,8 @@ def test_a_round_trip_makes_exactly_the_calls_that_are_relied_on(desk: Desk) -> 
     ]
     assert [(call["method"], set(call["body"])) for call in bench.competition.calls] == expected
     (submission,) = bench.competition.submissions
-    assert submission["description"] == f'first "try" [run:{bench.submissions[0].intent.tag}]'
+    sha256 = hashlib.sha256((bench.folder / "submissions/run.csv").read_bytes()).hexdigest()
+    assert submission["description"] == f'first "try" [run:{sha256[:12]}]'
 
 
 def install(bench: Bench, form: str) -> dict[str, str]:
@@ -123,7 +136,21 @@ def test_every_form_of_credentials_is_taken(desk: Desk, form: str) -> None:
     bench = desk.bench(f"form-{FORMS.index(form)}")
     variables = install(bench, form)
     result = desk.run(bench, "leaderboard", "--competition", bench.competition.slug, **variables)
-    assert result.exit_code == 0 and "our place: 2 (tester, 35.0)" in result.output, result
+    assert result.exit_code == 0 and "a team named tester is at place 2 (35.0)" in result.output, result
+    assert leaks(bench, [result]) == []
+
+
+def by_hand(output: str) -> list[str]:
+    """Returns the words of the line that submits by hand."""
+    return shlex.split(output.partition("by hand:\n")[2].partition("\n")[0])
+
+
+def test_a_key_file_that_is_no_json_is_called_so(desk: Desk) -> None:
+    bench = desk.bench("json")
+    path = bench.home / ".kaggle/kaggle.json"
+    path.write_text(path.read_text()[:-1])
+    result = desk.run(bench, *bench.command("submit"))
+    assert result.exit_code == 2 and f"{path} is not valid JSON; make a new one at https://www" in result.error
     assert leaks(bench, [result]) == []
 
 
@@ -141,7 +168,7 @@ def test_no_wrong_expired_and_hidden_credentials_are_told_apart(desk: Desk) -> N
     for result in (wrong, hidden, none):
         assert result.exit_code == 2 and result.error.count("\n") == 1
         assert "wrong-key" not in result.output + result.error
-        assert 'kaggle competitions submit -c credentials -f submissions/run.csv -m "first \\"try\\""' in result.output
+        assert by_hand(result.output)[:4] == [".venv/bin/kaggle", "competitions", "submit", "credentials"]
     assert bench.competition.submissions == [] and bench.submissions == []
 
 
@@ -153,9 +180,7 @@ def test_without_a_network_the_line_to_submit_by_hand_is_printed(desk: Desk) -> 
         assert result.exit_code == 2 and result.error.startswith(
             "error: nothing was uploaded: Kaggle cannot be reached"
         )
-        assert (
-            '\n  kaggle competitions submit -c offline -f submissions/run.csv -m "first \\"try\\""\n' in result.output
-        )
+        assert by_hand(result.output)[:4] == [".venv/bin/kaggle", "competitions", "submit", "offline"]
     assert (bench.folder / "submissions/run.csv").exists() and bench.submissions == []
 
 
@@ -173,9 +198,10 @@ def test_the_leaderboard_shows_the_top_and_our_place_further_down(desk: Desk) ->
     bench = desk.bench("board", teams=teams)
     ours = desk.run(bench, "leaderboard", "--competition", "board", "--rows", "3", "--team", "TEAM 120")
     assert "our place: 121 (team 120, 38.0)" in ours.output
+    assert "100 places of the leaderboard read" in ours.output
     assert "team 2 " in ours.output and "team 3 " not in ours.output and "│ 121 " in ours.output
     unknown = desk.run(bench, "leaderboard", "--competition", "board", "--rows", "3")
-    assert "our place is not known: no team 'tester' among the first 150; --team NAME" in unknown.output
+    assert "our place is not known: no team 'tester' among the first 150; ARGS='--team NAME'" in unknown.output
 
 
 def test_the_ledger_is_shown_with_rank_and_refreshed_with_private_scores(desk: Desk) -> None:
@@ -242,20 +268,20 @@ def order(path: Path, content: bytes) -> Order:
 
 
 def test_a_zip_is_the_same_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kaggle_submit, "UPLOADS", tmp_path)
+    monkeypatch.setattr("src.competition.order.UPLOADS", tmp_path)
     zips = []
     for seconds in (1e9, 2e9):
         ordered = order(tmp_path / "run.csv", b"1," * 10_000)
         os.utime(ordered.csv, (seconds, seconds))
-        zips.append(kaggle_submit._packed(ordered).read_bytes())
+        zips.append(packed(ordered).read_bytes())
     assert zips[0] == zips[1] and len(zips[0]) < 1000
     (tmp_path / "run.csv").write_bytes(b"2," * 10_000)
     with pytest.raises(UserError, match="was changed while it was being submitted"):
-        kaggle_submit._packed(ordered)
+        packed(ordered)
 
 
 def test_a_csv_that_no_zip_makes_smaller_travels_as_it_is(tmp_path: Path) -> None:
-    assert kaggle_submit._packed(order(tmp_path / "run.csv", os.urandom(1000))) == tmp_path / "run.csv"
+    assert packed(order(tmp_path / "run.csv", os.urandom(1000))) == tmp_path / "run.csv"
 
 
 def test_a_slug_is_read_from_an_address_too() -> None:
@@ -265,3 +291,39 @@ def test_a_slug_is_read_from_an_address_too() -> None:
     for text in ("", "My Slug", "--force", "https://www.kaggle.com/competitions"):
         with pytest.raises(UserError, match="is no competition's slug"):
             read_slug(text)
+
+
+SHOW_WORDS = "import json, sys; print(json.dumps(sys.argv[1:]))"
+TRICKY = (
+    "costs $5",
+    "it's `touch ran`",
+    '"$(touch ran)"',
+    "$(shell touch ran)",
+    "-x # \\ ; touch ran",
+    "$$HOME $(RUN)",
+)
+
+
+@pytest.mark.parametrize("text", TRICKY)
+def test_make_passes_every_text_as_it_is(tmp_path: Path, text: str) -> None:
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    for name, script in ((".ci/setup", ""), (".venv/bin/python", f'exec {sys.executable} -c "{SHOW_WORDS}" "$@"')):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+
+    def words(target: str, *variables: str) -> list[str]:
+        command = ["make", "-s", "-C", str(tmp_path), target, *variables]
+        return json.loads(subprocess.check_output(command, text=True).splitlines()[-1])
+
+    submit = words("submit", f"MESSAGE={text}", f"RUN={text}", "ARGS=--team 'My team' --again")
+    assert submit[submit.index("--run") + 1] == text and f"--message={text}" in submit
+    assert submit[-3:] == ["--team", "My team", "--again"]
+    data = words("data", f"SOURCE={text}", f"DATASET={text}")
+    assert data[3] == data[5] == text
+    assert words("train", f"SET={text}")[-1] == text
+    predict = words("predict", f"FRAME={text}", f"POSES={text}", f"OUT={text}")
+    assert predict[-5::2] == [text] * 3
+    listed = subprocess.check_output(["make", "-s", "-C", str(tmp_path), f"MESSAGE={text}"], text=True)
+    assert re.search(rf"^  MESSAGE +{re.escape(text)}$", listed, re.MULTILINE)
+    assert not (tmp_path / "ran").exists()

@@ -11,14 +11,18 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 
 import pytest
 from kaggle_workbench import AT_ONCE, QUICK, Bench, Desk, leaks, open_desk, wait_until
+from loopback_kaggle import read_faults
+
+from src.competition.download import is_whole
 
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
-    with open_desk(tmp_path_factory.mktemp("download")) as desk:
+    with open_desk(tmp_path_factory.mktemp("download"), forked=True) as desk:
         yield desk
 
 
@@ -125,6 +129,50 @@ def test_killed_at_any_moment_it_goes_on_to_the_whole_archive(desk: Desk) -> Non
     with ThreadPoolExecutor(AT_ONCE) as threads:
         lost = [text for wrong in threads.map(lambda number: kill_and_go_on(desk, number), range(6)) for text in wrong]
     assert not lost, "\n".join(lost)
+
+
+def test_no_damage_is_taken_for_whole_or_ends_in_a_traceback(tmp_path: Path) -> None:
+    buffer, path = io.BytesIO(), tmp_path / "archive.zip"
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as opened:
+        for number in range(30):
+            opened.writestr(f"train/{number}.png", random.Random(number).randbytes(200) + b"a" * 200)
+    good = buffer.getvalue()
+    path.write_bytes(good)
+    assert is_whole(path)
+    for seed in range(800):
+        chance, data = random.Random(seed), bytearray(good)
+        first = chance.randrange(len(data))
+        if seed % 2:
+            data[first] ^= 1 << chance.randrange(8)
+        else:
+            data[first : first + chance.randrange(1, 600)] = chance.randbytes(300)
+        path.write_bytes(data)
+        if is_whole(path):  # what is damaged is no content: a date, a flag, a comment
+            with zipfile.ZipFile(path) as opened, zipfile.ZipFile(buffer) as truth:
+                contents = [truth.read(name) for name in truth.namelist()]
+                assert all(opened.read(name) in contents for name in opened.namelist()), seed
+
+
+def test_an_archive_that_seems_encrypted_is_fetched_again(desk: Desk) -> None:
+    data = bytearray(archive(101, size=1000))
+    data[data.rfind(b"PK\x01\x02") + 8] ^= 1  # the flag of encryption, of one file in the list at the end
+    bench = desk.bench("odd", archive=bytes(data))
+    assert "not a whole zip and was deleted" in desk.run(bench, *bench.command("download")).error
+    bench.competition.archive = archive(101, size=1000)
+    assert desk.run(bench, *bench.command("download")).exit_code == 0
+
+
+def test_the_address_of_the_archive_is_left_in_no_file(desk: Desk) -> None:
+    bench = desk.bench("address", "archive:403", archive=archive(102, size=1000))
+    result = desk.run(bench, *bench.command("download"))
+    assert result.exit_code == 2 and "archive" in bench.competition.steps() and leaks(bench, [result]) == []
+    bench.competition.faults[:] = read_faults(["archive:hang:1"])
+
+    def while_it_comes(_: BaseProcess) -> None:
+        wait_until((bench.folder / "data/.downloads/address.part/client.log").exists)
+
+    desk.kill(bench, bench.command("download"), while_it_comes)
+    assert (bench.folder / "data/.downloads/address.part/client.log").stat().st_mode & 0o777 == 0o600
 
 
 def test_it_goes_on_from_the_bytes_that_are_there(desk: Desk) -> None:

@@ -1,5 +1,6 @@
 """The ledger: append-only, whole lines from many processes at once, and what it says about lines it cannot read."""
 
+import errno
 import json
 import subprocess
 import sys
@@ -9,21 +10,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from src.competition.ledger import Event, Ledger
 from src.console import UserError
-from src.ledger import Event, Ledger
 
 ROOT = Path(__file__).parent.parent
 TAGS = ("0123456789ab", "ba9876543210")
 
 
 def event(kind: str = "intent", tag: str = TAGS[0], **fields: object) -> Event:
-    return Event.model_validate({"event": kind, "competition": "slug", "run": "run", "tag": tag, **fields})
+    return Event.model_validate({"event": kind, "competition": "slug", "run": "run", "tag": tag} | fields)
 
 
 WRITER = """
 import sys
 from pathlib import Path
-from src.ledger import Event, Ledger
+from src.competition.ledger import Event, Ledger
 for number in range(50):
     tag = f"{int(sys.argv[2]):06d}{number:06d}"
     Ledger(Path(sys.argv[1])).append(Event(event="intent", competition="s", run="r", tag=tag, message="x" * 997))
@@ -49,6 +50,39 @@ def test_appending_never_changes_what_is_there(tmp_path: Path) -> None:
         before = after
 
 
+CROWDED = """
+import resource, sys
+from pathlib import Path
+from src.competition.ledger import Event, Ledger
+path = Path(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 40, resource.RLIM_INFINITY))
+try:
+    Ledger(path).append(Event(event="intent", competition="s", run="r", tag="t", message="x" * 99))
+except OSError as error:
+    print(error.errno, error.filename)
+"""
+
+
+def test_a_line_that_does_not_fit_is_an_error_and_not_half_a_line(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    ledger.append(event())
+    before = ledger.path.read_bytes()
+    said = subprocess.check_output([sys.executable, "-c", CROWDED, str(ledger.path)], cwd=ROOT, text=True)
+    assert said == f"{errno.ENOSPC} {ledger.path}\n"
+    assert len(ledger.path.read_bytes()) == len(before) + 40  # the disk took so much: a short write, not a refused one
+    ledger.append(event(tag=TAGS[1]))
+    assert [found.tag for found in ledger.events()] == list(TAGS)
+
+
+def test_one_csv_in_two_competitions_has_one_tag_and_two_submissions(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    for name in ("one", "two"):
+        ledger.append(event(competition=name, message=name))
+    ledger.append(event("refused", competition="one"))
+    assert [entry.state for entry in ledger.submissions()] == ["refused", "intent"]
+    assert ledger.submission("two", TAGS[0]).intent.message == "two"
+
+
 @settings(max_examples=30, deadline=None)
 @given(text=st.text(), score=st.floats(allow_nan=False, allow_infinity=False))
 def test_an_event_comes_back_as_it_was(tmp_path_factory: pytest.TempPathFactory, text: str, score: float) -> None:
@@ -69,7 +103,7 @@ def test_a_torn_last_line_is_said_and_left_out(tmp_path: Path, cut: int, capsys:
     assert [found.tag for found in ledger.events()] == [TAGS[0]]
     assert "line 2: torn by a crash" in capsys.readouterr().out
     ledger.append(event("scored", status="COMPLETE"))  # goes on in a line of its own
-    assert ledger.submission(TAGS[0]).state == "scored"
+    assert ledger.submission("slug", TAGS[0]).state == "scored"
     assert ledger.path.read_bytes().startswith(whole)
 
 

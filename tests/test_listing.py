@@ -95,7 +95,11 @@ FAULTS = {  # names to add, beginnings of names to remove, the error
     "no given frame": ([], ["test/test_img/1/"], r"test/test_img/1 holds 0 files \(nothing\); needed: one .png"),
     "two given frames": (["test/test_img/0/b.png"], [], r"test/test_img/0 holds 2 files \(first.png, b.png\)"),
     "given frame of another kind": (["test/test_img/2/0.jpg"], [], r"test/test_img/2 holds 1 files \(0.jpg\); needed"),
-    "one pose too few": ([], ["test/test_label/1/3."], r"test/test_label/1 holds 4 poses; needed: 5 \(--test-length"),
+    "one pose too few": (
+        [],
+        ["test/test_label/1/3."],
+        r"test_label/1 holds 4 poses, no 3.png; needed: 5,.* src.packing .*--test-length",
+    ),
     "one pose too many": (["test/test_label/0/5.png"], [], "test/test_label/0 holds 6 poses; needed: 5"),
     "hole in a test": (["test/test_label/0/7.png"], ["test/test_label/0/2."], "test_label/0: number 2 and 2 more are"),
     "test from 1": (["test/test_label/0/5.png"], ["test/test_label/0/0."], "test_label/0 starts at number 1; needed"),

@@ -224,6 +224,13 @@ def test_the_table_s_first_row_is_the_function_this_project_uses():
         assert weight == f"{elbo_consistent_kl_weight(variance, D):.2e}"
 
 
+def test_the_weights_of_pushing_are_those_of_its_frames():
+    header, row = table_below("| MSE of 64 x 64 frames")
+    for column, weight in zip(header[1:], row[1:], strict=True):
+        variance = 10 ** (-float(column.removesuffix(" dB")) / 10)
+        assert weight == f"{elbo_consistent_kl_weight(variance, 3 * 64 * 64):.2e}"
+
+
 def test_the_sampling_tax_is_what_calibrated_samples_pay():
     samples, taxes = table_below("| samples K")
     truth, drawn = random(100_000), random(32, 100_000, seed=1)
@@ -245,6 +252,11 @@ def test_the_sampling_tax_is_what_calibrated_samples_pay():
         f"Spread over {12 * 32 * 64:,} latents this is {18 * D * math.log(10) / 20 / (12 * 32 * 64):.2f} nats",
         f"be {18 * D * math.log(10) / 20 / 16:.0f} nats each",
         f"$10 \\log_{{10}} 2$ = {10 * math.log10(2):.2f} dB",
+        f"$D = 3 \\cdot 64 \\cdot 64 = {2 * D:,}$".replace(",", "{,}"),
+        f"$2/D$ = {2 / (2 * D):.2e} at every quality, and 1 dB of one frame is worth {D * math.log(10) / 10:,.1f} nats",
+        f"assumes $\\sigma^2$ = {1e-4 * D:.2f}, a quality of {-10 * math.log10(1e-4 * D):.1f} dB",
+        f"it is {1e-4 / (10**-2.6 / D):.0f} times the consistent weight at 26 dB",
+        f"pays for no more than {10**-2.6 / 2 / 1e-4:.1f} nats",
     ],
 )
 def test_numbers_in_the_text_are_those_of_their_formulas(text: str):

@@ -98,7 +98,10 @@ def test_other_data_set_of_that_name_is_refused(tmp_path: Path, source: Path, da
     pack(source, data, cuts=(3,))
     other = write_zip(tmp_path / "other.zip", dance_files(size=(48, 80)))
     for path, options in ((other, {"cuts": (3,)}), (source, {"cuts": (4,)}), (source, {"cuts": ()}), (source, {})):
-        with pytest.raises(UserError, match=rf"packed from dance.zip .*asked for is {path.name}.*give another DATASET"):
+        with pytest.raises(
+            UserError,
+            match=rf"packed from dance.zip, cuts declared: 3, asked for is {path.name}, .*give another DATASET",
+        ):
             pack(path, data, **options)
     assert Manifest.load(data / "dance").train_takes == ((0, 3), (3, 7))
 
@@ -247,7 +250,20 @@ def test_cuts_out_of_range_are_refused_before_the_work(source: Path, data: Path)
     assert [path.name for path in data.iterdir()] == [".dance.lock"]
 
 
-@pytest.mark.parametrize("name", ["", ".hidden", "a/b", "../a", "a b", "-a", "a" * 101])
+def test_a_data_set_needs_a_name(source: Path, data: Path) -> None:
+    with pytest.raises(UserError, match="no data set name is given; needed: DATASET=name"):
+        pack_images(source, "", data_folder=data)
+
+
+def test_a_source_whose_content_changed_is_told_without_hashes(source: Path, data: Path) -> None:
+    pack(source, data)
+    write_zip(source, dance_files(size=(48, 80)))
+    with pytest.raises(UserError, match=r"asked for is dance.zip, .*, whose content is another; give") as caught:
+        pack(source, data)
+    assert "(zip, " not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [".hidden", "a/b", "../a", "a b", "-a", "a" * 101])
 def test_name_that_is_no_plain_folder_is_refused(source: Path, data: Path, name: str) -> None:
     with pytest.raises(UserError, match=r"data set name .*; needed: letters"):
         pack_images(source, name, data_folder=data, test_length=5)
@@ -283,12 +299,12 @@ def command(*arguments: object, main: Callable[[], None] = packing.main, monkeyp
         (["--source", "a.zip", "--cuts", "630;1260"], "--cuts '630;1260'; needed: frame numbers"),
         (
             ["--source", "a.zip", "--seed", "3"],
-            "--seed with --source a.zip; needed: --source synthetic or synthetic-pushing",
+            "--seed with SOURCE=a.zip; needed: SOURCE=synthetic or synthetic-pushing",
         ),
-        (["--source", "a.zip", "--test-length", "1"], "--test-length 1; needed: at least 2"),
+        (["--source", "a.zip", "--test-length", "1"], "--test-length 1 of python -m src.packing; needed: at least 2"),
         (
             ["--source", "synthetic", "--cuts", "5"],
-            "--cuts with --source synthetic; needed: --source FILE.zip or FOLDER, or leave it out",
+            "CUTS with SOURCE=synthetic; needed: SOURCE=FILE.zip or FOLDER, or leave it out",
         ),
     ],
 )
@@ -315,7 +331,11 @@ def test_command_ends_in_one_line_and_code_2(tmp_path: Path, source: Path, data:
         source.unlink()
     elif case == "truncated":
         os.truncate(source, source.stat().st_size // 2)
-    needed = {"missing": "does not exist", "truncated": "truncated", "short test": "holds 5 poses; needed: 630"}[case]
+    needed = {
+        "missing": "does not exist",
+        "truncated": "truncated",
+        "short test": "holds 5 poses, no 5.png; needed: 630",
+    }[case]
     arguments = ["--source", source, "--dataset", "dance", "--data-folder", data]
     done = subprocess.run(
         [sys.executable, "-m", "src.packing", *arguments], cwd=ROOT, capture_output=True, text=True, check=False

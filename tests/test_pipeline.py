@@ -13,8 +13,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from src import packing, submission, tester, trainer
+from src import packing, report, submission, tester, trainer
 from src.config import to_json
+from src.console import run_main
 from src.synthetic import write_dance
 from tests.conftest import POSE_MODELS, ROOT, tiny_config
 
@@ -66,6 +67,57 @@ def test_from_pictures_to_a_valid_csv(model: str, workplace: Path, outcome: Outc
     rows = pd.read_csv("submissions/own.csv").iloc[LENGTH:, 1:].to_numpy().reshape(LENGTH, 3, 32, 64)
     assert np.abs(rows - frames.transpose(0, 3, 1, 2).astype(int)).max() <= 1
     assert outcome(trainer.main, "configs/own.toml") == (0, "")
+
+
+def write_pushing_config() -> str:
+    """Writes configs/pusher.toml, which trains for a step, and returns its name."""
+    sections = {
+        "model": {"name": "svg", "width": 8, "num_features": 16, "num_latents": 3, "num_hidden": 16},
+        "model.teacher_forcing": {"kind": "plan"},
+        "augmentation": {"mirror": False},
+        "kl_weight": {"kind": "cyclical", "cycles": 3, "per": "within_epoch", "stop": 1e-4},
+        "training": {"num_epochs": 1, "clips_per_epoch": 2, "batch_size": 2, "window": 4, "device": "cpu"},
+        "evaluation": {"mirror": False, "num_samples": 2},
+    }
+    lines = ['dataset = "own"']
+    for section, settings in sections.items():
+        lines += [f"[{section}]", *(f"{name} = {json.dumps(value)}" for name, value in settings.items())]
+    Path("configs").mkdir()
+    Path("configs/pusher.toml").write_text("\n".join(lines), encoding="utf-8")
+    return "configs/pusher.toml"
+
+
+def test_from_synthetic_pushing_to_the_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def command(main: Callable[[], None], *arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["command", *map(str, arguments)])
+        capfd.readouterr()
+        try:
+            run_main(main)
+        except SystemExit as stop:
+            return int(stop.code or 0), *capfd.readouterr()
+        return 0, *capfd.readouterr()
+
+    few = ("--num-train", 2, "--num-validate", 2, "--num-test", 2)
+    assert command(packing.main, "--source", "synthetic-pushing", "--dataset", "own", *few)[::2] == (0, "")
+    assert command(trainer.main, write_pushing_config())[::2] == (0, "")
+    code, printed, errors = command(tester.main, "evaluate", "pusher")
+    assert (code, errors) == (0, "")
+    scores = json.loads(Path("runs/pusher/scores.json").read_text())
+    for name, words in tester.PROTOCOLS.items():
+        assert f"{words}: {scores[name]:.2f} dB" in printed
+    assert "copy of the last frame" in printed and "against the best baseline" in printed
+    assert command(report.main)[::2] == (0, "")
+    assert f"{scores['psnr_best_of_n']:.2f}" in Path("reports/index.html").read_text()
+    own = ("predict", "pusher", "--frame", "first.png", "--poses", "poses", "--out", "clip.gif")
+    for refused in (("submission", "pusher"), own):
+        code, _, errors = command(tester.main, *refused)
+        assert code == 2
+        assert re.fullmatch(r"error: pusher draws robot pushing \(svg\), .*: make evaluate RUN=pusher\n", errors)
+    assert not Path("submissions").exists() and not Path("clip.gif").exists()
 
 
 def test_mistakes_end_in_one_line_and_exit_code_2(workplace: Path) -> None:

@@ -13,12 +13,15 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
+from src.metrics import competition_score
 from src.reporting import plots
 from src.reporting.plots import (
     ENLARGEMENT,
     FRAME_MS,
     GIF_ENLARGEMENT,
+    GIF_PIXELS,
     Band,
+    gif_enlargement,
     plot_bands,
     plot_history,
     plot_psnr,
@@ -28,6 +31,7 @@ from src.reporting.plots import (
 )
 
 HEIGHT, WIDTH = 4, 6
+LARGEST = max(GIF_ENLARGEMENT)
 
 
 def noise(num_frames: int, seed: int = 0) -> torch.Tensor:
@@ -65,7 +69,7 @@ def test_a_gif_holds_each_frame_with_one_palette_and_no_end(tmp_path: Path) -> N
     (loop,) = [block for kind, block in blocks if kind == "extension 0xff"]
     assert b"NETSCAPE2.0\x03\x01\x00\x00" in loop, "0: without end"
     with Image.open(tmp_path / "a.gif") as gif:
-        assert gif.size == (GIF_ENLARGEMENT * WIDTH, GIF_ENLARGEMENT * HEIGHT)
+        assert gif.size == (LARGEST * WIDTH, LARGEST * HEIGHT)
 
 
 def test_a_gif_shows_the_frames(tmp_path: Path) -> None:
@@ -76,8 +80,15 @@ def test_a_gif_shows_the_frames(tmp_path: Path) -> None:
         for number, frame in enumerate(clip.numpy()):
             gif.seek(number)
             shown = np.asarray(gif.convert("RGB")).astype(int)
-            enlarged = frame.repeat(GIF_ENLARGEMENT, axis=0).repeat(GIF_ENLARGEMENT, axis=1)
+            enlarged = frame.repeat(LARGEST, axis=0).repeat(LARGEST, axis=1)
             assert np.abs(shown - enlarged).max() <= 4
+
+
+@pytest.mark.parametrize(("num_frames", "times"), [(1, 4), (120, 4), (121, 3), (214, 2), (9999, 2)])
+def test_a_long_clip_is_enlarged_less(num_frames: int, times: int) -> None:
+    clip = torch.zeros(1, 3, 32, 195, dtype=torch.uint8).expand(num_frames, -1, -1, -1)
+    assert gif_enlargement(clip) == times
+    assert times == LARGEST or num_frames * 32 * 195 * (times + 1) ** 2 > GIF_PIXELS
 
 
 def test_a_still_lasts_as_long_as_its_frames(tmp_path: Path) -> None:
@@ -139,8 +150,8 @@ def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     return saved
 
 
-def legend(axes: Any) -> list[str]:
-    return [text.get_text() for text in axes.get_legend().get_texts()]
+def legend(figure: Any) -> list[str]:
+    return [text.get_text() for text in figure.legends[0].get_texts()]
 
 
 def test_the_legend_holds_the_mean_of_the_predicted_frames(figures: list[Figure]) -> None:
@@ -150,10 +161,39 @@ def test_the_legend_holds_the_mean_of_the_predicted_frames(figures: list[Figure]
     }
     plot_psnr(Path("psnr.png"), psnr)
     (axes,) = figures[0].axes
-    assert legend(axes) == ["dance (mean 25.00 dB)", "first frame (mean 11.17 dB)"]
+    assert legend(figures[0]) == ["dance: 25.00 dB", "first frame: 11.17 dB"]
+    assert figures[0].legends[0].get_title().get_text() == "mean of the predicted frames"
     for line, values in zip(axes.lines, psnr.values(), strict=True):
         assert line.get_xdata().tolist() == [1, 2, 3]
         assert line.get_ydata().tolist() == values[1:].tolist()
+
+
+def test_the_legend_holds_the_score_and_shades_what_is_not_scored(figures: list[Figure]) -> None:
+    psnr = torch.cat([torch.tensor([math.inf]), torch.full((600,), 30.0), torch.full((29,), 10.0)])
+    plot_psnr(Path("psnr.png"), {"dance": psnr}, scored=range(1, 601))
+    assert legend(figures[0]) == [f"dance: {competition_score(psnr):.2f} dB", "frames 601 to 629: not scored"]
+    assert figures[0].legends[0].get_title().get_text() == "score: mean of frames 1 to 600"
+    (axes,) = figures[0].axes
+    (shade,) = axes.patches
+    assert (shade.get_x(), shade.get_x() + shade.get_width()) == (600.5, 629.5)
+    plot_psnr(Path("psnr.png"), {"dance": psnr[:12]}, scored=range(1, 601))
+    assert legend(figures[1]) == ["dance: 30.00 dB"]
+    assert figures[1].legends[0].get_title().get_text() == "score: mean of frames 1 to 11"
+
+
+def test_axes_of_a_short_run_are_readable(figures: list[Figure]) -> None:
+    plot_history(Path("curves.png"), [{"epoch": epoch, "total": 28.3 + 1e-6 * epoch} for epoch in (1, 2)])
+    axes = figures[0].axes[0]
+    assert not axes.yaxis.get_major_formatter().get_useOffset()
+    bottom, top = axes.get_ylim()
+    assert top - bottom == pytest.approx(0.02 * 28.3, rel=1e-3)
+    assert bottom < 28.3 < top
+    left, right = axes.get_xlim()
+    assert [tick for tick in axes.get_xticks() if left <= tick <= right] == [1, 2]
+    plot_history(Path("curves.png"), [{"epoch": 1, "total": 28.3}])
+    axes = figures[1].axes[0]
+    left, right = axes.get_xlim()
+    assert [tick for tick in axes.get_xticks() if left <= tick <= right] == [1]
 
 
 def test_curves_hold_what_the_log_holds(figures: list[Figure]) -> None:
@@ -191,4 +231,4 @@ def test_a_band_is_mean_and_spread_of_the_seeds(figures: list[Figure]) -> None:
     spread = values.std(axis=0, ddof=1)
     assert corners[:, 1].max() == pytest.approx(6 + spread[1])
     assert corners[:, 1].min() == pytest.approx(min(3 - spread[0], 2))
-    assert legend(axes) == ["lab"]
+    assert legend(figures[0]) == ["lab"]

@@ -122,7 +122,7 @@ def test_same_command_again_leaves_the_data_set_alone(
 def test_other_data_set_of_that_name_is_refused(tmp_path: Path, source: Path, data: Path) -> None:
     pack(source, data)
     other = write_zip(tmp_path / "other.zip", pushing_files("deeper/"))
-    with pytest.raises(UserError, match=r"packed from pushing.zip .*asked for is other.zip .*give another DATASET"):
+    with pytest.raises(UserError, match=r"packed from pushing.zip, asked for is other.zip; give another DATASET"):
         pack(other, data)
 
 

@@ -145,6 +145,7 @@ def test_every_damage_is_said(tmp_path: Path, make: Callable[[], Page]) -> None:
         "broken.json",
         "grid.json is damaged",
         "24.75",
+        "not evaluated",
     ):
         assert expected in page.text, expected
     assert {f"run-{name}" for name in ("unread", "untested", "bare", "spoiled")} <= set(page.ids)

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from src import submission
 from src.console import UserError, run_main
 from src.submission import (
     CheckedSubmission,
@@ -180,7 +181,10 @@ FAULTS = {
     "cell too many": (cells(4, lambda row: row.append("1")), ["line 4 has 26 cells, needs 25"]),
     "cell empty": (cell(4, 3, ""), ["line 4, column '2': empty"]),
     "NaN": (cell(4, 3, "nan"), ["line 4, column '2': 'nan' is no number"]),
-    "float": (cell(4, 3, "12.0"), ["line 4, column '2': '12.0' is not written as an integer"]),
+    "float": (
+        cell(4, 3, "12.0"),
+        ["line 4, column '2': '12.0' is not written as an integer 0..255; pandas writes floats so: .astype(int)"],
+    ),
     "exponent": (cell(4, 3, "1e2"), ["line 4, column '2': '1e2' is not written as an integer"]),
     "word": (cell(4, 3, "zwölf"), ["line 4, column '2': 'zwölf' is not written as an integer"]),
     "leading zero": (cell(4, 3, "012"), ["line 4, column '2': '012' is not written as an integer"]),
@@ -194,6 +198,10 @@ FAULTS = {
         ["column '2': empty", "1 more in this line"],
     ),
     "blank line": (lines(lambda found: found.insert(4, "")), ["11 rows below the header", "line 5 is blank"]),
+    "index": (
+        lambda text: "\n".join(f"{n},{row}" if n else f",{row}" for n, row in enumerate(text.splitlines())),
+        ["has 26 columns, needs 25: id,0,...,23; the first is one too many, as pandas writes its index"],
+    ),
     "semicolons": (lambda text: text.replace(",", ";"), ["column 1 is 'id;0;1;2;3;4;5;6;7;8...', needs 'id'"]),
 }
 
@@ -254,13 +262,21 @@ def test_a_frame_0_that_is_not_the_given_one_is_a_fault(tmp_path: Path):
     assert find_faults(write(tmp_path), **SMALL, first_frames=expected.astype(np.uint8)) == [fault]
 
 
-def test_at_most_ten_faults_are_listed_and_the_rest_not_looked_for(tmp_path: Path):
+def test_faults_of_one_kind_are_counted(tmp_path: Path):
     path = write(tmp_path, num_sequences=4)
     path.write_text(
         lines(lambda found: found.__setitem__(slice(1, None), [row + ",1" for row in found[1:]]))(path.read_text())
     )
-    assert len(find_faults(path, **SMALL)) == 10
-    with pytest.raises(UserError, match=r"line 2 has 26 cells.*10 or more faults"):
+    assert find_faults(path, **SMALL) == ["line 2 has 26 cells, needs 25; 19 more like it"]
+    with pytest.raises(UserError, match=r"line 2 has 26 cells"):
+        check_submission(path, **SMALL)
+
+
+def test_at_most_ten_faults_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path, words = write(tmp_path), "abcdefghijkl"
+    monkeypatch.setattr(submission, "_faults", lambda *arguments: (f"word {word}" for word in words))
+    assert find_faults(path, **SMALL) == [f"word {word}" for word in words[:10]]
+    with pytest.raises(UserError, match=r"word a \(10 or more faults"):
         check_submission(path, **SMALL)
 
 
@@ -363,7 +379,9 @@ def test_the_command_lists_faults_line_by_line_and_exits_2(whole, tmp_path, monk
     assert run_check(monkeypatch, path, "--length", 3, "--first-frames", folder) == 2
     output = capsys.readouterr()
     assert output.out == ""
-    assert [line.split(": ")[:2] for line in output.err.splitlines()] == [[str(path), "line 2"], [str(path), "line 5"]]
+    (line,) = output.err.splitlines()
+    assert line.startswith(f"error: {path}: line 2: frame 0 of sequence 0 is not the given first frame")
+    assert line.endswith("; 1 more like it")
     assert run_check(monkeypatch, path) == 2
     assert "6 rows below the header, not a multiple of 630" in capsys.readouterr().err
     assert run_check(monkeypatch, path, "--length", 0) == 2

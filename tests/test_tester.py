@@ -94,7 +94,7 @@ def test_the_posterior_is_measured_with_its_own_latents(places: dict[str, Path])
     """Weights whose latent matters: then the score with a peeking latent is another."""
     path = places["runs_folder"] / "tiny" / "best.pt"
     state = torch.load(path, weights_only=True)
-    for name in ("network.modulation.weight", "gaussian_predictor.head.weight"):
+    for name in ("members.0.network.modulation.weight", "gaussian_predictor.head.weight"):
         state["ema"][name] = torch.randn_like(state["ema"][name])
     torch.save(state, path)
     assert abs(evaluate("tiny", **places)["posterior_minus_prior_db"]) > 1e-3

@@ -17,12 +17,13 @@ import pytest
 import torch
 
 from src import history, trainer
-from src.checkpoint import load_checkpoint
-from src.config import Config
+from src.checkpoint import load_checkpoint, settle_config
+from src.config import Config, load_config
 from src.console import UserError
-from src.dataset import Batch, DanceData, open_dance
+from src.dataset import Batch, DanceData, PushingData, open_dance
 from src.distributed import Draws
 from src.history import read_history
+from src.models import MODELS
 from src.trainer import Trainer, main, stop_signals, train
 from tests.conftest import POSE_MODELS, ROOT, tiny_config
 
@@ -38,6 +39,12 @@ VARIANTS = {
         precision="bfloat16",
         channels_last=True,
     ),
+    "svg": tiny_config(
+        "svg",
+        model={"prior": "learned", "teacher_forcing": {"start": 0.5}},
+        kl_weight={"kind": "cyclical", "cycles": 3, "per": "within_epoch"},
+    ),
+    "conv_svg": tiny_config("conv_svg", evaluation={"latent": "sample"}),
 }
 pytestmark = pytest.mark.usefixtures("small_data")
 
@@ -62,8 +69,10 @@ def unclocked(folder: Path) -> list[dict[str, Any]]:
     return [{name: value for name, value in row.items() if name not in CLOCKED} for row in read_history(folder)]
 
 
-def build(config: Config, data: DanceData, folder: Path) -> Trainer:
-    return Trainer(config, data, folder, CPU)
+def build(config: Config, data: DanceData | PushingData, folder: Path) -> Trainer:
+    subject = Trainer(config, data, folder, CPU)
+    subject.start_clock()
+    return subject
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -81,7 +90,7 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_been(variant: str, tmp_path: Pa
     assert [row["step"] for row in read_history(parts)] == list(range(2, last(whole)["step"] + 1, 2))
 
 
-@pytest.mark.parametrize("model", POSE_MODELS)
+@pytest.mark.parametrize("model", MODELS)
 def test_the_seed_decides(model: str, tmp_path: Path) -> None:
     for name in ("a", "b"):
         train(tiny_config(model), tmp_path / name, stop_at_step=2)
@@ -317,6 +326,53 @@ def test_schedules_follow_the_config() -> None:
     assert trainer.schedule(tiny_config("reference_cvae"), 0, 10) == {"kl_weight": 1e-4, "teacher_forcing_ratio": 0.0}
 
 
+def steps_of_pushing(config: Config, data: PushingData, folder: Path) -> list[dict[str, float]]:
+    """The schedules' values that the model is given at each step of a run, none of which may be skipped."""
+    subject, seen = build(config, data, folder), []
+    subject.model.register_forward_pre_hook(lambda model, given, named: seen.append(named), with_kwargs=True)
+    for _ in range(subject.num_steps):
+        subject.train_step()
+    assert subject.sums[-1] == 0
+    assert all(weight.isfinite().all() for weight in subject.model.state_dict().values())
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"kind": "constant"}, [2] * 8),
+        ({"kind": "constant", "maximum": 1.5}, [1.5] * 8),
+        ({"kind": "monotonic", "start": 1.0, "per": "run"}, [1, 1.25, 1.5, 1.75, 2, 2, 2, 2]),
+        ({"kind": "monotonic", "maximum": 1.25, "per": "run"}, [0, 0.5, 1, 1.25, 1.25, 1.25, 1.25, 1.25]),
+        ({"kind": "monotonic", "per": "epoch"}, [0, 0, 0, 0, 2, 2, 2, 2]),
+        ({"kind": "cyclical", "cycles": 2, "ratio": 1.0, "per": "run"}, [0, 0.5, 1, 1.5, 0, 0.5, 1, 1.5]),
+        ({"kind": "cyclical", "cycles": 2, "ratio": 1.0, "per": "within_epoch"}, [0, 1, 0, 1, 0, 1, 0, 1]),
+    ],
+)
+def test_pushing_trains_under_every_kl_schedule(
+    settings: dict[str, Any], expected: list[float], pushing_data: PushingData, tmp_path: Path
+) -> None:
+    brief = {"num_epochs": 2, "clips_per_epoch": 4, "batch_size": 1, "window": 3}
+    seen = steps_of_pushing(
+        tiny_config("conv_svg", kl_weight={"stop": 2.0} | settings, **brief), pushing_data, tmp_path
+    )
+    assert [given["kl_weight"] for given in seen] == pytest.approx(expected)
+
+
+def test_the_kl_weight_of_pushing_rises_three_times_within_an_epoch(pushing_data: PushingData, tmp_path: Path) -> None:
+    rises = {"kind": "cyclical", "cycles": 3, "ratio": 0.5, "per": "within_epoch", "stop": 2.0}
+    brief = {"num_epochs": 1, "clips_per_epoch": 12, "batch_size": 1, "window": 3}
+    seen = steps_of_pushing(tiny_config("svg", kl_weight=rises, **brief), pushing_data, tmp_path)
+    assert [given["kl_weight"] for given in seen] == pytest.approx([0, 1, 2, 2] * 3)
+
+
+def test_svg_trains_through_the_plan_of_teacher_forcing(pushing_data: PushingData, tmp_path: Path) -> None:
+    planned = {"prior": "learned", "teacher_forcing": {"kind": "plan"}}
+    brief = {"num_epochs": 6, "clips_per_epoch": 1, "batch_size": 1, "window": 4}
+    seen = steps_of_pushing(tiny_config("svg", model=planned, **brief), pushing_data, tmp_path)
+    assert [given["teacher_forcing_ratio"] for given in seen] == pytest.approx([1, 1, 1, 2 / 3, 1 / 3, 0])
+
+
 @pytest.mark.parametrize("wanted", [False, True])
 def test_the_blocks_are_compiled_where_asked(
     wanted: bool, small_data: DanceData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -328,7 +384,8 @@ def test_the_blocks_are_compiled_where_asked(
 
     monkeypatch.setattr(torch.nn.Module, "compile", note)
     subject = build(tiny_config("reference_cvae", compile=wanted), small_data, tmp_path)
-    assert compiled == (list(subject.model.children()) if wanted else [])
+    blocks = [*subject.model.members, subject.model.gaussian_predictor]
+    assert compiled == (blocks if wanted else [])
 
 
 def test_what_cannot_be_meant_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -364,6 +421,35 @@ def test_another_config_or_data_set_is_refused(
     assert (folder / "last.pt").read_bytes() == before
 
 
+def test_a_refused_resume_leaves_the_configuration_untouched(tmp_path: Path) -> None:
+    folder, schedule = tmp_path / "run", {"kl_weight": {"kind": "monotonic"}}
+    train(tiny_config("reference_cvae", num_epochs=2, **schedule), folder, stop_at_step=1)
+    before = (folder / "config.json").read_bytes()
+    with pytest.raises(UserError, match="a schedule of run spans the whole run"):
+        train(tiny_config("reference_cvae", num_epochs=3, **schedule), folder)
+    assert (folder / "config.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("stops", [(3,), (4,), (1, 2, 5)])  # within an epoch, at its end
+def test_the_speed_is_that_of_this_process(
+    stops: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, step = [0.0], Trainer.train_step
+    monkeypatch.setattr(trainer.time, "monotonic", lambda: clock[0])
+
+    def two_seconds(subject: Trainer) -> None:
+        clock[0] += 2
+        step(subject)
+
+    monkeypatch.setattr(Trainer, "train_step", two_seconds)
+    config = tiny_config("reference_cvae", num_epochs=4, validate_every=9)
+    for stop in (*stops, None):
+        train(config, tmp_path / "run", stop_at_step=stop)
+        clock[0] += 100
+    rows = read_history(tmp_path / "run")
+    assert [row["clips_per_s"] for row in rows] == [config.training.batch_size / 2] * 4
+
+
 def test_signals_are_collected_and_a_second_interrupt_kills() -> None:
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     with stop_signals() as received:
@@ -391,19 +477,64 @@ def write_config(folder: Path, **training: object) -> Path:
     return folder / "configs" / "short.toml"
 
 
-def test_ctrl_c_saves_and_the_same_command_finishes(
-    tmp_path: Path, data_folder: Path, monkeypatch: pytest.MonkeyPatch, outcome: Callable[..., tuple[int, str]]
-) -> None:
-    (tmp_path / "data").symlink_to(data_folder)
-    config = write_config(tmp_path, num_epochs=40).relative_to(tmp_path)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "src.trainer", str(config)],
-        cwd=tmp_path,
+def command(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    """The trainer's command in that folder, started."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "src.trainer", *arguments],
+        cwd=folder,
         env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def test_a_mistake_of_several_processes_is_one_line(tmp_path: Path, data_folder: Path) -> None:
+    """Found by the processes themselves: the data set was packed anew."""
+    (tmp_path / "data").symlink_to(data_folder)
+    config = write_config(tmp_path, num_epochs=2)
+    train(load_config(config), tmp_path / "runs" / "short", stop_at_step=1)
+    path = tmp_path / "runs" / "short" / "last.pt"
+    torch.save(torch.load(path) | {"dataset_fingerprint": "another"}, path)
+    process = command(tmp_path, "configs/short.toml", "--gpus", "2")
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 2, errors
+    assert errors.startswith("error: runs/short/last.pt was trained on other data than data/tiny now holds")
+    assert errors.count("\n") == 1
+    assert output == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("configs/short.toml", "--gpus", "two"), "error: GPUS=two; needed: how many processes"),
+        (("configs/short.toml", "--gpus", "3"), "error: training.batch_size = 2 cannot be shared by 3 processes"),
+        (("configs/short.toml", "--gpus", "2", "--set", "seed=1"), "error: runs/short/config.json belongs to another"),
+        (("configs/configs/short.toml.toml",), r"error: configs/configs/short.toml.toml does not exist; did you mean"),
+    ],
+)
+def test_what_one_process_can_see_is_refused_before_others_start(
+    arguments: tuple[str, ...],
+    line: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    outcome: Callable[..., tuple[int, str]],
+) -> None:
+    settle_config(tmp_path / "runs" / "short", load_config(write_config(tmp_path)))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(trainer, "launch", None)
+    code, errors = outcome(main, *arguments)
+    assert code == 2
+    assert errors.startswith(line)
+    assert errors.count("\n") == 1
+
+
+def test_ctrl_c_saves_and_the_same_command_finishes(
+    tmp_path: Path, data_folder: Path, monkeypatch: pytest.MonkeyPatch, outcome: Callable[..., tuple[int, str]]
+) -> None:
+    (tmp_path / "data").symlink_to(data_folder)
+    config = write_config(tmp_path, num_epochs=40).relative_to(tmp_path)
+    process = command(tmp_path, str(config))
     log, deadline = tmp_path / "runs" / "short" / "log.jsonl", time.monotonic() + 300
     while not (log.is_file() and log.stat().st_size) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)

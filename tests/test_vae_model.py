@@ -161,7 +161,26 @@ def test_how_much_of_the_reference_reaches_the_output(kind: str) -> None:
 @pytest.mark.parametrize("patch", [1, 2, 4])
 def test_the_patch_sets_the_resolution_inside(patch: int) -> None:
     model = reference(patch=patch)
-    assert model.position.shape[1:] == (HEIGHT // patch, WIDTH // patch)
+    assert model.members[0].position.shape[1:] == (HEIGHT // patch, WIDTH // patch)
     state = model.start(torch.rand(2, 1, 3, HEIGHT, WIDTH), torch.rand(2, 1, 3, HEIGHT, WIDTH))
     frame, _ = model.step(state, torch.rand(2, 9, HEIGHT, WIDTH), torch.zeros(2, 3))
     assert frame.shape == (2, 3, HEIGHT, WIDTH)
+
+
+@torch.no_grad()
+def test_members_are_scored_alone_and_averaged_in_what_they_draw() -> None:
+    pair, clip = reference(num_members=2, prior_probability=1.0), batch(2, context=1)
+    roughen(pair)
+    singles = []
+    for number in (0, 1):
+        single = reference(prior_probability=1.0)
+        own = {name.replace(f"members.{number}.", "members.0."): value for name, value in pair.state_dict().items()}
+        single.load_state_dict({name: own[name] for name in single.state_dict()})
+        singles.append(single)
+    start = pair.start(clip.reference[:, None], clip.reference_pose[:, None])
+    condition, latent = pair.encode_conditions(clip.poses)[:, 0], torch.randn(2, 3)
+    one, other = (single.step(start, condition, latent)[0] for single in singles)
+    assert not torch.allclose(one, other)
+    assert torch.allclose(pair.step(start, condition, latent)[0], (one + other) / 2, atol=1e-6)
+    losses = [m(clip, draws(), kl_weight=0.0, teacher_forcing_ratio=0.0).total for m in (pair, *singles)]
+    assert losses[0].item() == pytest.approx((losses[1] + losses[2]).item() / 2, rel=1e-5)

@@ -7,12 +7,14 @@ import pytest
 import torch
 
 from src.config import Evaluation
-from src.dataset import DanceData, to_unit
+from src.console import UserError
+from src.dataset import DanceData, PushingData, to_unit
+from src.distributed import Draws
 from src.mirror import mirror_poses
 from src.models import Model, build_model
 from src.rollout import rollout
-from src.validation import TakeValidation
-from tests.conftest import POSE_MODELS, roughen, tiny_config
+from src.validation import ClipValidation, TakeValidation
+from tests.conftest import POSE_MODELS, PUSHING_MODELS, roughen, tiny_config
 
 DEVICE = torch.device("cpu")
 
@@ -74,3 +76,103 @@ def test_validation_draws_no_global_randomness(subject: tuple[Model, TakeValidat
     before = torch.get_rng_state()
     validation.report(model, kl_weight=1.0, teacher_forcing_ratio=1.0)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+NUM_GIVEN, WINDOW = 2, 5
+
+
+@pytest.fixture(params=PUSHING_MODELS)
+def pushed(request: pytest.FixtureRequest, pushing_data: PushingData) -> tuple[Model, ClipValidation]:
+    torch.manual_seed(0)
+    config = tiny_config(request.param, model={"prior": "learned"}, window=WINDOW, batch_size=2)
+    model = build_model(config, height=64, width=64)
+    roughen(model)
+    return model, ClipValidation(config, pushing_data.validate, device=DEVICE)
+
+
+@torch.no_grad()
+def drawn_by_hand(model: Model, frames: np.ndarray, conditions: np.ndarray) -> np.ndarray:
+    """Rollouts of the first frames of clips from the prior's mean, one clip after the other."""
+    given = torch.from_numpy(frames[:, :NUM_GIVEN]).float() / 255
+    known = torch.from_numpy(conditions[:, :WINDOW])
+    quiet = torch.zeros(1, WINDOW, *model.latent_shape)
+    clips = [rollout(model, given[n : n + 1], known[n : n + 1], quiet) for n in range(len(frames))]
+    return torch.cat(clips).double().numpy()
+
+
+def channel_psnr_by_hand(drawn: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """PSNR (N, T) in dB of the predicted frames, one channel after the other, then their mean."""
+    levels = np.empty((len(truth), WINDOW - NUM_GIVEN))
+    for n, t in np.ndindex(*levels.shape):
+        pairs = zip(drawn[n, NUM_GIVEN + t], truth[n, NUM_GIVEN + t] / 255, strict=True)
+        levels[n, t] = np.mean([-10 * math.log10(np.mean((channel - true) ** 2)) for channel, true in pairs])
+    return levels
+
+
+def test_pushing_is_scored_by_frame_and_channel(
+    pushed: tuple[Model, ClipValidation], pushing_data: PushingData
+) -> None:
+    model, validation = pushed
+    clips = pushing_data.validate
+    levels = channel_psnr_by_hand(drawn_by_hand(model, clips.frames, clips.conditions), clips.frames)
+    drawn = validation.draw(model, Evaluation(mirror=False))
+    assert drawn.shape == (3, WINDOW, 3, 64, 64)
+    assert validation.psnr(drawn).numpy() == pytest.approx(levels, abs=1e-4)
+    scores = validation.report(model, kl_weight=0.5, teacher_forcing_ratio=0.0)
+    assert scores["validation_score"] == pytest.approx(levels.mean(), abs=1e-4)
+
+
+def test_only_predicted_frames_of_pushing_count(pushed: tuple[Model, ClipValidation]) -> None:
+    _, validation = pushed
+    drawn = validation.batch.frames * 0.5
+    spoilt = drawn.clone()
+    spoilt[:, :NUM_GIVEN] = 1
+    assert torch.equal(validation.psnr(spoilt), validation.psnr(drawn))
+    spoilt[:, NUM_GIVEN] = 1
+    assert ((validation.psnr(spoilt) != validation.psnr(drawn)) == torch.tensor([True, False, False])).all()
+
+
+def test_shuffled_conditions_are_those_of_another_clip(
+    pushed: tuple[Model, ClipValidation], pushing_data: PushingData
+) -> None:
+    model, validation = pushed
+    shuffled, clips = validation.with_shuffled_conditions(), pushing_data.validate
+    whose = []
+    for n, conditions in enumerate(shuffled.batch.conditions):
+        (other,) = (k for k in range(3) if np.array_equal(conditions, clips.conditions[k, :WINDOW]))
+        assert other != n
+        whose.append(other)
+    assert sorted(whose) == [0, 1, 2]
+    assert torch.equal(shuffled.batch.frames, validation.batch.frames)
+    levels = channel_psnr_by_hand(drawn_by_hand(model, clips.frames, clips.conditions[whose]), clips.frames)
+    drawn = shuffled.draw(model, Evaluation(mirror=False))
+    assert shuffled.psnr(drawn).numpy() == pytest.approx(levels, abs=1e-4)
+
+
+def test_an_only_clip_has_no_conditions_to_shuffle(pushing_data: PushingData) -> None:
+    alone = ClipValidation(tiny_config("svg"), pushing_data.validate, device=DEVICE, num_clips=1)
+    with pytest.raises(UserError, match="one clip alone; needed: at least 2"):
+        alone.with_shuffled_conditions()
+
+
+def test_many_clips_are_drawn_in_parts(pushed: tuple[Model, ClipValidation], monkeypatch: pytest.MonkeyPatch) -> None:
+    model, subject = pushed
+    whole = subject.draw(model, Evaluation(mirror=False))
+    monkeypatch.setattr("src.validation.CLIPS_AT_ONCE", 2)
+    assert torch.allclose(subject.draw(model, Evaluation(mirror=False)), whole, atol=1e-5)
+    samples = subject.draw(model, Evaluation(latent="sample", mirror=False))
+    assert torch.equal(samples, subject.draw(model, Evaluation(latent="sample", mirror=False)))
+    others = subject.draw(model, Evaluation(latent="sample", mirror=False), seed=99)
+    assert all(not torch.allclose(a, b, atol=1e-4) for a, b in zip(samples[:, 2:], others[:, 2:], strict=True))
+
+
+def test_losses_of_pushing_are_the_mean_over_clips(pushed: tuple[Model, ClipValidation]) -> None:
+    model, validation = pushed
+    weights, before = {"kl_weight": 0.5, "teacher_forcing_ratio": 0.0}, torch.get_rng_state()
+    losses = validation.report(model, **weights)
+    assert losses == validation.report(model, **weights)
+    assert torch.equal(torch.get_rng_state(), before)
+    with torch.no_grad():
+        at_once = model(validation.batch, Draws(0, 0, range(3), DEVICE), **weights)
+    for name in ("total", "reconstruction", "kl"):
+        assert losses[f"validation_{name}"] == pytest.approx(getattr(at_once, name).item(), rel=1e-4)

@@ -21,6 +21,7 @@ FOLDERS = {  # where the competition keeps the images, and the array that will h
     "test/test_label": "test_poses",
 }
 NUMBERED = re.compile(r"(?:frame)?([0-9]{1,9})\.png")
+DECLARE = "python -m src.packing --source SOURCE --dataset DATASET --test-length NUMBER"
 SEQUENCE = re.compile(r"0|[1-9][0-9]{0,4}")
 
 
@@ -188,9 +189,9 @@ def _given_frame(folder: str, names: list[str]) -> str:
 def _test_poses(folder: str, names: list[str], test_length: int) -> tuple[str, ...]:
     numbers = _numbered(folder, [("", name) for name in names])
     if len(numbers) != test_length:
-        raise UserError(
-            f"{folder} holds {len(numbers)} poses; needed: {test_length} (--test-length declares another number)"
-        )
+        missing = next((number for number in range(test_length) if number not in numbers), None)
+        found = f"{len(numbers)} poses" if missing is None or not numbers else f"{len(numbers)} poses, no {missing}.png"
+        raise UserError(f"{folder} holds {found}; needed: {test_length}, or another number declared by {DECLARE}")
     if min(numbers) != 0:
         raise UserError(f"{folder} starts at number {min(numbers)}; needed: numbers from 0; renumber it")
     return _in_order(folder, numbers)

@@ -19,14 +19,17 @@ from matplotlib import pyplot as plt
 
 FRAME_MS = 40  # a GIF counts hundredths of a second, so 25 frames per second can be shown and 30 cannot
 ENLARGEMENT = 3  # of stills; a frame of 64 x 32 is a stamp on today's screens
-GIF_ENLARGEMENT = 2  # more would make megabytes of a few hundred frames
+GIF_ENLARGEMENT = range(2, 5)  # small frames are stamps on today's screens, too, ...
+GIF_PIXELS = 12_000_000  # ... but more than so many in all frames make a GIF of many megabytes
 LOG_SPAN = 100  # losses that fall further than this are shown on a logarithmic axis
+MIN_SPAN = 0.02  # of the largest value, shown at least; less is no change worth a look
 PALETTE_FRAMES = 64  # frames of a clip from which its 256 colours are chosen
 
 
 def save_gif(path: Path, clip: Tensor) -> None:
     """Writes a clip (T, 3, H, W) uint8 as an endless GIF with one palette for all frames."""
-    pixels = clip.permute(0, 2, 3, 1).cpu().numpy().repeat(GIF_ENLARGEMENT, axis=1).repeat(GIF_ENLARGEMENT, axis=2)
+    times = gif_enlargement(clip)
+    pixels = clip.permute(0, 2, 3, 1).cpu().numpy().repeat(times, axis=1).repeat(times, axis=2)
     chosen = np.linspace(0, len(clip) - 1, min(len(clip), PALETTE_FRAMES)).astype(int)
     montage = Image.fromarray(np.concatenate(clip.permute(0, 2, 3, 1).cpu().numpy()[chosen]))
     palette = montage.quantize(256, method=Image.Quantize.MEDIANCUT)
@@ -34,6 +37,13 @@ def save_gif(path: Path, clip: Tensor) -> None:
     file, common = io.BytesIO(), palette.getpalette()  # left out, it is written with every frame anew
     first.save(file, "GIF", palette=common, save_all=True, append_images=others, duration=FRAME_MS, loop=0)
     write_atomically(path, file.getvalue())
+
+
+def gif_enlargement(clip: Tensor) -> int:
+    """Returns how many pixels wide and high a pixel of a clip (T, 3, H, W) is in its GIF."""
+    num_pixels = clip[:, 0].numel()
+    fitting = [times for times in GIF_ENLARGEMENT if num_pixels * times**2 <= GIF_PIXELS]
+    return max(fitting, default=GIF_ENLARGEMENT.start)
 
 
 def side_by_side(clips: Sequence[Tensor]) -> Tensor:
@@ -56,14 +66,25 @@ def _with_line_below(frame: Tensor) -> Tensor:
     return torch.cat([frame, torch.full_like(frame[..., :1, :], 255)], dim=-2)
 
 
-def plot_psnr(path: Path, psnr: Mapping[str, Tensor]) -> None:
-    """Plots PSNR (T,) in dB by frame for each label, its mean over the predicted frames in the legend; NaN: given."""
-    figure, axes = plt.subplots(figsize=(9, 4), layout="constrained")
+def plot_psnr(path: Path, psnr: Mapping[str, Tensor], *, scored: range | None = None) -> None:
+    """Plots PSNR (T,) in dB by frame for each label; NaN: given. The legend holds the mean over the frames `scored`.
+
+    Predicted frames that are not scored are shaded; None: all are scored.
+    """
+    figure, axes = plt.subplots(figsize=(9, 4.5), layout="constrained")
+    length = max(map(len, psnr.values()))
+    first, stop = (scored.start, min(scored.stop, length)) if scored else (1, length)
     for label, values in psnr.items():
-        axes.plot(range(1, len(values)), values[1:], label=f"{label} (mean {values[1:].nanmean():.2f} dB)", linewidth=1)
+        mean = values[first:stop].nanmean()
+        axes.plot(range(1, length), values[1:], label=f"{label}: {mean:.2f} dB", linewidth=1)
+    if stop < length:
+        axes.axvspan(
+            stop - 0.5, length - 0.5, color="0.9", zorder=0, label=f"frames {stop} to {length - 1}: not scored"
+        )
     axes.set(xlabel="frame", ylabel="PSNR (dB)")
-    axes.grid(alpha=0.3)
-    axes.legend()
+    _settle(axes)
+    title = f"score: mean of frames {first} to {stop - 1}" if scored else "mean of the predicted frames"
+    figure.legend(loc="outside lower center", ncols=3, fontsize=8, title=title, title_fontsize=8)
     _save(figure, path)
 
 
@@ -77,17 +98,16 @@ def plot_history(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         ("learning rate", ("learning_rate",)),
         ("PSNR (dB)", ("validation_score", "validation_score_posterior")),
     ]
-    figure, grid = plt.subplots(2, 3, figsize=(13, 6), layout="constrained")
+    figure, grid = plt.subplots(2, 3, figsize=(13, 7), layout="constrained")
     for axes, (title, names) in zip(grid.flat, panels, strict=True):
         for name in names:
             points = [(row["epoch"], row[name]) for row in rows if name in row]
             if points:
                 axes.plot(*zip(*points, strict=True), label=name, marker="." if len(points) < 40 else None)
         axes.set(title=title, xlabel="epoch")
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.grid(alpha=0.3)
+        _settle(axes)
         if axes.lines:
-            axes.legend(fontsize=8)
+            axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2, frameon=False)
     _save(figure, path)
 
 
@@ -104,7 +124,7 @@ class Band(NamedTuple):
 def plot_bands(path: Path, panels: Mapping[str, Sequence[Band]], *, xlabel: str) -> None:
     """Plots a panel per title, three in a row: mean over seeds, and one sample standard deviation around it.
 
-    The legend stands in the first panel and holds for all.
+    The legend of the first panel holds for all and stands below them.
     """
     num_columns = min(3, len(panels))
     num_rows = -(-len(panels) // num_columns)
@@ -118,13 +138,27 @@ def plot_bands(path: Path, panels: Mapping[str, Sequence[Band]], *, xlabel: str)
             axes.set_yscale("log")
         axes.set_title(title, fontsize=10)
         axes.set_xlabel(xlabel)
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.grid(alpha=0.3)
+        _settle(axes)
     for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)
     if grid.flat[0].lines:
-        grid.flat[0].legend(fontsize=8)
+        lines, labels = grid.flat[0].get_legend_handles_labels()
+        figure.legend(lines, labels, loc="outside lower center", ncols=2, fontsize=8)
     _save(figure, path)
+
+
+def _settle(axes: Any) -> None:
+    """Sets whole numbers below, plain numbers at the left, and a range in which rounding errors look like a line."""
+    axes.grid(alpha=0.3)
+    axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+    if axes.get_yscale() == "log":
+        return
+    axes.yaxis.get_major_formatter().set_useOffset(False)
+    values = np.concatenate([[], *(line.get_ydata() for line in axes.lines)]).astype(float)
+    values = values[np.isfinite(values)]
+    if values.size and np.ptp(values) < (needed := MIN_SPAN * np.abs(values).max()):
+        middle = (values.min() + values.max()) / 2
+        axes.set_ylim(middle - needed / 2, middle + needed / 2)
 
 
 def _draw_band(axes: Any, band: Band) -> None:

@@ -4,15 +4,17 @@ The client writes into <folder>/<slug>.part/, where a later call goes on; the ar
 member has passed its checksum, because the client has been seen to report success for an archive of wrong bytes.
 """
 
+import errno
 import json
+import lzma
 import shutil
 import zipfile
 import zlib
 from pathlib import Path
 
+from src.competition.answers import AGAIN, KaggleError, KaggleRefusal, KaggleSilence, explain
+from src.competition.child import Lock, Patience, Transfer, follow, one_at_a_time, size_of, start, ticks
 from src.console import say
-from src.kaggle_answers import AGAIN, KaggleError, KaggleRefusal, KaggleSilence, explain
-from src.kaggle_child import Lock, Patience, Transfer, follow, one_at_a_time, size_of, start, ticks
 
 ATTEMPTS = 5  # that may end without a new byte, or with a damaged archive, before we give up
 
@@ -36,10 +38,15 @@ def download(slug: str, folder: Path, patience: Patience) -> Path:
 
 def is_whole(archive: Path) -> bool:
     """Returns whether the file is a zip with at least one member, all of which pass their checksums."""
+    say(f"checking every file of {archive}, {archive.stat().st_size / 1e6:.1f} MB")
     try:
         with zipfile.ZipFile(archive) as opened:
             return bool(opened.namelist()) and opened.testzip() is None
-    except (zipfile.BadZipFile, zlib.error, EOFError):
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, ValueError, RuntimeError):
+        return False  # the last two: names that are no text, and what seems encrypted or packed in an unknown way
+    except OSError as error:
+        if error.errno not in (None, errno.EINVAL):  # offsets before the file's start; bz2 gives no number
+            raise
         return False
 
 
@@ -63,11 +70,15 @@ def _attempt(slug: str, part: Path, lock: Lock, patience: Patience) -> KaggleErr
     archive, log = part / f"{slug}.zip", part / "client.log"
     part.mkdir(parents=True, exist_ok=True)
     child = start("competitions", "download", slug, "--path", str(part), "--quiet", log=log, lock=lock)
-    follow(child, f"downloading {slug}.zip", Transfer(archive, lambda: _percent(archive)), patience)
+    try:
+        follow(child, f"downloading {slug}.zip", Transfer(archive, lambda: _percent(archive)), patience)
+        said = log.read_text(encoding="utf-8", errors="replace")
+    finally:
+        log.unlink()  # it can hold the signed address of the archive
     if child.returncode < 0:
         return KaggleSilence("the download was interrupted", f"check the network, then {AGAIN}")
     if child.returncode > 0:
-        return explain(log.read_text(encoding="utf-8", errors="replace"), slug)
+        return explain(said, slug)
     if archive.exists() and is_whole(archive):
         return None
     shutil.rmtree(part)

@@ -7,12 +7,13 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 
+from src.competition.answers import AGAIN, KaggleError, KaggleRefusal, KaggleSilence, competition_page
+from src.competition.child import Patience, ask
 from src.console import say
-from src.kaggle_answers import AGAIN, KaggleRefusal, KaggleSilence, competition_page
-from src.kaggle_child import Patience, ask
 
 PAGE_SIZE = 100
-PLACES_READ = 2000  # of the leaderboard, in search of our own
+PLACES_READ = 2000  # of the leaderboard, in search of a team
+TAG = re.compile(r"\[run:([0-9a-f]{12}(?:-\d+)?)\]\s*$")  # the end of a message of ours
 
 
 @dataclass(frozen=True)
@@ -20,9 +21,22 @@ class Listed:
     """A row of Kaggle's list of submissions; scores in dB, None until there are any."""
 
     ref: str
+    message: str
     status: str
     public_score: float | None
     private_score: float | None
+
+    @property
+    def is_final(self) -> bool:
+        """Returns whether it has a score or never will have one; Kaggle can show COMPLETE before the score."""
+        return self.status == "ERROR" or (
+            self.status == "COMPLETE" and (self.public_score, self.private_score) != (None, None)
+        )
+
+    @property
+    def state(self) -> str:
+        """Returns its status in words."""
+        return "Kaggle shows no score for it" if self.status == "COMPLETE" and not self.is_final else self.status
 
 
 @dataclass(frozen=True)
@@ -36,24 +50,29 @@ class Place:
 
 
 def list_submissions(slug: str, patience: Patience) -> dict[str, Listed]:
-    """Returns {tag: row} for those of the newest hundred submissions whose message carries a tag of ours."""
+    """Returns {tag: row} for those of the newest hundred submissions whose message ends in a tag of ours."""
     text = ask(slug, "competitions", "submissions", slug, "--csv", "--page-size", "100", "--quiet", patience=patience)
     listed = {}
     for row in _rows(text, "ref,", "No submissions found"):
-        if tag := re.search(r"\[run:([0-9a-f]{12})\]", row["description"]):
-            public, private = _score(row["publicScore"]), _score(row["privateScore"])
-            listed[tag[1]] = Listed(row["ref"], row["status"].removeprefix("SubmissionStatus."), public, private)
+        if tag := TAG.search(row["description"]):
+            status = row["status"].removeprefix("SubmissionStatus.")
+            scores = _score(row["publicScore"]), _score(row["privateScore"])
+            listed[tag[1]] = Listed(row["ref"], row["description"].strip(), status, *scores)
     return listed
 
 
 def check_allowance(slug: str, patience: Patience) -> None:
-    """Raises `KaggleRefusal` where no submission is left today; the client leaves out numbers that are 0."""
-    text = ask(slug, "competitions", "submission-limits", slug, "--json", "--quiet", patience=patience)
-    found = re.search(r"\{.*\}", text, re.DOTALL)
-    if not found:
-        raise KaggleSilence("the kaggle client did not tell how many submissions are left", AGAIN)
+    """Raises `KaggleRefusal` where no submission is left today; says so where that is not known."""
+    try:
+        text = ask(slug, "competitions", "submission-limits", slug, "--json", "--quiet", patience=patience)
+        found = re.search(r"\{.*\}", text, re.DOTALL)
+        if not found:
+            raise KaggleSilence("the kaggle client printed no number", AGAIN)
+    except KaggleError as error:
+        say(f"how many submissions to {slug} are left is not known ({error.what}); going on, for Kaggle counts them")
+        return
     limits = json.loads(found[0])
-    left = limits.get("numAllowedNow", 0)
+    left = limits.get("numAllowedNow", 0)  # the client leaves out numbers that are 0
     if left > 0:
         say(f"{left} submissions to {slug} are left today")
         return
@@ -81,6 +100,8 @@ def leaderboard(slug: str, patience: Patience, *, team: str | None = None, num_r
         token = following[1] if following else None
         if len(places) >= num_rows and (team is None or place_of(team, places)):
             break
+        if token:
+            say(f"{len(places)} places of the leaderboard read")
     return places
 
 

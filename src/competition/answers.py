@@ -4,6 +4,7 @@ The client finds credentials by itself. They are read here only to name them, to
 whatever is printed or written.
 """
 
+import json
 import os
 import re
 from dataclasses import dataclass
@@ -15,6 +16,11 @@ from src.console import UserError, say
 
 SUBMITTED = re.compile(r"^(\d+ submissions remaining today|Successfully submitted)", re.MULTILINE)
 UPLOAD_ENDED = re.compile(r"\[[\d:]+[<,][^\]\n]*\] *\r?\n")  # the client's bar gets its line's end when the upload ends
+REFUSED_AT_LAST = re.compile(  # what the service alone says, when it does not register a file that it has
+    r"^4(?!08|09|99)\d\d Client Error: .* for url: \S*Service/|^Authentication required$"
+    r"|used its daily submission allowance|must accept this competition's rules",
+    re.I,
+)
 TOKEN_PAGE = "https://www.kaggle.com/settings/api"
 WORDS = (  # the service may answer with a sentence alone, without its status
     (401, re.compile(r"authentication required|unauthenticated|unauthorized|invalid credentials", re.I)),
@@ -98,19 +104,24 @@ class Verdict:
     mend: str = AGAIN
 
 
-def judge_upload(log: str, exit_code: int | None, slug: str) -> Verdict:
-    """Returns what an upload's log proves; `exit_code` is None where another process saw the end, or nobody."""
+def judge_upload(log: str, exit_code: int | None, slug: str, *, whole: bool = True) -> Verdict:
+    """Returns what an upload's log proves.
+
+    exit_code: None where another process saw the end, or nobody. whole: whether nothing of the log can be lost; only
+    then the missing end of the bar proves that the upload never came to it.
+    """
     cancelled, ended = "User cancelled" in log, UPLOAD_ENDED.search(log)
     finished = (exit_code == 0 and not cancelled) or SUBMITTED.search(log)
     if "Could not submit" in log:  # with exit code 0
         return Verdict("refused", "the storage did not take the file")
     if finished and ended:
         return Verdict("accepted")
+    may_have_arrived = ended or finished or not whole
     if exit_code is None or exit_code < 0 or cancelled:
-        return Verdict("unclear" if ended else "refused", "the upload was interrupted")
+        return Verdict("unclear" if may_have_arrived else "refused", "the upload was interrupted")
     problem = explain(log, slug)
-    proof = isinstance(problem, KaggleRefusal | KaggleBusy) or not (ended or finished)
-    return Verdict("refused" if proof else "unclear", problem.what, problem.mend)
+    refused = exit_code == 1 and (not may_have_arrived or REFUSED_AT_LAST.search(_reason(log)))
+    return Verdict("refused" if refused else "unclear", problem.what, problem.mend)
 
 
 def percent_uploaded(log: str) -> float:
@@ -152,6 +163,8 @@ def _explain_credentials() -> KaggleRefusal:
             f"make a token at {TOKEN_PAGE} and save it as ~/.kaggle/access_token (chmod 600), or set KAGGLE_API_TOKEN"
         )
         return KaggleRefusal("no Kaggle credentials were found", mend)
+    if sources[0].endswith(".json") and not _is_json(Path(sources[0])):
+        return KaggleRefusal(f"{sources[0]} is not valid JSON", f"make a new one at {TOKEN_PAGE}")
     hidden = f", and used before {', '.join(sources[1:])}" if len(sources) > 1 else ""
     what = f"Kaggle does not accept the credentials in {sources[0]}: wrong or expired{hidden}"
     return KaggleRefusal(what, f"make new ones at {TOKEN_PAGE}, or `kaggle auth login`")
@@ -198,6 +211,14 @@ def redact(text: str) -> str:
         text = text.replace(secret, "***")
     text = re.sub(r"\b(Bearer|Basic) [^\s'\"]+", r"\1 ***", text)
     return re.sub(r"(https?://[^\s?'\")]+)\?[^\s'\")]+", r"\1", text)
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        json.loads(path.read_bytes())
+    except ValueError:  # of the text or of its encoding
+        return False
+    return True
 
 
 def _is_file(path: Path) -> bool:

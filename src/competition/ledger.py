@@ -1,9 +1,11 @@
 """submissions/ledger.jsonl: everything ever submitted and what became of it; one line per event, never rewritten.
 
-A submission begins with an `intent` line, written before a byte leaves the machine, and carries a tag of its own. Later
-lines with the same tag tell the rest: `accepted`, `refused`, `unknown`, `scored`. The state is what they add up to.
+A submission begins with an `intent` line, written before a byte leaves the machine, and carries a tag that no other one
+in that competition has. Later lines with the same tag tell the rest: `accepted`, `refused`, `unknown`, `scored`. The
+state is what they add up to.
 """
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterable
@@ -34,10 +36,11 @@ class Event(BaseModel):
     competition: str
     run: str
     tag: str
-    message: str | None = None  # intent, and the three below
+    message: str | None = None  # intent, and the four below
     csv_sha256: str | None = None
     commit: str | None = None
     local_score: float | None = None
+    boot: str | None = None  # which start of the machine wrote the intent: a log of another one may have lost lines
     ref: str | None = None  # accepted and scored: Kaggle's number of the submission
     reason: str | None = None  # refused, unknown, scored with an error
     status: Literal["COMPLETE", "ERROR"] | None = None  # scored, and the three below
@@ -59,6 +62,17 @@ class Submission:
         """Returns the kind of the latest event; `intent` where the submit ended before it knew more."""
         return self.latest.event
 
+    @property
+    def is_open(self) -> bool:
+        """Returns whether the ledger does not know yet if Kaggle has it."""
+        return self.state in ("intent", "unknown")
+
+    @property
+    def has_score(self) -> bool:
+        """Returns whether it is scored, with a public or a private score."""
+        latest = self.latest
+        return latest.status == "COMPLETE" and (latest.public_score, latest.private_score) != (None, None)
+
 
 class Ledger:
     """The file, safe to append to from several processes at once."""
@@ -68,14 +82,15 @@ class Ledger:
         self._said: set[int] = set()  # the torn lines already spoken of
 
     def append(self, event: Event) -> None:
-        """Writes one line that survives a crash of the machine once this returns."""
+        """Writes one line that survives a crash of the machine once this returns; OSError where it does not fit."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         line = event.model_dump_json(exclude_none=True).encode() + b"\n"
         with self.path.open("ab+") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             if _ends_torn(file.fileno()):
                 line = b"\n" + line  # the torn line stays, on a line of its own
-            os.write(file.fileno(), line)
+            if os.write(file.fileno(), line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
             os.fsync(file.fileno())
         folder = os.open(self.path.parent, os.O_RDONLY)
         try:
@@ -111,20 +126,23 @@ class Ledger:
         """Returns every submission in the order of the intents."""
         return add_up(self.events(), self.path)
 
-    def submission(self, tag: str) -> Submission:
+    def submission(self, competition: str, tag: str) -> Submission:
         """Returns the submission of that tag, which must exist."""
-        return next(submission for submission in self.submissions() if submission.intent.tag == tag)
+        return next(
+            entry for entry in self.submissions() if (entry.intent.competition, entry.intent.tag) == (competition, tag)
+        )
 
 
 def add_up(events: Iterable[Event], path: Path) -> list[Submission]:
     """Returns one submission per intent; an event whose intent is missing is an error, for it would hide an upload."""
-    found: dict[str, Submission] = {}
+    found: dict[tuple[str, str], Submission] = {}
     for event in events:
+        key = (event.competition, event.tag)
         if event.event == "intent":
-            found[event.tag] = Submission(event, event, None)
-        elif event.tag in found:
-            earlier = found[event.tag]
-            found[event.tag] = Submission(earlier.intent, event, event.ref or earlier.ref)
+            found[key] = Submission(event, event, None)
+        elif key in found:
+            earlier = found[key]
+            found[key] = Submission(earlier.intent, event, event.ref or earlier.ref)
         else:
             raise UserError(
                 f"{path}: [run:{event.tag}] is {event.event} without an intent line; bring back the whole file"

@@ -14,20 +14,24 @@ import sys
 import zipfile
 from pathlib import Path
 
+from src.competition.answers import KaggleRefusal, redact
+from src.competition.child import Patience, ask
 from src.config import load_config
 from src.console import UserError, say
 from src.files import commit, write_atomically
-from src.kaggle_answers import KaggleRefusal, redact
-from src.kaggle_child import Patience, ask
 
 TRACKED = ("src", "configs", "pyproject.toml", "LICENSE")
 LARGEST_SCRIPT = 1_000_000  # bytes; Kaggle takes no larger code file
+LONGEST_TITLE = 50  # characters; to a longer one Kaggle answers with "internal error"
+TORCH = (2, 6)  # the oldest that will do
 DISTRIBUTIONS = {"PIL": "pillow"}  # packages that are installed under another name than they are imported by
-SCRIPT = '''"""Trains {run} and writes submissions/{run}.csv on Kaggle; see src/kaggle_kernel.py, {commit}."""
+SCRIPT = '''"""Trains {run} and writes submissions/{run}.csv on Kaggle; written by src/competition/kernel.py."""
 
 import base64
+import importlib.metadata
 import importlib.util
 import io
+import json
 import shutil
 import subprocess
 import sys
@@ -35,13 +39,27 @@ import zipfile
 from pathlib import Path
 
 PACKAGES = {packages!r}
+COMMIT = {commit!r}
 SOURCE = """{source}"""
+
+
+def fitting() -> tuple[str, ...]:
+    """What the trainer must be told: bfloat16 needs an Ampere GPU or a later one; Kaggle's T4 and P100 are older."""
+    import torch
+
+    if torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0):
+        return ()
+    print("no GPU with bfloat16: training in float32")
+    return ("--set", "training.precision=float32")
 
 
 def main(kaggle: Path = Path("/kaggle")) -> None:
     missing = [package for module, package in PACKAGES.items() if importlib.util.find_spec(module) is None]
     if missing:
         subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *missing], check=True)
+    found = importlib.metadata.version("torch")
+    if tuple(map(int, found.split(".")[:2])) < {torch}:
+        sys.exit(f"error: torch {{found}} is installed, {torch[0]}.{torch[1]} is needed; choose the latest environment")
     places = (kaggle / "input/{slug}", kaggle / "input/competitions/{slug}")
     data = next((path for path in places if path.is_dir()), None)
     if data is None:
@@ -50,11 +68,13 @@ def main(kaggle: Path = Path("/kaggle")) -> None:
     zipfile.ZipFile(io.BytesIO(base64.b64decode(SOURCE))).extractall(work)
     for arguments in (
         ("src.packing", "--source", str(data), "--dataset", {dataset!r}),
-        ("src.trainer", {config!r}),
+        ("src.trainer", {config!r}, *fitting()),
         ("src.tester", "evaluate", {run!r}),
         ("src.tester", "submission", {run!r}),
     ):
         subprocess.run([sys.executable, "-m", *arguments], cwd=work, check=True)
+    provenance = work / "submissions/{run}.json"  # the stages saw no git
+    provenance.write_text(json.dumps(json.loads(provenance.read_text()) | {{"commit": COMMIT}}, indent=2))
     shutil.rmtree(work / "data")  # it is there already, as the input of this notebook
 
 
@@ -66,6 +86,12 @@ if __name__ == "__main__":
 def write_kernel(run: str, slug: str, folder: Path, user: str) -> str:
     """Writes the script and kernel-metadata.json into `folder` and returns the notebook's name, user/train-run."""
     config = f"configs/{run}.toml"
+    title = re.sub(r"[^a-z0-9]+", " ", f"train {run}".lower()).strip()
+    if len(title) > LONGEST_TITLE:
+        raise UserError(
+            f"the notebook's title {title!r} has {len(title)} characters, Kaggle takes {LONGEST_TITLE}; copy {config} "
+            "to a shorter name"
+        )
     files = tracked_files()
     if config not in files:
         raise UserError(
@@ -75,7 +101,8 @@ def write_kernel(run: str, slug: str, folder: Path, user: str) -> str:
     script = SCRIPT.format(
         run=run,
         slug=slug,
-        commit=f"commit {commit()}",
+        commit=commit(),
+        torch=TORCH,
         packages=_packages(contents),
         source=_encoded(contents),
         dataset=load_config(Path(config)).dataset,
@@ -85,7 +112,6 @@ def write_kernel(run: str, slug: str, folder: Path, user: str) -> str:
         raise UserError(
             f"the script has {len(script)} bytes, Kaggle takes {LARGEST_SCRIPT}; track fewer files in {TRACKED}"
         )
-    title = re.sub(r"[^a-z0-9]+", " ", f"train {run}".lower()).strip()
     name = f"{user}/{title.replace(' ', '-')}"
     metadata = {
         "id": name,
@@ -96,6 +122,7 @@ def write_kernel(run: str, slug: str, folder: Path, user: str) -> str:
         "is_private": True,
         "enable_gpu": True,
         "enable_tpu": False,
+        "machine_shape": "NvidiaTeslaT4",  # for the P100, the default, the image's torch has no kernels
         "enable_internet": True,  # for packages that Kaggle's image lacks
         "dataset_sources": [],
         "competition_sources": [slug],

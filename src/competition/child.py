@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from src.competition.answers import AGAIN, KaggleRefusal, KaggleSilence, explain
 from src.console import UserError, say, track
-from src.kaggle_answers import AGAIN, KaggleRefusal, KaggleSilence, explain
 
-CLIENT_VERSIONS = {"kaggle": "2.2.4", "kagglesdk": "0.1.37"}
+CLIENT_VERSIONS = {"kaggle": "2.2.4", "kagglesdk": "0.1.37", "tqdm": "4.70.1"}  # tqdm draws the bar of an upload
 ORPHAN_LIMIT_S = 7200  # a transfer ends itself after so long, even when the process that began it is gone
 WATCH_S = 0.1  # between two looks at a transfer
 SHOW_AFTER_S = 3.0  # a shorter transfer shows no bar
@@ -101,7 +101,7 @@ def ask(slug: str, *arguments: str, patience: Patience) -> str:
 
 def start(*arguments: str, log: Path, lock: Lock) -> "subprocess.Popen[bytes]":
     """Starts a transfer that goes on when this process dies: it writes to `log`, holds `lock`, ends itself in time."""
-    with log.open("wb") as output:
+    with open(log, "wb", opener=_for_us_alone) as output:
         child = subprocess.Popen(
             _command(arguments),
             env=_environment(),
@@ -167,6 +167,10 @@ def one_at_a_time(path: Path, progress: Callable[[], object], patience: Patience
         yield lock
     finally:
         os.close(descriptor)
+
+
+def _for_us_alone(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)  # an error of the client can name the signed address of a file
 
 
 def _try_lock(descriptor: int) -> bool:

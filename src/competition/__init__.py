@@ -1,0 +1,1 @@
+"""The round trip of a competition: its data, our submissions and their scores, through the official client."""

@@ -1,0 +1,144 @@
+"""What a run costs before it is started: size, arithmetic, memory, and from them hours on a device. `make cost`.
+
+    python -m src.scaling configs/dance.toml --frames 23410
+
+Arithmetic is counted by torch's own counter over one real forward and backward pass of a few clips of noise, memory by
+adding up what autograd keeps; both grow in proportion to the clips. Speed is measured here. For a GPU there are two
+floors, of which the higher counts: the arithmetic over an assumed share of the peak, and the launches of the kernels.
+"""
+
+import argparse
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from src.config import SVG, Config, ConvSVG, load_config
+from src.console import run_main, say
+from src.dataset import Batch, PushingBatch
+from src.distributed import Draws
+from src.intake.manifest import CLIP_SIZE, NUM_ACTION, NUM_POSITION
+from src.intake.sources import FRAME_SIZE
+from src.models import Model, build_model
+
+PEAK_TFLOPS, REACHED = 989.0, 0.1  # an H100's or H200's dense bfloat16 peak, and the share assumed of it
+LAUNCH_SECONDS = 5e-6  # of one kernel, issued eagerly
+BYTES_PER_WEIGHT = 4 * 5  # float32: weight, gradient, two moments of AdamW, moving average
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What training costs; flops and bytes are those of one clip, the seconds those of a step here."""
+
+    num_parameters: int
+    flops: float
+    num_kernels: int  # of a step, whatever its clips, about one for each operation
+    activation_bytes: float
+    step_seconds: float
+    num_clips: int  # of the measured step
+
+
+class OperationCounter(TorchDispatchMode):
+    """Counts the operations that compute something; views cost nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += not func.is_view
+        return func(*args, **(kwargs or {}))
+
+
+def cost_of(config: Config, *, num_clips: int) -> Cost:
+    """Returns what one training step of `num_clips` clips costs, for a clip."""
+    height, width = CLIP_SIZE if isinstance(config.model, SVG | ConvSVG) else FRAME_SIZE
+    model = build_model(config, height=height, width=width)
+    batch = random_batch(config, model, num_clips)
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    keeping = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+    with FlopCounterMode(display=False) as flops, OperationCounter() as operations, keeping:
+        _step(config, model, batch, num_clips)
+    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    activations = sum(size for pointer, size in kept.items() if pointer not in weights)
+    started = time.perf_counter()
+    _step(config, model, batch, num_clips)
+    seconds = time.perf_counter() - started
+    return Cost(
+        num_parameters=sum(parameter.numel() for parameter in model.parameters()),
+        flops=flops.get_total_flops() / num_clips,
+        num_kernels=operations.count,
+        activation_bytes=activations / num_clips,
+        step_seconds=seconds,
+        num_clips=num_clips,
+    )
+
+
+def random_batch(config: Config, model: Model, num_clips: int) -> Batch | PushingBatch:
+    """Returns clips of noise in the shapes that training has."""
+    window = config.training.window
+    if isinstance(config.model, SVG | ConvSVG):
+        numbers = torch.randn(num_clips, window, NUM_ACTION + NUM_POSITION)
+        return PushingBatch(torch.rand(num_clips, window, 3, *CLIP_SIZE), numbers)
+    around, picture = window + 2 * model.context, (3, *FRAME_SIZE)
+    frames, poses = torch.rand(num_clips, window, *picture), torch.rand(num_clips, around, *picture)
+    return Batch(frames, poses, torch.rand(num_clips, *picture), torch.rand(num_clips, *picture))
+
+
+def _step(config: Config, model: Model, batch: Batch | PushingBatch, num_clips: int) -> None:
+    draws = Draws(config.seed, 0, range(num_clips), torch.device("cpu"))
+    with torch.autocast("cpu", torch.bfloat16, enabled=config.training.precision == "bfloat16"):
+        loss = model(batch, draws, kl_weight=1e-4, teacher_forcing_ratio=0.0)
+    loss.total.backward()
+
+
+def describe(config: Config, cost: Cost, *, num_frames: int) -> str:
+    """Returns the estimate in words, for a training set of so many frames."""
+    settings = config.training
+    clips = settings.clips_per_epoch or num_frames // settings.window
+    steps = max(1, clips // settings.batch_size) * settings.num_epochs
+    flops = cost.flops * settings.batch_size * steps
+    memory = cost.activation_bytes * settings.batch_size + BYTES_PER_WEIGHT * cost.num_parameters
+    speed = cost.num_clips / cost.step_seconds
+    busy, launching = flops / (PEAK_TFLOPS * REACHED * 1e12) / 3600, steps * cost.num_kernels * LAUNCH_SECONDS / 3600
+    return "\n".join(
+        (
+            f"parameters            {cost.num_parameters:,}",
+            f"a clip                {cost.flops / 1e9:.2f} GFLOP forward and backward, "
+            f"{cost.activation_bytes / 2**20:.1f} MiB kept between them",
+            f"the run               {steps:,} steps of {settings.batch_size} clips, {flops / 1e15:.2f} PFLOP",
+            f"memory                {memory / 2**30:.2f} GiB for weights, optimiser and a step's activations",
+            f"measured here         {speed:.2f} clips/s on {torch.get_num_threads()} CPU threads, "
+            f"{cost.flops * speed / 1e9:.0f} GFLOP/s; the run: {settings.batch_size * steps / speed / 3600:.1f} h",
+            f"estimated on an H200  {max(busy, launching):.2f} h at least, not measured: {busy:.2f} h of arithmetic at "
+            f"{REACHED:.0%} of {PEAK_TFLOPS:.0f} TFLOP/s, {launching:.2f} h of launching "
+            f"{cost.num_kernels:,} kernels a step",
+        )
+    )
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m src.scaling", description="What a run costs.")
+    parser.add_argument("config", type=Path, help="configs/<run>.toml")
+    parser.add_argument("--set", default="", metavar="'section.key=value ...'", help="settings to replace")
+    parser.add_argument("--frames", type=int, default=23_410, help="training frames (default: the competition's)")
+    parser.add_argument("--clips", type=int, default=4, help="clips of the measured step")
+    arguments = parser.parse_args()
+    config = load_config(arguments.config, arguments.set)
+    say(describe(config, cost_of(config, num_clips=arguments.clips), num_frames=arguments.frames))
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,52 @@
+"""What a run costs, against arithmetic counted layer by layer."""
+
+import pytest
+import torch
+from torch import nn
+
+from src.distributed import Draws
+from src.models import MODELS, build_model
+from src.scaling import cost_of, describe, random_batch
+from tests.conftest import tiny_config
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "lab_cvae"])  # whose full resolution takes long
+def test_flops_are_those_of_the_layers(name: str) -> None:
+    """2 for each product of the forward pass; the backward pass has two products for each, or one in a first layer."""
+    config = tiny_config(name, window=4)
+    size = {"height": 64, "width": 64} if "svg" in name else {"height": 32, "width": 64}
+    model, counted = build_model(config, **size), [0]
+
+    def count(layer: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        if isinstance(layer, nn.Linear):
+            counted[0] += 2 * output.numel() * layer.in_features
+        elif isinstance(layer, nn.ConvTranspose2d):
+            counted[0] += 2 * inputs[0].numel() * layer.out_channels * layer.kernel_size[0] ** 2
+        elif isinstance(layer, nn.Conv2d):
+            counted[0] += 2 * output.numel() * layer.in_channels // layer.groups * layer.kernel_size[0] ** 2
+        elif isinstance(layer, nn.LSTMCell):
+            counted[0] += 2 * len(inputs[0]) * 4 * layer.hidden_size * (layer.input_size + layer.hidden_size)
+
+    for layer in model.modules():
+        layer.register_forward_hook(lambda *call: count(call[0], call[1], call[2]))
+    with torch.no_grad():
+        draws = Draws(5, 0, range(2), torch.device("cpu"))
+        model(random_batch(config, model, 2), draws, kl_weight=1e-4, teacher_forcing_ratio=0.0)
+    assert 2.4 < cost_of(config, num_clips=2).flops / (counted[0] / 2) < 3.0
+
+
+def test_costs_are_those_of_a_clip() -> None:
+    config = tiny_config("reference_cvae")
+    two, six = (cost_of(config, num_clips=number) for number in (2, 6))
+    assert two.flops == six.flops
+    assert two.num_kernels == six.num_kernels + 0 or abs(two.num_kernels - six.num_kernels) < 30  # a generator a clip
+    assert two.activation_bytes == pytest.approx(six.activation_bytes, rel=0.2)
+    assert two.num_parameters == sum(p.numel() for p in build_model(config, height=32, width=64).parameters())
+
+
+def test_the_run_is_the_steps_that_training_takes() -> None:
+    config = tiny_config("reference_cvae", clips_per_epoch=0, batch_size=4, num_epochs=5)
+    cost = cost_of(config, num_clips=1)
+    text = describe(config, cost, num_frames=42)
+    assert "50 steps of 4 clips" in text
+    assert f"{cost.num_parameters:,}" in text
