@@ -40,7 +40,7 @@ class FrameEncoder(nn.Module):
         inputs = (3, *(width * layers[-1] for layers in LEVELS))
         self.levels = nn.ModuleList(
             vgg_stack(num_in, *(width * factor for factor in layers))
-            for num_in, layers in zip(inputs, LEVELS, strict=False)
+            for num_in, layers in zip(inputs[:-1], LEVELS, strict=True)
         )
         self.head = nn.Sequential(nn.Conv2d(inputs[-1], num_features, 4), nn.GroupNorm(GROUPS, num_features), nn.Tanh())
 

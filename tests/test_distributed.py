@@ -16,7 +16,7 @@ from src import trainer
 from src.checkpoint import load_checkpoint
 from src.config import Config
 from src.console import UserError
-from src.dataset import DanceData, open_dance
+from src.dataset import DanceData, open_dance, open_pushing
 from src.distributed import (
     Draws,
     check_processes,
@@ -35,6 +35,7 @@ from tests.conftest import POSE_MODELS, shrink, tiny_config
 
 CPU = torch.device("cpu")
 NUM_STEPS = 3  # an epoch and a half
+TRAINED = (*POSE_MODELS, "conv_svg")
 
 
 def test_a_key_gives_the_same_numbers_for_ever() -> None:
@@ -98,14 +99,13 @@ def open_small(data_folder: Path) -> DanceData:
     return shrink(open_dance("tiny", data_folder))
 
 
-def one_of_two(number: int, ports: list[int], data_folder: Path, folder: Path) -> None:
+def one_of_two(number: int, ports: list[int], data_folder: Path, pushing_folder: Path, folder: Path) -> None:
     """What each of the two processes does."""
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
     os.environ["TORCHELASTIC_RUN_ID"] = "test"  # as torchrun does
-    os.environ["TORCHELASTIC_RUN_ID"] = "test"  # as torchrun does
-    data = open_small(data_folder)
-    trainer.open_data = lambda name, data_folder: data
+    data = {"tiny": open_small(data_folder), "pushed": open_pushing("pushed", pushing_folder)}
+    trainer.open_data = lambda name, data_folder: data[name]
     jobs = iter(ports)
 
     os.environ["MASTER_PORT"] = str(next(jobs))
@@ -115,7 +115,7 @@ def one_of_two(number: int, ports: list[int], data_folder: Path, folder: Path) -
         assert not share(False, CPU)
         assert mean_over_processes(torch.tensor([1.0 + number])).item() == 1.5
 
-    for model in POSE_MODELS:
+    for model in TRAINED:
         os.environ["MASTER_PORT"] = str(next(jobs))
         assert not train(shared_config(model), folder / model, stop_at_step=NUM_STEPS)
 
@@ -132,15 +132,17 @@ def one_of_two(number: int, ports: list[int], data_folder: Path, folder: Path) -
 
 
 @pytest.fixture(scope="module")
-def together(data_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def together(data_folder: Path, pushing_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder with the runs of two processes."""
-    folder, sockets = tmp_path_factory.mktemp("together"), [socket.create_server(("127.0.0.1", 0)) for _ in range(5)]
+    folder, num_jobs = tmp_path_factory.mktemp("together"), len(TRAINED) + 3
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(num_jobs)]
     ports = [server.getsockname()[1] for server in sockets]
     for server in sockets:
         server.close()
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["src.trainer"])  # torch is imported once
-    pair = [context.Process(target=one_of_two, args=(number, ports, data_folder, folder)) for number in (0, 1)]
+    arguments = (ports, data_folder, pushing_folder, folder)
+    pair = [context.Process(target=one_of_two, args=(number, *arguments)) for number in (0, 1)]
     for process in pair:
         process.start()
     for process in pair:
@@ -153,12 +155,9 @@ def together(data_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return folder
 
 
-@pytest.mark.parametrize("model", POSE_MODELS)
-def test_two_processes_train_what_one_trains(
-    model: str, together: Path, data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    data = open_small(data_folder)
-    monkeypatch.setattr(trainer, "open_data", lambda name, data_folder: data)
+@pytest.mark.usefixtures("small_data")
+@pytest.mark.parametrize("model", TRAINED)
+def test_two_processes_train_what_one_trains(model: str, together: Path, tmp_path: Path) -> None:
     train(shared_config(model), tmp_path / "alone", stop_at_step=NUM_STEPS)
     alone, pair = (load_checkpoint(folder / "last.pt", CPU) for folder in (tmp_path / "alone", together / model))
     assert alone["step"] == pair["step"] == NUM_STEPS

@@ -412,7 +412,7 @@ def test_another_config_or_data_set_is_refused(
     (folder / "config.json").unlink()
     with pytest.raises(UserError, match=r"last.pt was trained with other settings than .* \(training.learning_rate: "):
         train(tiny_config("reference_cvae", learning_rate=0.5), folder)
-    (folder / "config.json").unlink()
+    assert not (folder / "config.json").exists()
     manifest = small_data.manifest.model_copy(update={"fingerprint": "another"})
     other = replace(small_data, manifest=manifest)
     monkeypatch.setattr(trainer, "open_data", lambda name, data_folder: other)
