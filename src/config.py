@@ -160,6 +160,13 @@ class Training(Section):
     compile: bool = False  # torch.compile of the network's blocks
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
+    @model_validator(mode="after")
+    def _settings_have_an_effect(self) -> "Training":
+        default = type(self).model_fields["final_ratio"].default
+        if self.learning_rate_kind == "constant" and self.final_ratio != default:
+            raise ValueError('final_ratio would have no effect with learning_rate_kind = "constant"; remove it')
+        return self
+
 
 class Evaluation(Section):
     """Rollouts for validation, test and prediction."""
@@ -308,7 +315,8 @@ def _override(table: dict[str, Any], word: str) -> None:
     *sections, last = key.split(".")
     if not equals or not all([*sections, last]):
         raise UserError(
-            f'SET: found {word!r}, needed section.key=value, as in SET="training.num_epochs=3 dataset=demo"'
+            f'SET: found {word!r}; needed: section.key=value without spaces around =, '
+            'as in SET="training.num_epochs=3 dataset=demo"'
         )
     for section in sections:
         table = table.setdefault(section, {})

@@ -91,6 +91,10 @@ def test_every_config_loads_and_survives_json(path: Path) -> None:
         ({"model": {"name": "lab_cvae"}}, "training.window = 1: lab_cvae needs at least 2 frames"),
         ({"evaluation": {"num_samples": 1}}, "evaluation.num_samples = 1"),
         ({"evaluation": {"num_samples": 3}}, "evaluation.num_samples would have no effect with latent"),
+        (
+            {"training": {"learning_rate_kind": "constant", "final_ratio": 0.5}},
+            "training: final_ratio would have no effect with learning_rate_kind",
+        ),
         ({"training": {"shuffle": False}}, "training.shuffle = false: reference_cvae draws its clips at random"),
         ({"model": {"name": "svg"}, "training": {"window": 2}}, "training.window = 2: svg needs at least 3 frames"),
         ({"model": {"name": "svg"}, "training": {"window": 12}}, "svg cannot mirror or shift clips"),
@@ -148,7 +152,7 @@ def test_set_replaces_settings(tmp_path: Path, overrides: str, key: str, value: 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ("seed", "found 'seed', needed section.key=value"),
+        ("seed", "found 'seed'; needed: section.key=value"),
         ("=3", "found '=3'"),
         ("training.=3", "found 'training.=3'"),
         ("seed.x=3", "treats 'seed' as a section"),

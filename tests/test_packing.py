@@ -245,7 +245,7 @@ def test_spoiled_source_is_refused(tmp_path: Path, data: Path, case: str) -> Non
 
 
 def test_cuts_out_of_range_are_refused_before_the_work(source: Path, data: Path) -> None:
-    with pytest.raises(UserError, match="--cuts 3,7; needed: ascending numbers from 1 to 6"):
+    with pytest.raises(UserError, match="CUTS=3,7; needed: ascending numbers from 1 to 6"):
         pack(source, data, cuts=(3, 7))
     assert [path.name for path in data.iterdir()] == [".dance.lock"]
 
@@ -296,7 +296,7 @@ def command(*arguments: object, main: Callable[[], None] = packing.main, monkeyp
     ("arguments", "message"),
     [
         (["--source", ""], "no source is given; needed: SOURCE="),
-        (["--source", "a.zip", "--cuts", "630;1260"], "--cuts '630;1260'; needed: frame numbers"),
+        (["--source", "a.zip", "--cuts", "630;1260"], "CUTS='630;1260'; needed: frame numbers"),
         (
             ["--source", "a.zip", "--seed", "3"],
             "--seed with SOURCE=a.zip; needed: SOURCE=synthetic or synthetic-pushing",

@@ -44,9 +44,9 @@ def test_layout_tells_the_system(folders: dict[str, Path]) -> None:
 @pytest.mark.parametrize(
     ("layout", "options", "message"),
     [
-        ("dance", {"camera": "main"}, r"--camera has no effect: .*dance.zip holds .*\(dance\); needed: .*tfrecords"),
-        ("pushing", {"camera": "aux1"}, "--camera has no effect: .*pushing.zip holds .*leave --camera out"),
-        ("pushing", {"cuts": ()}, "--cuts has no effect: .*leave --cuts out"),
+        ("dance", {"camera": "main"}, r"CAMERA has no effect: .*dance.zip holds .*\(dance\); needed: .*tfrecords"),
+        ("pushing", {"camera": "aux1"}, "CAMERA has no effect: .*pushing.zip holds .*leave CAMERA out"),
+        ("pushing", {"cuts": ()}, "CUTS has no effect: .*leave CUTS out"),
         ("records", {"test_length": 30}, "--test-length has no effect"),
     ],
 )

@@ -26,7 +26,7 @@ def test_no_cuts_can_be_declared() -> None:
     st.text(alphabet="0123456789, -.x", max_size=12).filter(lambda text: not re.fullmatch(r"\d{1,9}(,\d{1,9})*", text))
 )
 def test_other_text_is_refused(text: str) -> None:
-    with pytest.raises(UserError, match=r"--cuts .*; needed: frame numbers such as 630,1260"):
+    with pytest.raises(UserError, match=r"CUTS=.*; needed: frame numbers such as 630,1260"):
         parse_cuts(text)
 
 

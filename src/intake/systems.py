@@ -28,7 +28,7 @@ def read_content(
     cuts, test_length: of dancers; camera: of BAIR's original records. None where they are not given.
     """
     layout = _layout(source)
-    given = {"--cuts": (cuts, "dance"), "--test-length": (test_length, "dance"), "--camera": (camera, "records")}
+    given = {"CUTS": (cuts, "dance"), "--test-length": (test_length, "dance"), "CAMERA": (camera, "records")}
     for option, (value, needed) in given.items():
         if value is not None and layout != needed:
             found = f"{option} has no effect: {source.path} holds {LAYOUTS[layout]}"

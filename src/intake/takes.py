@@ -17,7 +17,7 @@ def parse_cuts(text: str) -> tuple[int, ...]:
     if text == "none":
         return ()
     if not re.fullmatch(r"[0-9]{1,9}(,[0-9]{1,9})*", text):
-        raise UserError(f"--cuts {text!r}; needed: frame numbers such as 630,1260, or none for one single take")
+        raise UserError(f"CUTS={text!r}; needed: frame numbers such as 630,1260, or none for one single take")
     return tuple(int(cut) for cut in text.split(","))
 
 
@@ -27,7 +27,7 @@ def takes_between(cuts: tuple[int, ...], length: int) -> Takes:
     takes = tuple(pairwise(edges))
     if any(stop <= start for start, stop in takes):
         raise UserError(
-            f"--cuts {','.join(map(str, cuts))}; needed: ascending numbers from 1 to {length - 1}; correct them"
+            f"CUTS={','.join(map(str, cuts))}; needed: ascending numbers from 1 to {length - 1}; correct them"
         )
     return takes
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from src.console import UserError
 from src.files import write_atomically
+from src.metrics import LAST_SCORED
 from src.reporting.plots import Band, plot_bands
 from src.reporting.results import Run
 from src.reporting.tables import NOTHING, ROLLOUT_COLUMNS, decimal, markdown_table, protocol_of
@@ -244,6 +245,7 @@ def _psnr_by_frame(runs: Mapping[str, Sequence[Run]]) -> dict[str, list[Band]]:
         given = next((run.scores.num_given for run in seeds if run.scores), 1)
         values = np.array([run.scores.psnr_by_frame[given:] for run in seeds if run.scores])
         if len(values):
-            label = f"{arm} (mean {values.mean():.2f} dB, {len(values)} seeds)"
+            scored = values if given > 1 else values[:, :LAST_SCORED]  # dancers: what the competition scores
+            label = f"{arm} (mean {scored.mean():.2f} dB, {len(values)} seeds)"
             bands.append(Band(range(given, values.shape[1] + given), values, label, colour))
     return {"PSNR by frame (dB)": bands}
