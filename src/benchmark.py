@@ -220,10 +220,10 @@ def svg_rollout_row(device: torch.device, width: int = 16) -> Row:
     model, batch, num_samples = _svg(device, width).eval(), _pushing_batch(device), 4
     given, known = batch.frames[:, : model.num_given], batch.conditions
     noise = torch.randn(num_samples, *known.shape[:2], *model.latent_shape, device=device)
-    copies = [part.repeat(num_samples, *[1] * (part.ndim - 1)) for part in (given, known)]
+    all_given, all_known = (part.repeat(num_samples, *[1] * (part.ndim - 1)) for part in (given, known))
 
     def ours() -> Tensor:
-        return rollout(model, *copies, noise.flatten(0, 1))
+        return rollout(model, all_given, all_known, noise.flatten(0, 1))
 
     def plain() -> Tensor:
         pairs = [(sample, clip) for sample in range(num_samples) for clip in range(len(given))]
@@ -239,6 +239,7 @@ def _stepped(model: SVG, total: Tensor) -> Tensor:
 
 
 def _plain_svg_loss(model: SVG, batch: PushingBatch, draws: Draws) -> Tensor:
+    assert model.prior is not None, "_svg builds it with a learned prior"
     frames, conditions = batch.frames.unbind(1), batch.conditions.unbind(1)
     noise = draws.normal("latent", (len(frames) - 1, *model.latent_shape))
     blank = frames[0].new_zeros(len(frames[0]), 1)
@@ -260,6 +261,7 @@ def _plain_svg_loss(model: SVG, batch: PushingBatch, draws: Draws) -> Tensor:
 @torch.no_grad()
 def _plain_svg_rollout(model: SVG, given: Tensor, known: Tensor, noise: Tensor) -> Tensor:
     """Returns a clip (1, T, 3, H, W) from its given frames (G, 3, H, W), conditions (T, N) and noise (T, latents)."""
+    assert model.prior is not None, "_svg builds it with a learned prior"
     frames, blank = [given[:1]], given.new_zeros(1, 1)
     predictor, prior, posterior = (block.start(blank) for block in (model.predictor, model.prior, model.posterior))
     for t in range(1, len(known)):

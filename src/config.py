@@ -315,7 +315,7 @@ def _override(table: dict[str, Any], word: str) -> None:
     *sections, last = key.split(".")
     if not equals or not all([*sections, last]):
         raise UserError(
-            f'SET: found {word!r}; needed: section.key=value without spaces around =, '
+            f"SET: found {word!r}; needed: section.key=value without spaces around =, "
             'as in SET="training.num_epochs=3 dataset=demo"'
         )
     for section in sections:

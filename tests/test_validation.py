@@ -50,7 +50,8 @@ def test_scores_are_those_of_the_rollouts(
     mirror: bool, subject: tuple[Model, TakeValidation], small_data: DanceData
 ) -> None:
     model, validation = subject
-    validation.config = validation.config.model_copy(update={"evaluation": Evaluation(mirror=mirror)})
+    config = validation.config.model_copy(update={"evaluation": Evaluation(mirror=mirror)})
+    validation = TakeValidation(config, small_data.val, context=model.context, device=DEVICE)
     frames, poses = (torch.from_numpy(pixels) for pixels in (small_data.val.frames, small_data.val.poses))
     free, peeking = rollouts(model, frames, poses)
     if mirror:
@@ -93,7 +94,7 @@ def pushed(request: pytest.FixtureRequest, pushing_data: PushingData) -> tuple[M
 @torch.no_grad()
 def drawn_by_hand(model: Model, frames: np.ndarray, conditions: np.ndarray) -> np.ndarray:
     """Rollouts of the first frames of clips from the prior's mean, one clip after the other."""
-    given = torch.from_numpy(frames[:, :NUM_GIVEN]).float() / 255
+    given = torch.from_numpy(frames[:, :NUM_GIVEN].copy()).float() / 255
     known = torch.from_numpy(conditions[:, :WINDOW])
     quiet = torch.zeros(1, WINDOW, *model.latent_shape)
     clips = [rollout(model, given[n : n + 1], known[n : n + 1], quiet) for n in range(len(frames))]
