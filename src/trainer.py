@@ -27,7 +27,7 @@ from src.checkpoint import (
     save_checkpoint,
     settle_config,
 )
-from src.config import Config, from_json, load_config
+from src.config import SVG, Config, ConvSVG, from_json, load_config
 from src.console import UserError, progress_bar, run_main, say
 from src.dataset import DanceData, PushingData, open_data, training_clips
 from src.distributed import (
@@ -252,6 +252,11 @@ def train(config: Config, folder: Path, *, data_folder: Path = Path("data"), sto
         raise UserError('this GPU has no bfloat16; use SET="training.precision=float32"')
     with process_group(device):
         data = open_data(config.dataset, data_folder)
+        if isinstance(data, PushingData) != isinstance(config.model, SVG | ConvSVG):
+            system = data.manifest.system
+            raise UserError(
+                f"data/{config.dataset} is of {system}, {config.model.name} is not; name a data set that fits"
+            )
         refuse_unequal_shares(config, world_size())
         refuse_other_config(folder, config)  # by all processes: one that stops alone leaves the others waiting
         trainer = Trainer(config, data, folder, device)

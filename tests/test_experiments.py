@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from src import experiments, tester, trainer
+from src import dance_scores, experiments, tester, trainer
 from src.config import load_config, to_json
 from src.console import UserError, run_main
 from src.experiments import Grid, hardware, is_done, jobs_of, launch, load_grid, main, run_grid
@@ -49,7 +49,9 @@ def grid_path(tmp_path: Path, data_folder: Path, monkeypatch: pytest.MonkeyPatch
     lines = [f"{name} = {json.dumps(table.pop(name))}" for name in ("dataset", "seed")]
     for section, settings in table.items():
         lines.append(f"[{section}]")
-        lines += [f"{key} = {json.dumps(value)}" for key, value in settings.items() if value is not None]
+        lines += [
+            f"{key} = {json.dumps(value)}" for key, value in settings.items() if not isinstance(value, dict | None)
+        ]
     (tmp_path / "configs" / "tiny.toml").write_text("\n".join(lines))
     path = tmp_path / "grids" / "small.toml"
     path.parent.mkdir()
@@ -79,9 +81,10 @@ class Children:
 
 @pytest.fixture
 def children(monkeypatch: pytest.MonkeyPatch) -> Children:
-    for name in ("save_gif", "plot_history", "plot_psnr"):  # pictures and SSIM take longer than these trainings
-        monkeypatch.setattr(tester, name, lambda path, *content: path.write_bytes(b""))
-    monkeypatch.setattr(tester, "ssim_per_frame", lambda clip, truth: torch.full((len(clip),), 0.5))
+    for module, name in ((dance_scores, "save_gif"), (tester, "plot_history"), (dance_scores, "plot_psnr")):
+        # pictures and SSIM take longer than these trainings
+        monkeypatch.setattr(module, name, lambda path, *content, **options: path.write_bytes(b""))
+    monkeypatch.setattr(dance_scores, "ssim_per_frame", lambda clip, truth: torch.full((len(clip),), 0.5))
     monkeypatch.setattr(comparison, "plot_bands", lambda path, panels, xlabel: path.write_bytes(b""))
     return Children(monkeypatch)
 
