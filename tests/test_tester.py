@@ -242,12 +242,6 @@ def spoil(own: dict[str, Path], what: str) -> dict[str, Path]:
         shutil.copy(poses / "4.png", poses / "cover.png")
     elif what == "one pose":
         for number in range(2, 12):
-            (
-                (
-                    "stopped early",
-                    "error: runs/tiny stopped at step 4, before its first validation; go on with it: make train",
-                ),
-            )
             (poses / f"{number}.png").unlink()
     elif what == "poses in the way":
         return own | {"out": poses.with_suffix(".gif")}
