@@ -17,7 +17,7 @@ def mirror_poses(poses: Tensor) -> Tensor:
 
 
 def shift_pictures(pictures: Tensor, offsets: Tensor, *, beyond: int | None) -> Tensor:
-    """Returns pictures (B, ..., 3, H, W) uint8 moved by offsets (B, 2) int64, in pixels down and to the right.
+    """Returns pictures (B, ..., H, W) of any type moved by offsets (B, 2) int64, in pixels down and to the right.
 
     What comes in from outside is `beyond`, or the nearest edge where that is None.
     """

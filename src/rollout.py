@@ -46,7 +46,7 @@ def predict(model: VideoModel, given: Tensor, conditions: Tensor, settings: Eval
     given: (B, num_given, 3, H, W) uint8; conditions: poses (B, T, 3, H, W) uint8 or numbers (B, T, N) float32, on the
     model's device. The latents come from the prior: its mean, one sample, or the mean picture of K samples. With
     `mirror`, mirrored sequences are drawn too and averaged in, and with `shift` sequences moved by so many pixels. All
-    sequences and mirror images go through the model as one batch.
+    sequences and mirror images of one shift go through the model as one batch.
     """
     assert given.dtype == torch.uint8, "pixels come as uint8; dataset.to_unit scales them here"
     step, device = settings.shift, given.device
