@@ -116,7 +116,7 @@ bench: setup ## speed, side by side with the plain loop, in one run
 	@$(py) -m src.benchmark
 
 test: setup ## all tests; no network, no data, no GPU needed
-	@$(py) -m pytest
+	@$(py) -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 lint: setup ## ruff and mypy
 	@.venv/bin/ruff check .

@@ -16,7 +16,7 @@ from src.config import Augmentation, Config
 from src.console import UserError
 from src.distributed import keyed_generator
 from src.intake.manifest import NUM_ACTION, NUM_POSITION, SPLITS, DanceManifest, Manifest, PushingManifest
-from src.mirror import WHITE, mirror_poses, shift_pictures
+from src.symmetries import WHITE, all_shifts, mirror_poses
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,11 @@ class Footage:
     frames: np.ndarray
     poses: np.ndarray
     takes: tuple[tuple[int, int], ...]  # first frame and the one after the last
+
+    def to(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Returns the frames and the poses as tensors on the device."""
+        frames, poses = (torch.from_numpy(np.array(part)).to(device) for part in (self.frames, self.poses))
+        return frames, poses
 
 
 @dataclass(frozen=True)
@@ -162,12 +167,13 @@ class ClipSampler:
         seed: int,
         device: torch.device,
     ) -> None:
-        self.frames = torch.from_numpy(np.array(footage.frames)).to(device)
-        self.poses = torch.from_numpy(np.array(footage.poses)).to(device)
-        self.seed, self.context, self.num_frames, self.mirror = seed, context, len(footage.frames), augmentation.mirror
+        frames, poses = footage.to(device)
+        self.seed, self.context, self.num_frames, self.mirror = seed, context, len(frames), augmentation.mirror
         if self.mirror:  # mirror images follow the originals, so that mirroring a clip is an offset of its indices
-            self.frames = torch.cat([self.frames, self.frames.flip(-1)])
-            self.poses = torch.cat([self.poses, mirror_poses(self.poses)])
+            frames, poses = torch.cat([frames, frames.flip(-1)]), torch.cat([poses, mirror_poses(poses)])
+        self.shift = torch.tensor([augmentation.shift_y, augmentation.shift_x])
+        self.frames = all_shifts(frames, *self.shift.tolist(), beyond=None)  # and a shift is two indices more
+        self.poses = all_shifts(poses, *self.shift.tolist(), beyond=WHITE)  # a limb ends with the picture
         self.num_in_takes = sum(stop - start for start, stop in footage.takes)
         self.starts = window_starts(footage.takes, window)
         if not len(self.starts):
@@ -176,7 +182,6 @@ class ClipSampler:
                 f"training.window = {window}: the longest take has {longest} frames; needed: a window that fits"
             )
         self.window = torch.arange(window)
-        self.shift = torch.tensor([augmentation.shift_y, augmentation.shift_x])
         bounds = torch.zeros(len(footage.frames), 2, dtype=torch.int64)
         for start, stop in footage.takes:
             bounds[start:stop] = torch.tensor([start, stop])
@@ -197,20 +202,22 @@ class ClipSampler:
         reference = low + (uniform[:, 0] * (high - low)).long()
         span = torch.arange(-self.context, len(self.window) + self.context)
         poses = (start[:, None] + span).clamp(low[:, None], high[:, None] - 1)
-        offset = self.num_frames * (uniform[:, 1] < 0.5).long() if self.mirror else torch.zeros_like(start)
-        frames, poses, reference = (start + offset)[:, None] + self.window, poses + offset[:, None], reference + offset
-        frames, poses, reference = (index.to(device, non_blocking=True) for index in (frames, poses, reference))
-        batch: tuple[Tensor, ...] = (
-            self.frames[frames],
-            self.poses[poses],
-            self.frames[reference],
-            self.poses[reference],
+        if self.mirror:
+            mirrored = self.num_frames * (uniform[:, 1] < 0.5).long()
+            start, poses, reference = start + mirrored, poses + mirrored[:, None], reference + mirrored
+        frames = start[:, None] + self.window
+        down, right = (2 * self.shift - ((2 * self.shift + 1) * uniform[:, 2:]).long()).to(device).unbind(dim=1)
+
+        def read(pictures: Tensor, indices: Tensor) -> Tensor:
+            places = (each.view(-1, *[1] * (indices.dim() - 1)) for each in (down, right))
+            return to_unit(pictures[indices.to(device, non_blocking=True), *places])
+
+        return Batch(
+            frames=read(self.frames, frames),
+            poses=read(self.poses, poses),
+            reference=read(self.frames, reference),
+            reference_pose=read(self.poses, reference),
         )
-        if self.shift.any():
-            offsets = ((2 * self.shift + 1) * uniform[:, 2:]).long().to(device) - self.shift.to(device)
-            edges = (None, WHITE, None, WHITE)  # a limb does not go on beyond the picture
-            batch = tuple(shift_pictures(part, offsets, beyond=edge) for part, edge in zip(batch, edges, strict=True))
-        return Batch(*(to_unit(part) for part in batch))
 
     def _draw_order(self, epoch: int) -> Tensor:
         return torch.randperm(len(self.starts), generator=keyed_generator(self.seed, "order", epoch))

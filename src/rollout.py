@@ -6,8 +6,8 @@ from torch import Tensor
 from src.config import Evaluation
 from src.dataset import to_unit, with_context
 from src.distributed import keyed_generator
-from src.mirror import WHITE, mirror_poses, shift_pictures
 from src.models import VideoModel
+from src.symmetries import WHITE, mirror_poses, shift_pictures
 
 PARALLEL_FRAMES = 256  # frames of all sequences drawn at once by a model that does not feed back its own
 OFFSETS = ((0, 0), (0, 1), (0, -1), (1, 0), (-1, 0))  # down and right, in steps of settings.shift pixels
@@ -49,16 +49,18 @@ def predict(model: VideoModel, given: Tensor, conditions: Tensor, settings: Eval
     sequences and mirror images of one shift go through the model as one batch.
     """
     assert given.dtype == torch.uint8, "pixels come as uint8; dataset.to_unit scales them here"
-    step, device = settings.shift, given.device
+    step = settings.shift
     if not step:
         return _mean_over_samples(model, given, conditions, settings, seed=seed)
-    total, weight = torch.zeros((), device=device), torch.zeros((), device=device)
-    for down, right in OFFSETS:
-        offset = step * torch.tensor([[down, right]], device=device).expand(len(given), 2)
-        seen, known = shift_pictures(given, offset, beyond=None), shift_pictures(conditions, offset, beyond=WHITE)
-        drawn = _mean_over_samples(model, seen, known, settings, seed=seed)
-        total = total + shift_pictures(drawn, -offset, beyond=0)
-        weight = weight + shift_pictures(torch.ones_like(drawn[:, :1]), -offset, beyond=0)
+    total, weight = torch.zeros((), device=given.device), torch.zeros((), device=given.device)
+    for rows, columns in OFFSETS:
+        down, right = step * rows, step * columns
+        seen = shift_pictures(given, down, right, beyond=None)
+        drawn = _mean_over_samples(
+            model, seen, shift_pictures(conditions, down, right, beyond=WHITE), settings, seed=seed
+        )
+        total = total + shift_pictures(drawn, -down, -right, beyond=0)
+        weight = weight + shift_pictures(torch.ones_like(drawn[:, :1]), -down, -right, beyond=0)
     return total / weight
 
 

@@ -26,9 +26,9 @@ from src.dataset import (
 )
 from src.distributed import Draws
 from src.metrics import channel_psnr_per_frame, competition_score, psnr_per_frame, quantise
-from src.mirror import mirror_poses
 from src.models import PoseModel, VideoModel
 from src.rollout import predict, rollout
+from src.symmetries import mirror_poses
 
 POSTERIOR_FRAMES = 64  # true frames encoded at once
 NUM_LOSS_CLIPS = 16  # clips of the validation footage on which the losses are computed, always the same
@@ -54,7 +54,7 @@ class TakeValidation:
         self.sampler = ClipSampler(
             footage, window=config.training.window, context=context, augmentation=UNCHANGED, seed=0, device=device
         )
-        self.frames, self.poses = self.sampler.frames, self.sampler.poses
+        self.frames, self.poses = footage.to(device)
         self.unshifted = config.evaluation.model_copy(update={"shift": 0})  # five times as fast, for comparisons
         self.held_out = [TakeValidation(config, take, context=context, device=device) for take in held_out]
 

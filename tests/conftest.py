@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,20 @@ SAMPLE = ROOT.parent / "shared" / "data" / "dance-mini.zip"
 TEST_LENGTH = 12
 POSE_MODELS = ("reference_cvae", "lab_cvae")
 PUSHING_MODELS = ("svg", "conv_svg")
+
+
+@pytest.fixture
+def tell(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """Says a line at the end of the test run, in whatever process the test ran."""
+    return partial(record_property, "told")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Prints what tests told, whether they passed or not."""
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.getreports(outcome):
+            for line in (value for name, value in report.user_properties if name == "told" and report.when == "call"):
+                terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")

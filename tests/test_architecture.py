@@ -13,7 +13,7 @@ ORDER = (
     *("figure", "synthetic", "tabletop_drawing", "tabletop"),
     *("intake.sources", "intake.listing", "intake.takes", "intake.manifest", "intake.chunks"),
     *("intake.dance", "intake.pushing", "intake.clip_folders", "intake.records", "intake.bair", "intake.systems"),
-    *("packing", "mirror", "dataset"),
+    *("packing", "symmetries", "dataset"),
     *("vae_modules", "vae_model", "svg_modules", "svg_model", "models"),
     *("rollout", "validation", "checkpoint", "history", "trainer"),
     *("submission", "reporting.plots", "reporting.results", "reporting.tables", "reporting.comparison"),

@@ -28,7 +28,7 @@ from src.dataset import (
     with_context,
 )
 from src.intake.manifest import PushingManifest, SourceRecord, array_type, content_fingerprint, pushing_shapes
-from src.mirror import mirror_poses
+from src.symmetries import mirror_poses
 
 HEIGHT, NARROW = 4, 6
 TAKES = ((0, 7), (7, 9), (9, 24))

@@ -7,7 +7,7 @@ import re
 import signal
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
@@ -95,17 +95,14 @@ def play(desk: Desk, number: int, case: Case) -> list[str]:
     return [f"{case.faults}: {text}: {[(result.output, result.error) for result in results]}" for text in wrong]
 
 
-def test_every_fault_at_every_step_ends_with_the_whole_archive_or_none(
-    desk: Desk, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_every_fault_at_every_step_ends_with_the_whole_archive_or_none(desk: Desk, tell: Callable[[str], None]) -> None:
     assert desk.hasty
     with ThreadPoolExecutor(AT_ONCE) as threads:
         patient = sorted(range(len(CASES)), key=lambda number: not CASES[number].hasty)  # those that wait begin
         wrong = list(threads.map(lambda number: play(desk, number, CASES[number]), patient))
     lost = [text for case in wrong for text in case]
-    with capsys.disabled():
-        cpu_s = sum(result.cpu_s for result in desk.results)
-        print(f"\nfaults of a download: {len(CASES)} cases, {len(lost)} losses, {cpu_s:.0f} s of CPU")
+    cpu_s = sum(result.cpu_s for result in desk.results)
+    tell(f"faults of a download: {len(CASES)} cases, {len(lost)} losses, {cpu_s:.0f} s of CPU")
     assert not lost, "\n".join(lost)
 
 

@@ -6,7 +6,7 @@ import re
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
@@ -122,16 +122,13 @@ def play(desk: Desk, number: int) -> list[str]:
     return wrong
 
 
-def test_every_fault_at_every_step_leaves_one_submission_or_none(
-    desk: Desk, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_every_fault_at_every_step_leaves_one_submission_or_none(desk: Desk, tell: Callable[[str], None]) -> None:
     assert desk.hasty
     with ThreadPoolExecutor(AT_ONCE) as threads:
         lost = [text for wrong in threads.map(lambda number: play(desk, number), range(len(CHAINS))) for text in wrong]
     num_cases = sum(map(len, CHAINS))
-    with capsys.disabled():
-        cpu_s = sum(result.cpu_s for result in desk.results)
-        print(f"\nfaults of a submit: {num_cases} cases, {len(lost)} losses, {cpu_s:.0f} s of CPU")
+    cpu_s = sum(result.cpu_s for result in desk.results)
+    tell(f"faults of a submit: {num_cases} cases, {len(lost)} losses, {cpu_s:.0f} s of CPU")
     assert num_cases >= 40
     assert not lost, "\n".join(lost)
 
@@ -158,14 +155,11 @@ def kill_and_go_on(desk: Desk, number: int) -> tuple[str, list[str]]:
     return reached, [f"killed at {reached}: {text}" for text in wrong]
 
 
-def test_killed_at_any_moment_it_goes_on_to_exactly_one_submission(
-    desk: Desk, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_killed_at_any_moment_it_goes_on_to_exactly_one_submission(desk: Desk, tell: Callable[[str], None]) -> None:
     with ThreadPoolExecutor(AT_ONCE) as threads:
         ends = list(threads.map(lambda number: kill_and_go_on(desk, number), range(MOMENTS)))
     lost = [text for _, wrong in ends for text in wrong]
-    with capsys.disabled():
-        print(f"\nkilled at {MOMENTS} moments ({dict(Counter(step for step, _ in ends))}): {len(lost)} losses")
+    tell(f"killed at {MOMENTS} moments ({dict(Counter(step for step, _ in ends))}): {len(lost)} losses")
     assert not lost, "\n".join(lost)
     assert sum(step != "the end" for step, _ in ends) > MOMENTS // 2
 

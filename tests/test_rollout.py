@@ -9,9 +9,9 @@ from torch import Tensor
 from src.config import Evaluation
 from src.dataset import to_unit
 from src.metrics import quantise
-from src.mirror import mirror_poses, shift_pictures
 from src.models import Model, build_model
 from src.rollout import predict, prior_noise, rollout
+from src.symmetries import mirror_poses, shift_pictures
 from tests.conftest import POSE_MODELS, roughen, tiny_config
 
 HEIGHT, WIDTH = 4, 8
@@ -112,11 +112,10 @@ def test_shifted_rollouts_are_moved_back_before_they_are_averaged() -> None:
     drawn = predict(model, given, poses, Evaluation(mirror=False, shift=step), seed=0)
     total, count = torch.zeros_like(drawn), torch.zeros(HEIGHT, WIDTH)
     for down, right in ((0, 0), (0, step), (0, -step), (step, 0), (-step, 0)):
-        offsets = torch.tensor([[down, right]] * 2)
         moved = rollout(
             model,
-            to_unit(shift_pictures(given, offsets, beyond=None)),
-            to_unit(shift_pictures(poses, offsets, beyond=255)),
+            to_unit(shift_pictures(given, down, right, beyond=None)),
+            to_unit(shift_pictures(poses, down, right, beyond=255)),
             torch.zeros(2, 3, *model.latent_shape),
         )
         for y in range(HEIGHT):

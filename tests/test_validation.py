@@ -10,9 +10,9 @@ from src.config import Evaluation
 from src.console import UserError
 from src.dataset import DanceData, PushingData, to_unit
 from src.distributed import Draws
-from src.mirror import mirror_poses
 from src.models import Model, build_model
 from src.rollout import rollout
+from src.symmetries import mirror_poses
 from src.validation import ClipValidation, TakeValidation
 from tests.conftest import POSE_MODELS, PUSHING_MODELS, roughen, tiny_config
 

@@ -16,25 +16,34 @@ def mirror_poses(poses: Tensor) -> Tensor:
     return torch.cat([_swap_sides(chunk) for chunk in flat.split(512)]).reshape(flipped.shape)
 
 
-def shift_pictures(pictures: Tensor, offsets: Tensor, *, beyond: int | None) -> Tensor:
-    """Returns pictures (B, ..., H, W) of any type moved by offsets (B, 2) int64, in pixels down and to the right.
+def shift_pictures(pictures: Tensor, down: int, right: int, *, beyond: int | None) -> Tensor:
+    """Returns pictures (..., H, W) moved by so many pixels, negative ones up and to the left.
 
     What comes in from outside is `beyond`, or the nearest edge where that is None.
     """
     height, width = pictures.shape[-2:]
-    rows = torch.arange(height, device=pictures.device) - offsets[:, :1]
-    columns = torch.arange(width, device=pictures.device) - offsets[:, 1:]
-    seen_rows, seen_columns = rows.clamp(0, height - 1), columns.clamp(0, width - 1)
-    moved = torch.stack(  # clip by clip: one gather over all of them takes several times as long
-        [
-            clip.index_select(-2, seen_rows[number]).index_select(-1, seen_columns[number])
-            for number, clip in enumerate(pictures)
-        ]
-    )
-    if beyond is None:
-        return moved
-    outside = (rows != seen_rows)[:, :, None] | (columns != seen_columns)[:, None, :]
-    return moved.masked_fill(outside.view(len(pictures), *[1] * (pictures.dim() - 3), height, width), beyond)
+    top, left = abs(down) - down, abs(right) - right
+    return _padded(pictures, abs(down), abs(right), beyond)[..., top : top + height, left : left + width]
+
+
+def all_shifts(pictures: Tensor, down: int, right: int, *, beyond: int | None) -> Tensor:
+    """Returns every move of (N, C, H, W) by at most so many pixels either way: (N, 2 down + 1, 2 right + 1, C, H, W).
+
+    [:, down - y, right - x] is moved y pixels down and x to the right, as by `shift_pictures`. All of them are views
+    of the same padded pictures and take no memory of their own.
+    """
+    height, width = pictures.shape[-2:]
+    padded = _padded(pictures, down, right, beyond)
+    return padded.unfold(-2, height, 1).unfold(-2, width, 1).permute(0, 2, 3, 1, 4, 5)
+
+
+def _padded(pictures: Tensor, rows: int, columns: int, beyond: int | None) -> Tensor:
+    if beyond is not None:
+        return functional.pad(pictures, (columns, columns, rows, rows), value=beyond)
+    height, width = pictures.shape[-2:]
+    near_rows = torch.arange(-rows, height + rows, device=pictures.device).clamp(0, height - 1)
+    near_columns = torch.arange(-columns, width + columns, device=pictures.device).clamp(0, width - 1)
+    return pictures.index_select(-2, near_rows).index_select(-1, near_columns)
 
 
 def _swap_sides(poses: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Mirrored poses: every limb is drawn as its twin, and twice mirrored is hardly changed."""
+"""Mirrored poses: every limb is drawn as its twin, and twice mirrored is hardly changed. Shifts, pixel by pixel."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import torch
 
 from src.dataset import open_dance
 from src.figure import INDEX, LIMBS, WIDTH, draw_poses
-from src.mirror import mirror_poses, shift_pictures
+from src.symmetries import all_shifts, mirror_poses, shift_pictures
 
 
 def side_swapped(joint: str) -> str:
@@ -44,17 +44,33 @@ def test_mirroring_twice_changes_little(data_folder: Path) -> None:
     assert torch.equal(mirror_poses(poses[0]), mirrored[0])
 
 
+def moved_by_hand(pictures: torch.Tensor, down: int, right: int, beyond: int | None) -> torch.Tensor:
+    """Pixel by pixel."""
+    height, width = pictures.shape[-2:]
+    moved = torch.empty_like(pictures)
+    for y in range(height):
+        for x in range(width):
+            from_y, from_x = y - down, x - right
+            if beyond is not None and not (0 <= from_y < height and 0 <= from_x < width):
+                moved[..., y, x] = beyond
+            else:
+                moved[..., y, x] = pictures[..., min(max(from_y, 0), height - 1), min(max(from_x, 0), width - 1)]
+    return moved
+
+
 @pytest.mark.parametrize("beyond", [None, 255])
-def test_a_shift_moves_every_pixel_of_a_clip_alike(beyond: int | None) -> None:
+def test_a_shift_moves_every_pixel_alike(beyond: int | None) -> None:
     clips = torch.randint(0, 256, (2, 3, 3, 5, 7), generator=torch.Generator().manual_seed(3)).byte()
-    offsets = ((1, -2), (-3, 0))
-    moved = shift_pictures(clips, torch.tensor(offsets), beyond=beyond)
-    for clip, (down, right) in enumerate(offsets):
-        for y in range(5):
-            for x in range(7):
-                from_y, from_x = y - down, x - right
-                if beyond is not None and not (0 <= from_y < 5 and 0 <= from_x < 7):
-                    assert (moved[clip, :, :, y, x] == beyond).all()
-                else:
-                    nearest = clips[clip, :, :, min(max(from_y, 0), 4), min(max(from_x, 0), 6)]
-                    assert torch.equal(moved[clip, :, :, y, x], nearest)
+    for down, right in ((1, -2), (-3, 0), (0, 0)):
+        assert torch.equal(shift_pictures(clips, down, right, beyond=beyond), moved_by_hand(clips, down, right, beyond))
+
+
+@pytest.mark.parametrize("beyond", [None, 255])
+def test_every_shift_is_a_view(beyond: int | None) -> None:
+    pictures = torch.randint(0, 256, (4, 3, 5, 7), generator=torch.Generator().manual_seed(3)).byte()
+    moves = all_shifts(pictures, 1, 2, beyond=beyond)
+    assert moves.shape == (4, 3, 5, 3, 5, 7)
+    for down in (-1, 0, 1):
+        for right in (-2, -1, 0, 1, 2):
+            assert torch.equal(moves[:, 1 - down, 2 - right], moved_by_hand(pictures, down, right, beyond))
+    assert moves.untyped_storage().nbytes() == 4 * 3 * (5 + 2) * (7 + 4)
