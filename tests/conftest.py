@@ -1,5 +1,6 @@
 """Shared fixtures: a small packed data set, a smaller one of 4 x 8 pixels, configurations that train in a second."""
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -17,6 +18,7 @@ from src.packing import pack_synthetic, pack_synthetic_pushing
 from src.svg_model import SVG, ConvSVG
 
 torch.set_num_threads(1)  # the tests' tensors are small: more threads cost more than they bring
+os.environ["OMP_NUM_THREADS"] = "1"  # nor in the processes that tests start
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT.parent / "shared" / "data" / "dance-mini.zip"
 TEST_LENGTH = 12

@@ -533,7 +533,7 @@ def test_ctrl_c_saves_and_the_same_command_finishes(
     tmp_path: Path, data_folder: Path, monkeypatch: pytest.MonkeyPatch, outcome: Callable[..., tuple[int, str]]
 ) -> None:
     (tmp_path / "data").symlink_to(data_folder)
-    config = write_config(tmp_path, num_epochs=40).relative_to(tmp_path)
+    config = write_config(tmp_path, num_epochs=16).relative_to(tmp_path)
     process = command(tmp_path, str(config))
     log, deadline = tmp_path / "runs" / "short" / "log.jsonl", time.monotonic() + 300
     while not (log.is_file() and log.stat().st_size) and process.poll() is None and time.monotonic() < deadline:
@@ -543,10 +543,10 @@ def test_ctrl_c_saves_and_the_same_command_finishes(
     assert process.returncode == 130, errors
     assert errors == ""
     stopped = last(tmp_path / "runs" / "short")["step"]
-    assert output.splitlines()[-1] == f"runs/short: step {stopped} of 80, stopped; the same command goes on from here"
-    assert 2 <= stopped < 80
+    assert output.splitlines()[-1] == f"runs/short: step {stopped} of 32, stopped; the same command goes on from here"
+    assert 2 <= stopped < 32
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(trainer, "open_data", open_dance)
     assert outcome(main, config) == (0, "")
-    assert last(tmp_path / "runs" / "short")["step"] == 80
-    assert [row["epoch"] for row in read_history(tmp_path / "runs" / "short")] == list(range(1, 41))
+    assert last(tmp_path / "runs" / "short")["step"] == 32
+    assert [row["epoch"] for row in read_history(tmp_path / "runs" / "short")] == list(range(1, 17))
