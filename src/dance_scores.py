@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from src.config import Evaluation
-from src.dataset import DanceData
+from src.dataset import DanceData, to_unit
 from src.metrics import (
     FIRST_SCORED,
     LAST_SCORED,
@@ -17,6 +17,7 @@ from src.metrics import (
     median_frame,
     nearest_pose,
     psnr_per_frame,
+    quantise,
     rollout_scores,
     ssim_per_frame,
 )
@@ -27,13 +28,16 @@ from src.validation import TakeValidation, validation_of
 
 LATE = range(500, 601)  # frames whose drift is measured
 NUM_SAMPLES = 3  # of one sequence, to see how far apart they are
-SAMPLE = Evaluation(latent="sample", mirror=False)  # a mean over mirror images would hide what a sample is
+PRIOR_MEAN = Evaluation(latent="mean", mirror=False)  # a mean over mirror images would hide what a latent does
+SAMPLE = Evaluation(latent="sample", mirror=False)
 
 
 def score_dance(trained: Trained, data: DanceData) -> dict[str, object]:
     """Rolls out the validation take, writes plot, strip and GIF into the run's folder, and returns its scores.
 
     The competition's score comes first, then what the baselines reach, the protocol, and where the numbers come from.
+    `score_prior_mean`, `score_single` and `score_mean_of_samples` compare latents and nothing else: without mirror
+    images and shifts, with the prior's mean, one sample, and the mean picture of `num_samples` samples.
     """
     run, config = trained.folder.name, trained.config
     validation = validation_of(config, data, context=trained.model.context, device=trained.device)
@@ -50,12 +54,17 @@ def score_dance(trained: Trained, data: DanceData) -> dict[str, object]:
         validation.draw(trained.model, settings=validation.unshifted)
     )
     samples = [validation.draw(trained.model, settings=SAMPLE, seed=seed).cpu() for seed in range(NUM_SAMPLES)]
+    mean_of_samples = quantise(to_unit(torch.stack(samples)).mean(dim=0))
     content: dict[str, object] = {
         "run": run,
         **scores.pop(run).as_json(),
         "posterior_minus_prior_db": leak,
         "held_out_score": validation.held_out_score(trained.model) if validation.held_out else None,
         "drift_db": drift(validation, trained.model, psnr[run]),
+        "score_prior_mean": validation.score(validation.draw(trained.model, settings=PRIOR_MEAN)),
+        "score_single": validation.score(samples[0].to(trained.device)),
+        "score_mean_of_samples": validation.score(mean_of_samples.to(trained.device)),
+        "num_samples": NUM_SAMPLES,
         **psnr_between(samples, poses),
         "posterior_latent": scores.pop("posterior latent").as_json(),
         "baselines": {name: score.as_json() for name, score in scores.items()},

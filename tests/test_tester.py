@@ -31,6 +31,7 @@ CONFIG = tiny_config("reference_cvae", num_epochs=2, validate_every=1)
 DOCUMENTED = {
     *("run", "score", "mean_psnr", "mean_ssim", "psnr_1_to_10", "psnr_100", "psnr_300", "psnr_600"),
     *("held_out_score", "drift_db", "psnr_between_samples", "psnr_between_samples_vague"),
+    *("score_prior_mean", "score_single", "score_mean_of_samples", "num_samples"),
     *("posterior_minus_prior_db", "posterior_latent", "baselines", "protocol", "psnr_by_frame", "rollout_seconds"),
     *("num_parameters", "checkpoint_step", "checkpoint_sha256", "config_sha256", "dataset_fingerprint", "commit"),
 }
@@ -51,13 +52,14 @@ def places(trained_runs: Path, data_folder: Path, tmp_path: Path) -> dict[str, P
     return {"runs_folder": tmp_path / "runs", "data_folder": data_folder}
 
 
-def predicted(places: dict[str, Path], frames: np.ndarray, poses: np.ndarray) -> np.ndarray:
-    """The integers (T, 3, H, W) of one clip, by a model that is put together here."""
+def predicted(places: dict[str, Path], frames: np.ndarray, poses: np.ndarray, **changed: object) -> np.ndarray:
+    """The integers (T, 3, H, W) of one clip, by a model that is put together here. `changed`: seed or evaluation."""
     model = build_model(CONFIG, height=32, width=64)
     weights = torch.load(places["runs_folder"] / "tiny" / "best.pt", weights_only=True)["ema"]
     model.load_state_dict(weights)
     given, conditions = torch.from_numpy(frames[:1].copy())[None], torch.from_numpy(poses.copy())[None]
-    drawn = predict(model.eval(), given, conditions, CONFIG.evaluation, seed=CONFIG.seed)[0]
+    seed = changed.pop("seed", CONFIG.seed)
+    drawn = predict(model.eval(), given, conditions, CONFIG.evaluation.model_copy(update=changed), seed=seed)[0]
     return np.clip(np.rint(255 * drawn.numpy()), 0, 255).astype(np.uint8)
 
 
@@ -90,14 +92,34 @@ def test_scores_are_those_of_a_rollout_made_by_hand(places: dict[str, Path]) -> 
             picture.verify()
 
 
-def test_the_posterior_is_measured_with_its_own_latents(places: dict[str, Path]) -> None:
-    """Weights whose latent matters: then the score with a peeking latent is another."""
+@pytest.fixture
+def talkative(places: dict[str, Path]) -> dict[str, Path]:
+    """The same places with weights whose latent matters."""
     path = places["runs_folder"] / "tiny" / "best.pt"
-    state = torch.load(path, weights_only=True)
-    for name in ("members.0.network.modulation.weight", "gaussian_predictor.head.weight"):
-        state["ema"][name] = torch.randn_like(state["ema"][name])
+    state, generator = torch.load(path, weights_only=True), torch.Generator().manual_seed(4)
+    for name in ("members.0.network.modulation.weight", "members.0.head.2.weight", "gaussian_predictor.head.weight"):
+        state["ema"][name] = torch.randn(state["ema"][name].shape, generator=generator)
     torch.save(state, path)
-    assert abs(evaluate("tiny", **places)["posterior_minus_prior_db"]) > 1e-3
+    return places
+
+
+def test_the_posterior_is_measured_with_its_own_latents(talkative: dict[str, Path]) -> None:
+    assert abs(evaluate("tiny", **talkative)["posterior_minus_prior_db"]) > 1e-3
+
+
+def test_latents_are_compared_without_mirror_images(talkative: dict[str, Path]) -> None:
+    scores, data = evaluate("tiny", **talkative), open_dance("tiny", talkative["data_folder"])
+    truth, poses = np.array(data.val.frames), np.array(data.val.poses)
+    mean = predicted(talkative, truth, poses, mirror=False)
+    samples = [predicted(talkative, truth, poses, mirror=False, latent="sample", seed=seed) for seed in range(3)]
+    picture = np.rint(np.mean(samples, axis=0)).astype(np.uint8)
+    expected = {"prior_mean": mean, "single": samples[0], "mean_of_samples": picture}
+    levels = {name: mean_psnr(clip, truth) for name, clip in expected.items()}
+    assert {name: scores[f"score_{name}"] for name in levels} == pytest.approx(levels, abs=1e-4)
+    assert scores["num_samples"] == 3
+    assert min(abs(levels["single"] - levels[name]) for name in ("prior_mean", "mean_of_samples")) > 1e-2
+    between = [mean_psnr(samples[a], samples[b]) for a, b in ((0, 1), (0, 2), (1, 2))]
+    assert scores["psnr_between_samples"] == pytest.approx(np.mean(between))
 
 
 def test_baselines_by_hand(data_folder: Path) -> None:

@@ -26,6 +26,10 @@ class Scores(BaseModel):
     posterior_minus_prior_db: float | None = None
     held_out_score: float | None = None
     drift_db: float | None = None
+    score_prior_mean: float | None = None
+    score_single: float | None = None
+    score_mean_of_samples: float | None = None
+    psnr_between_samples: float | None = None
     psnr_prior_mean: float | None = None  # these four of pushing alone
     psnr_single: float | None = None
     psnr_best_of_n: float | None = None
