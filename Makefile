@@ -80,10 +80,10 @@ train: setup ## configs/RUN.toml -> runs/RUN/; the same command goes on with a s
 	@$(py) -m src.trainer configs/$(call quoted,RUN).toml --gpus $(call quoted,GPUS) --set $(call quoted,SET)
 
 evaluate: setup ## validation rollout of RUN -> runs/RUN/scores.json, plots, GIF
-	@$(py) -m src.tester evaluate $(call quoted,RUN)
+	@$(py) -m src.tester evaluate $(call quoted,RUN) --set $(call quoted,SET)
 
 submission: setup ## test rollout of RUN -> submissions/RUN.csv and .json, checked; no network
-	@$(py) -m src.tester submission $(call quoted,RUN)
+	@$(py) -m src.tester submission $(call quoted,RUN) --set $(call quoted,SET)
 
 submit: setup ## uploads submissions/RUN.csv to COMPETITION once, with MESSAGE, and waits for the score; ARGS="--team NAME | --again | --force-stale | --deadline S"
 	@$(py) -m src.kaggle_client submit --run $(call quoted,RUN) --competition $(call quoted,COMPETITION) \
@@ -101,7 +101,7 @@ kernel: setup ## a folder kernel/ that trains RUN on Kaggle's GPU, for `kaggle k
 
 predict: setup ## RUN on your own FRAME=first.png and POSES=folder -> OUT=out.gif
 	@$(py) -m src.tester predict $(call quoted,RUN) --frame $(call quoted,FRAME) --poses $(call quoted,POSES) \
-		--out $(call quoted,OUT)
+		--out $(call quoted,OUT) --set $(call quoted,SET)
 
 experiments: setup ## every arm and seed of GRID -> reports/<grid>.md; the same command goes on with a stopped grid
 	@$(py) -m src.experiments $(call quoted,GRID)

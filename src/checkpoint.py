@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from src.config import Config, differences, flatten, from_json, to_json
+from src.config import Config, differences, flatten, from_json, replaced, to_json
 from src.console import UserError
 from src.files import commit, write_atomically
 
@@ -97,6 +97,20 @@ def settle_config(folder: Path, config: Config) -> None:
     """Writes runs/<run>/config.json; the one before is replaced."""
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "config.json", to_json(config).encode())
+
+
+def change_evaluation(folder: Path, overrides: str) -> None:
+    """Gives a trained run other settings of [evaluation], for good; UserError for any other setting."""
+    before = read_config(folder)
+    after = replaced(before, overrides)
+    fixed = flatten(before.model_copy(update={"evaluation": after.evaluation}))
+    if other := [key for key, value in flatten(after).items() if fixed.get(key) != value]:
+        raise UserError(
+            f"SET changes {', '.join(other)} of {folder}, which is trained; needed: settings of [evaluation] alone, "
+            "or another run, trained with these"
+        )
+    if after != before:
+        settle_config(folder, after)
 
 
 def read_config(folder: Path) -> Config:

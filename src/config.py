@@ -261,6 +261,14 @@ def load_config(path: Path, overrides: str = "") -> Config:
     return parse_config(table, str(path))
 
 
+def replaced(config: Config, overrides: str) -> Config:
+    """Returns a configuration with the settings of `section.key=value` words; UserError for an invalid one."""
+    table = config.model_dump(mode="json")
+    for word in _split(overrides):
+        _override(table, word)
+    return parse_config(table, "SET")
+
+
 def parse_config(table: dict[str, Any], origin: str) -> Config:
     """Returns the settings in a parsed table; UserError names the first invalid key, `origin` and what is allowed."""
     try:

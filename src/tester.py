@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from src.checkpoint import change_evaluation
 from src.config import SVG, ConvSVG
 from src.console import UserError, run_main, say
 from src.dance_scores import score_dance
@@ -203,15 +204,19 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m src.tester", description="What a trained run predicts.")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("evaluate", help="validation rollout and scores").add_argument("run")
     commands.add_parser("scores", help="the scores of an evaluated run").add_argument("run")
-    commands.add_parser("submission", help="test rollout and csv").add_argument("run")
+    scored = commands.add_parser("evaluate", help="validation rollout and scores")
+    submitted = commands.add_parser("submission", help="test rollout and csv")
     own = commands.add_parser("predict", help="a clip from a person's own pictures")
-    own.add_argument("run")
+    for command in (scored, submitted, own):
+        command.add_argument("run")
+        command.add_argument("--set", default="", help="evaluation.key=value words, which the run keeps")
     own.add_argument("--frame", type=Path, required=True, help="the first frame")
     own.add_argument("--poses", type=Path, required=True, help="folder of numbered pose pictures")
     own.add_argument("--out", type=Path, required=True, help="GIF to write")
     arguments = parser.parse_args()
+    if arguments.command != "scores" and arguments.set:
+        change_evaluation(Path("runs") / arguments.run, arguments.set)
     if arguments.command == "evaluate":
         evaluate(arguments.run)
         print_scores(arguments.run)

@@ -12,6 +12,7 @@ import torch
 
 from src.checkpoint import (
     FORMAT,
+    change_evaluation,
     load_checkpoint,
     load_weights,
     read_config,
@@ -169,6 +170,23 @@ def test_the_words_of_set_that_are_missing_are_told(tmp_path: Path) -> None:
     words = str(error.value).partition('SET="')[2].partition('"')[0]
     assert "seed=1" in words.split()
     refuse_other_config(tmp_path / "run", load_config(written[0], words))
+
+
+def test_how_a_trained_run_is_evaluated_may_change_and_nothing_else(tmp_path: Path) -> None:
+    settle_config(tmp_path, CONFIG)
+    change_evaluation(tmp_path, f"evaluation.mirror=false evaluation.latent=sample seed={CONFIG.seed}")
+    changed = read_config(tmp_path)
+    assert (changed.evaluation.mirror, changed.evaluation.latent) == (False, "sample")
+    assert changed.model_copy(update={"evaluation": CONFIG.evaluation}) == CONFIG
+    for words, message in (
+        ("evaluation.mirror=true seed=77", "SET changes seed of .*; needed: settings of .evaluation. alone"),
+        ("model.width=64", "SET changes model.width of "),
+        ("evaluation.mirror=3", "SET: evaluation.mirror = 3"),
+        ("mirror", "SET: found 'mirror'"),
+    ):
+        with pytest.raises(UserError, match=message):
+            change_evaluation(tmp_path, words)
+        assert read_config(tmp_path) == changed
 
 
 def test_a_run_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -379,6 +379,9 @@ def test_the_commands_say_what_they_did(
     assert "submissions/tiny.csv: valid" in output("submission", "tiny")
     options = [text for name, path in own.items() for text in (f"--{name}", path)]
     assert "11 frames; single frames in" in output("predict", "tiny", *options)
+    output("evaluate", "tiny", "--set", "evaluation.mirror=false")
+    scores = json.loads((workplace / "runs" / "tiny" / "scores.json").read_text())
+    assert scores["score"] == scores["score_prior_mean"]
 
 
 def test_a_perfect_score_can_be_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
