@@ -166,13 +166,15 @@ class ReferenceCVAE(nn.Module):
         self.config, self.autoregressive = config, config.previous_frame
         self.context = config.pose_window
         self.reconstruction = RECONSTRUCTIONS[loss]
-        self.latent_shape: tuple[int, ...] = (config.num_latents,)
         num_state = (0 if config.reference == "none" else 6) + (3 if config.previous_frame else 0)
         num_in = config.patch**2 * (3 * (2 * config.pose_window + 1) + num_state)
         num_out = config.patch**2 * (3 + (config.reference == "mixed"))
         size = (height // config.patch, width // config.patch)
+        coarse = (size[0] >> (config.num_levels - 1), size[1] >> (config.num_levels - 1))
+        places = coarse if config.latent == "map" else (1, 1)
+        self.latent_shape: tuple[int, ...] = (config.num_latents, *places)
         self.members = nn.ModuleList(Painter(config, num_in, num_out, size) for _ in range(config.num_members))
-        self.gaussian_predictor = PooledPosterior(4 * (3 + 3 + 6), config.width, config.num_latents)
+        self.gaussian_predictor = PooledPosterior(4 * (3 + 3 + 6), config.width, config.num_latents, places)
 
     def encode_conditions(self, poses: Tensor) -> Tensor:
         """Returns each frame's poses t-k..t+k, (B, T + 2k, 3, H, W) -> (B, T, 3 (2k + 1), H, W); white is 0."""
@@ -205,7 +207,7 @@ class ReferenceCVAE(nn.Module):
         return kept * state[:, :3] + (1 - kept) * drawn
 
     def posterior(self, frames: Tensor, conditions: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns mean and log variance of q(z_t | x_t, p_t, x_0), each (B, T, num_latents)."""
+        """Returns mean and log variance of q(z_t | x_t, p_t, x_0), each (B, T, *latent_shape)."""
         pose = conditions[:, :, 3 * self.context : 3 * self.context + 3]
         states = state[:, None, :6].expand(-1, frames.shape[1], -1, -1, -1)
         inputs = torch.cat([frames, pose, states], dim=2).flatten(0, 1)
@@ -224,7 +226,7 @@ class ReferenceCVAE(nn.Module):
         mean, log_variance = self.posterior(frames, conditions, state)
         informed = (draws.uniform("prior", num_frames) >= self.config.prior_probability).float()
         sample = reparameterise(mean, log_variance, draws.normal("latent", (num_frames, *self.latent_shape)))
-        latents = informed[:, :, None] * sample
+        latents = informed[:, :, None, None, None] * sample
         if self.autoregressive:
             uniforms = draws.shared_uniform("teacher_forcing", num_frames)
             coin = teacher_forcing_coin(uniforms, teacher_forcing_ratio, per=self.config.teacher_forcing.coin)

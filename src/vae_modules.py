@@ -153,10 +153,10 @@ class NormedResidualBlock(nn.Module):
 
 
 class UNet(nn.Module):
-    """U-Net whose coarsest level is modulated by a latent: (B, C_in, H, W), (B, num_latents) -> (B, width, H, W).
+    """U-Net whose coarsest level is modulated by a latent: (B, C_in, H, W), (B, num_latents, h, w) -> (B, width, H, W).
 
     Level i works at 1 / 2^i of the resolution with (i + 1) * width channels. H and W must be multiples of
-    2^(num_levels - 1).
+    2^(num_levels - 1). The latent is one for the whole picture, h = w = 1, or one for each place of the coarsest level.
     """
 
     def __init__(self, num_in: int, width: int, *, num_levels: int, num_blocks: int, num_latents: int) -> None:
@@ -183,7 +183,7 @@ class UNet(nn.Module):
             features = blocks(features)
             skips.append(features)
             features = downsample(features)
-        scale, offset = self.modulation(latent)[:, :, None, None].chunk(2, dim=1)
+        scale, offset = self.modulation(latent.movedim(1, -1)).movedim(-1, 1).chunk(2, dim=1)
         features = self.middle(features * (1 + scale) + offset)
         for blocks, upsample, skip in zip(
             reversed(self.up_blocks), reversed(self.upsample), reversed(skips), strict=True
@@ -194,13 +194,14 @@ class UNet(nn.Module):
 
 
 class PooledPosterior(nn.Module):
-    """Strided convolutions and a mean over the picture: (B, C_in, H, W) -> (B, 2 * num_latents), mean first.
+    """Strided convolutions and means over parts of the picture: (B, C_in, H, W) -> (B, 2 * num_latents, h, w).
 
-    The last layer starts at zero: training begins with the posterior equal to the prior.
+    The mean comes first. The last layer starts at zero: training begins with the posterior equal to the prior.
     """
 
-    def __init__(self, num_in: int, width: int, num_latents: int) -> None:
+    def __init__(self, num_in: int, width: int, num_latents: int, places: tuple[int, int]) -> None:
         super().__init__()
+        self.places = places  # (h, w); (1, 1) pools over the whole picture
         self.features = nn.Sequential(
             nn.Conv2d(num_in, width, 3, padding=1),
             nn.SiLU(),
@@ -214,7 +215,8 @@ class PooledPosterior(nn.Module):
         self.head = zero_initialised(nn.Linear(2 * width, 2 * num_latents))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return self.head(self.features(inputs).mean(dim=(2, 3)))
+        pooled = functional.adaptive_avg_pool2d(self.features(inputs), self.places)
+        return self.head(pooled.movedim(1, -1)).movedim(-1, 1)
 
 
 def zero_initialised(layer: nn.Conv2d | nn.Linear) -> nn.Conv2d | nn.Linear:

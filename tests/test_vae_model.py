@@ -85,7 +85,7 @@ def test_reference_model_starts_halfway_between_reference_and_grey() -> None:
     model = reference()
     state = model.start(torch.rand(2, 1, 3, HEIGHT, WIDTH), torch.rand(2, 1, 3, HEIGHT, WIDTH))
     conditions = model.encode_conditions(torch.rand(2, 3, 3, HEIGHT, WIDTH))
-    frame, after = model.step(state, conditions[:, 0], torch.zeros(2, 3))
+    frame, after = model.step(state, conditions[:, 0], torch.zeros(2, *model.latent_shape))
     assert torch.allclose(frame, 0.5 * state[:, :3] + 0.25)
     assert after is state
 
@@ -105,8 +105,9 @@ def test_reference_loss_from_the_prior_alone_ignores_the_kl_weight() -> None:
     assert light.total.item() == heavy.total.item()
 
 
-def test_reference_gradient_reaches_every_parameter() -> None:
-    model, clip = reference(prior_probability=0.0), batch(2, context=1)
+@pytest.mark.parametrize("latent", ["pooled", "map"])
+def test_reference_gradient_reaches_every_parameter(latent: str) -> None:
+    model, clip = reference(prior_probability=0.0, latent=latent), batch(2, context=1)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2)))
@@ -125,6 +126,22 @@ def test_reference_loss_by_hand() -> None:
     assert loss.total.item() == pytest.approx(2 * expected.item(), rel=1e-3)
 
 
+@pytest.mark.parametrize(("latent", "places"), [("pooled", 1), ("map", HEIGHT // 4 * (WIDTH // 4))])
+@torch.no_grad()
+def test_the_divergence_of_a_frame_is_the_sum_over_its_latents(latent: str, places: int) -> None:
+    model, clip = reference(prior_probability=0.0, latent=latent), batch(2, context=1)
+    roughen(model)
+    state = model.start(clip.reference[:, None], clip.reference_pose[:, None])
+    mean, log_variance = model.posterior(clip.frames, model.encode_conditions(clip.poses), state)
+    assert mean[0, 0].numel() == 3 * places
+    prior = torch.distributions.Normal(torch.zeros_like(mean), 1.0)
+    divergence = torch.distributions.kl_divergence(torch.distributions.Normal(mean, (log_variance / 2).exp()), prior)
+    expected = divergence.sum(dim=(2, 3, 4)).mean().item()
+    loss = model(clip, draws(), kl_weight=0.5, teacher_forcing_ratio=0.0)
+    assert loss.kl.item() == pytest.approx(expected, rel=1e-4)
+    assert expected > 1e-3
+
+
 @pytest.mark.parametrize("ratio", [0.0, 0.5, 1.0])
 @torch.no_grad()
 def test_the_twin_sees_the_frame_before(ratio: float) -> None:
@@ -138,7 +155,7 @@ def test_the_twin_sees_the_frame_before(ratio: float) -> None:
         if coin[t - 1]:
             before = clip.frames[:, t - 1]
         state = torch.cat([clip.reference, 1 - clip.reference_pose, before], dim=1)
-        before, after = model.step(state, conditions[:, t], torch.zeros(2, 3))
+        before, after = model.step(state, conditions[:, t], torch.zeros(2, *model.latent_shape))
         assert torch.equal(after[:, 6:], before)
         errors.append(torch.log(((before - clip.frames[:, t]) ** 2).mean(dim=(1, 2, 3)) + 1e-5))
     assert loss.reconstruction.item() == pytest.approx(torch.stack(errors).mean().item(), rel=1e-5)
@@ -150,11 +167,11 @@ def test_how_much_of_the_reference_reaches_the_output(kind: str) -> None:
     model = reference(reference=kind)
     start = model.start(torch.rand(1, 1, 3, HEIGHT, WIDTH), torch.rand(1, 1, 3, HEIGHT, WIDTH))
     condition = torch.rand(1, 9, HEIGHT, WIDTH)
-    fresh, _ = model.step(start, condition, torch.zeros(1, 3))
+    fresh, _ = model.step(start, condition, torch.zeros(1, *model.latent_shape))
     untouched = 0.5 * start[:, :3] + 0.25 if kind == "mixed" else torch.full_like(fresh, 0.5)
     assert torch.allclose(fresh, untouched), "a fresh network draws grey, or mixes it with the reference"
     roughen(model)
-    one, other = (model.step(state, condition, torch.zeros(1, 3))[0] for state in (start, start.flip(-1)))
+    one, other = (model.step(state, condition, torch.zeros(1, *model.latent_shape))[0] for state in (start, start.flip(-1)))
     assert torch.equal(one, other) is (kind == "none")
 
 
@@ -163,7 +180,7 @@ def test_the_patch_sets_the_resolution_inside(patch: int) -> None:
     model = reference(patch=patch)
     assert model.members[0].position.shape[1:] == (HEIGHT // patch, WIDTH // patch)
     state = model.start(torch.rand(2, 1, 3, HEIGHT, WIDTH), torch.rand(2, 1, 3, HEIGHT, WIDTH))
-    frame, _ = model.step(state, torch.rand(2, 9, HEIGHT, WIDTH), torch.zeros(2, 3))
+    frame, _ = model.step(state, torch.rand(2, 9, HEIGHT, WIDTH), torch.zeros(2, *model.latent_shape))
     assert frame.shape == (2, 3, HEIGHT, WIDTH)
 
 
@@ -178,7 +195,7 @@ def test_members_are_scored_alone_and_averaged_in_what_they_draw() -> None:
         single.load_state_dict({name: own[name] for name in single.state_dict()})
         singles.append(single)
     start = pair.start(clip.reference[:, None], clip.reference_pose[:, None])
-    condition, latent = pair.encode_conditions(clip.poses)[:, 0], torch.randn(2, 3)
+    condition, latent = pair.encode_conditions(clip.poses)[:, 0], torch.randn(2, *pair.latent_shape)
     one, other = (single.step(start, condition, latent)[0] for single in singles)
     assert not torch.allclose(one, other)
     assert torch.allclose(pair.step(start, condition, latent)[0], (one + other) / 2, atol=1e-6)

@@ -78,9 +78,9 @@ def test_normed_block_starts_as_the_identity() -> None:
 def test_unet_keeps_the_resolution_and_starts_blind_to_the_latent() -> None:
     network = UNet(5, 8, num_levels=3, num_blocks=1, num_latents=4)
     inputs = torch.randn(2, 5, HEIGHT, WIDTH)
-    out = network(inputs, torch.zeros(2, 4))
+    out = network(inputs, torch.zeros(2, 4, 1, 1))
     assert out.shape == (2, 8, HEIGHT, WIDTH)
-    assert torch.equal(out, network(inputs, torch.randn(2, 4)))
+    assert torch.equal(out, network(inputs, torch.randn(2, 4, 1, 1)))
 
 
 def test_unet_uses_the_latent_once_trained() -> None:
@@ -90,8 +90,26 @@ def test_unet_uses_the_latent_once_trained() -> None:
             if isinstance(block, nn.Linear):
                 block.weight.normal_()
     inputs = torch.randn(1, 5, HEIGHT, WIDTH)
-    assert not torch.allclose(network(inputs, torch.zeros(1, 4)), network(inputs, torch.ones(1, 4)), atol=1e-3)
+    zeros, ones = torch.zeros(1, 4, 1, 1), torch.ones(1, 4, 1, 1)
+    assert not torch.allclose(network(inputs, zeros), network(inputs, ones), atol=1e-3)
+    everywhere = ones.expand(-1, -1, HEIGHT // 2, WIDTH // 2)
+    assert torch.allclose(network(inputs, ones), network(inputs, everywhere), atol=1e-5)
+    somewhere = everywhere.clone()
+    somewhere[:, :, 0, 0] = 5
+    assert not torch.allclose(network(inputs, everywhere), network(inputs, somewhere), atol=1e-3)
 
 
 def test_posterior_starts_at_the_prior() -> None:
-    assert torch.equal(PooledPosterior(6, 8, 3)(torch.rand(2, 6, HEIGHT, WIDTH)), torch.zeros(2, 6))
+    posterior = PooledPosterior(6, 8, 3, (1, 2))
+    assert torch.equal(posterior(torch.rand(2, 6, HEIGHT, WIDTH)), torch.zeros(2, 6, 1, 2))
+
+
+def test_the_mean_over_places_is_the_pooled_posterior() -> None:
+    """Both are linear in the features, whose mean is the mean of the means over equal parts."""
+    of_places, pooled = PooledPosterior(6, 8, 3, (2, 4)), PooledPosterior(6, 8, 3, (1, 1))
+    nn.init.normal_(of_places.head.weight)
+    pooled.load_state_dict(of_places.state_dict())
+    inputs = torch.rand(2, 6, 16, 64)
+    assert of_places(inputs).shape == (2, 6, 2, 4)
+    assert of_places(inputs).std(dim=(2, 3)).min() > 1e-3
+    assert torch.allclose(of_places(inputs).mean(dim=(2, 3), keepdim=True), pooled(inputs), atol=1e-5)
