@@ -78,8 +78,8 @@ class ReferenceCVAE(Section):
     reference: Literal["mixed", "seen", "none"] = "mixed"  # the first frame: seen and mixed into the output, or less
     previous_frame: bool = False  # the autoregressive twin, which also sees the frame before
     teacher_forcing: TeacherForcing = TeacherForcing()  # of the twin
-    latent: Literal["pooled", "map"] = "pooled"  # one for the whole frame, or one at each place of the coarsest level
-    num_latents: Positive = 16  # numbers of each
+    num_latents: Positive = 16  # numbers per frame, or at each place of the map
+    latent_map: bool = False  # a latent at each place of the coarsest level, instead of one for the whole frame
     prior_probability: Probability = 0.75  # share of training frames rendered from the prior mean (Sohn et al. 2015)
     num_members: Positive = 1  # networks that differ in their initial weights alone, trained side by side and averaged
 

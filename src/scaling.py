@@ -1,10 +1,10 @@
 """What a run costs before it is started: size, arithmetic, memory, and from them hours on a device. `make cost`.
 
-    python -m src.scaling configs/dance.toml --frames 23410
+    python -m src.scaling configs/dance.toml
 
 Arithmetic is counted by torch's own counter over one real forward and backward pass of a few clips of noise, memory by
-adding up what autograd keeps; both grow in proportion to the clips. Speed is measured here. For a GPU there are two
-floors, of which the higher counts: the arithmetic over an assumed share of the peak, and the launches of the kernels.
+adding up what autograd keeps; both grow in proportion to the clips. Speed is measured here. For a GPU it is estimated,
+the higher of two numbers: the arithmetic over an assumed share of the peak, and the launches of the kernels.
 """
 
 import argparse
@@ -22,11 +22,12 @@ from src.config import SVG, Config, ConvSVG, load_config
 from src.console import run_main, say
 from src.dataset import Batch, PushingBatch
 from src.distributed import Draws
-from src.intake.manifest import CLIP_SIZE, NUM_ACTION, NUM_POSITION
+from src.intake.manifest import CLIP_SIZE, NUM_ACTION, NUM_POSITION, DanceManifest, Manifest, PushingManifest
 from src.intake.sources import FRAME_SIZE
 from src.models import Model, build_model
 
 PEAK_TFLOPS, REACHED = 989.0, 0.1  # an H100's or H200's dense bfloat16 peak, and the share assumed of it
+FULL_DANCE, FULL_PUSHING = 23_410, 41_100  # training frames of the competition, training clips of BAIR
 LAUNCH_SECONDS = 5e-6  # of one kernel, issued eagerly
 BYTES_PER_WEIGHT = 4 * 5  # float32: weight, gradient, two moments of AdamW, moving average
 
@@ -103,29 +104,55 @@ def _step(config: Config, model: Model, batch: Batch | PushingBatch, num_clips: 
     loss.total.backward()
 
 
-def describe(config: Config, cost: Cost, *, num_frames: int) -> str:
-    """Returns the estimate in words, for a training set of so many frames."""
+def clips_of_an_epoch(config: Config, data_folder: Path) -> tuple[int, str]:
+    """Returns how many clips cover the training set once, and in words which set that is: packed, or assumed."""
+    folder, window = data_folder / config.dataset, config.training.window
+    manifest = Manifest.load(folder) if (folder / "manifest.json").is_file() else None
+    if isinstance(manifest, PushingManifest):
+        return manifest.num_train, f"{manifest.num_train:,} clips of {folder}"
+    if isinstance(manifest, DanceManifest):
+        kept = [
+            take for number, take in enumerate(manifest.train_takes) if number not in config.training.held_out_takes
+        ]
+        frames = sum(stop - start for start, stop in kept)
+        return frames // window, f"{frames:,} frames of {folder}"
+    if isinstance(config.model, SVG | ConvSVG):
+        return FULL_PUSHING, f"{FULL_PUSHING:,} clips, as BAIR has; {folder} is not packed"
+    return FULL_DANCE // window, f"{FULL_DANCE:,} frames, as the competition has; {folder} is not packed"
+
+
+def describe(config: Config, cost: Cost, *, num_clips: int, training_set: str) -> str:
+    """Returns the estimate in words, for a training set covered by so many clips."""
     settings = config.training
-    clips = settings.clips_per_epoch or num_frames // settings.window
+    clips = settings.clips_per_epoch or num_clips
     steps = max(1, clips // settings.batch_size) * settings.num_epochs
     flops = cost.flops * settings.batch_size * steps
     memory = cost.activation_bytes * settings.batch_size + BYTES_PER_WEIGHT * cost.num_parameters
     speed = cost.num_clips / cost.step_seconds
-    busy, launching = flops / (PEAK_TFLOPS * REACHED * 1e12) / 3600, steps * cost.num_kernels * LAUNCH_SECONDS / 3600
+    busy, launching = flops / (PEAK_TFLOPS * REACHED * 1e12), steps * cost.num_kernels * LAUNCH_SECONDS
     return "\n".join(
         (
             f"parameters            {cost.num_parameters:,}",
             f"a clip                {cost.flops / 1e9:.2f} GFLOP forward and backward, "
             f"{cost.activation_bytes / 2**20:.1f} MiB kept between them",
+            f"training set          {training_set}",
             f"the run               {steps:,} steps of {settings.batch_size} clips, {flops / 1e15:.2f} PFLOP",
             f"memory                {memory / 2**30:.2f} GiB for weights, optimiser and a step's activations",
             f"measured here         {speed:.2f} clips/s on {torch.get_num_threads()} CPU threads, "
-            f"{cost.flops * speed / 1e9:.0f} GFLOP/s; the run: {settings.batch_size * steps / speed / 3600:.1f} h",
-            f"estimated on an H200  {max(busy, launching):.2f} h at least, not measured: {busy:.2f} h of arithmetic at "
-            f"{REACHED:.0%} of {PEAK_TFLOPS:.0f} TFLOP/s, {launching:.2f} h of launching "
+            f"{cost.flops * speed / 1e9:.0f} GFLOP/s; the run: {duration(settings.batch_size * steps / speed)}",
+            f"estimated on an H200  {duration(max(busy, launching))}, not measured: {duration(busy)} of arithmetic at "
+            f"{REACHED:.0%} of {PEAK_TFLOPS:.0f} TFLOP/s, which is assumed, {duration(launching)} of launching "
             f"{cost.num_kernels:,} kernels a step",
         )
     )
+
+
+def duration(seconds: float) -> str:
+    """Returns seconds as a person says them: in s, min or h."""
+    for size, unit in ((3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def main() -> None:
@@ -133,11 +160,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m src.scaling", description="What a run costs.")
     parser.add_argument("config", type=Path, help="configs/<run>.toml")
     parser.add_argument("--set", default="", metavar="'section.key=value ...'", help="settings to replace")
-    parser.add_argument("--frames", type=int, default=23_410, help="training frames (default: the competition's)")
     parser.add_argument("--clips", type=int, default=4, help="clips of the measured step")
     arguments = parser.parse_args()
     config = load_config(arguments.config, arguments.set)
-    say(describe(config, cost_of(config, num_clips=arguments.clips), num_frames=arguments.frames))
+    num_clips, training_set = clips_of_an_epoch(config, Path("data"))
+    cost = cost_of(config, num_clips=arguments.clips)
+    say(describe(config, cost, num_clips=num_clips, training_set=training_set))
 
 
 if __name__ == "__main__":

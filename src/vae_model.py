@@ -171,7 +171,7 @@ class ReferenceCVAE(nn.Module):
         num_out = config.patch**2 * (3 + (config.reference == "mixed"))
         size = (height // config.patch, width // config.patch)
         coarse = (size[0] >> (config.num_levels - 1), size[1] >> (config.num_levels - 1))
-        places = coarse if config.latent == "map" else (1, 1)
+        places = coarse if config.latent_map else (1, 1)
         self.latent_shape: tuple[int, ...] = (config.num_latents, *places)
         self.members = nn.ModuleList(Painter(config, num_in, num_out, size) for _ in range(config.num_members))
         self.gaussian_predictor = PooledPosterior(4 * (3 + 3 + 6), config.width, config.num_latents, places)

@@ -1,12 +1,16 @@
 """What a run costs, against arithmetic counted layer by layer."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
+from src.dataset import open_data
 from src.distributed import Draws
 from src.models import MODELS, build_model
-from src.scaling import cost_of, describe, random_batch
+from src.scaling import clips_of_an_epoch, cost_of, describe, duration, random_batch
+from src.trainer import Trainer
 from tests.conftest import tiny_config
 
 
@@ -39,14 +43,35 @@ def test_costs_are_those_of_a_clip() -> None:
     config = tiny_config("reference_cvae")
     two, six = (cost_of(config, num_clips=number) for number in (2, 6))
     assert two.flops == six.flops
-    assert two.num_kernels == six.num_kernels + 0 or abs(two.num_kernels - six.num_kernels) < 30  # a generator a clip
+    assert 0 < two.num_kernels <= six.num_kernels < two.num_kernels + 30  # each clip draws its own random numbers
     assert two.activation_bytes == pytest.approx(six.activation_bytes, rel=0.2)
     assert two.num_parameters == sum(p.numel() for p in build_model(config, height=32, width=64).parameters())
 
 
-def test_the_run_is_the_steps_that_training_takes() -> None:
-    config = tiny_config("reference_cvae", clips_per_epoch=0, batch_size=4, num_epochs=5)
+@pytest.mark.parametrize("name", ["reference_cvae", "conv_svg"])
+def test_the_run_is_the_steps_that_training_takes(
+    name: str, data_folder: Path, pushing_folder: Path, tmp_path: Path
+) -> None:
+    folder = data_folder if name == "reference_cvae" else pushing_folder
+    config = tiny_config(name, clips_per_epoch=0, batch_size=2, num_epochs=5)
+    num_clips, training_set = clips_of_an_epoch(config, folder)
+    steps = Trainer(config, open_data(config.dataset, folder), tmp_path, torch.device("cpu")).num_steps
     cost = cost_of(config, num_clips=1)
-    text = describe(config, cost, num_frames=42)
-    assert "50 steps of 4 clips" in text
+    text = describe(config, cost, num_clips=num_clips, training_set=training_set)
+    assert f"{steps:,} steps of 2 clips" in text
     assert f"{cost.num_parameters:,}" in text
+    assert str(folder / config.dataset) in text
+
+
+@pytest.mark.parametrize(("name", "num_clips", "said"), [("lab_cvae", 7803, "23,410 frames"), ("svg", 41100, "clips")])
+def test_without_data_the_published_size_is_assumed_and_said(
+    name: str, num_clips: int, said: str, tmp_path: Path
+) -> None:
+    found, training_set = clips_of_an_epoch(tiny_config(name), tmp_path)
+    assert found == num_clips
+    assert said in training_set
+    assert "is not packed" in training_set
+
+
+def test_durations_are_said_as_people_say_them() -> None:
+    assert [duration(seconds) for seconds in (0.4, 90, 300, 7200)] == ["0 s", "90 s", "5.0 min", "2.0 h"]

@@ -105,9 +105,9 @@ def test_reference_loss_from_the_prior_alone_ignores_the_kl_weight() -> None:
     assert light.total.item() == heavy.total.item()
 
 
-@pytest.mark.parametrize("latent", ["pooled", "map"])
-def test_reference_gradient_reaches_every_parameter(latent: str) -> None:
-    model, clip = reference(prior_probability=0.0, latent=latent), batch(2, context=1)
+@pytest.mark.parametrize("latent_map", [False, True])
+def test_reference_gradient_reaches_every_parameter(latent_map: bool) -> None:
+    model, clip = reference(prior_probability=0.0, latent_map=latent_map), batch(2, context=1)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2)))
@@ -126,10 +126,10 @@ def test_reference_loss_by_hand() -> None:
     assert loss.total.item() == pytest.approx(2 * expected.item(), rel=1e-3)
 
 
-@pytest.mark.parametrize(("latent", "places"), [("pooled", 1), ("map", HEIGHT // 4 * (WIDTH // 4))])
+@pytest.mark.parametrize(("latent_map", "places"), [(False, 1), (True, HEIGHT // 4 * (WIDTH // 4))])
 @torch.no_grad()
-def test_the_divergence_of_a_frame_is_the_sum_over_its_latents(latent: str, places: int) -> None:
-    model, clip = reference(prior_probability=0.0, latent=latent), batch(2, context=1)
+def test_the_divergence_of_a_frame_is_the_sum_over_its_latents(latent_map: bool, places: int) -> None:
+    model, clip = reference(prior_probability=0.0, latent_map=latent_map), batch(2, context=1)
     roughen(model)
     state = model.start(clip.reference[:, None], clip.reference_pose[:, None])
     mean, log_variance = model.posterior(clip.frames, model.encode_conditions(clip.poses), state)
@@ -171,7 +171,8 @@ def test_how_much_of_the_reference_reaches_the_output(kind: str) -> None:
     untouched = 0.5 * start[:, :3] + 0.25 if kind == "mixed" else torch.full_like(fresh, 0.5)
     assert torch.allclose(fresh, untouched), "a fresh network draws grey, or mixes it with the reference"
     roughen(model)
-    one, other = (model.step(state, condition, torch.zeros(1, *model.latent_shape))[0] for state in (start, start.flip(-1)))
+    latent = torch.zeros(1, *model.latent_shape)
+    one, other = (model.step(state, condition, latent)[0] for state in (start, start.flip(-1)))
     assert torch.equal(one, other) is (kind == "none")
 
 
