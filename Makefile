@@ -27,13 +27,32 @@ quoted = '$(subst ','\'',$(value $(1)))'# a variable's text as one word of the s
 shown := DATASET RUN SOURCE CUTS CAMERA GPUS SET COMPETITION MESSAGE ARGS FRAME POSES OUT GRID
 unexport $(shown)  # else make expands what a text contains, for the environment of its children
 
-# A variable that no rule reads would be ignored in silence. Those with an underscore are the environment's.
+# A variable that no rule reads would be ignored in silence, and so would one that this target does not read. Those with
+# an underscore are the environment's.
+reads.data := SOURCE DATASET CUTS CAMERA COMPETITION
+reads.train := RUN GPUS SET
+reads.evaluate := RUN SET
+reads.submission := RUN SET
+reads.submit := RUN COMPETITION MESSAGE ARGS
+reads.submissions := ARGS
+reads.leaderboard := COMPETITION ARGS
+reads.kernel := RUN COMPETITION ARGS
+reads.predict := RUN FRAME POSES OUT SET
+reads.experiments := GRID
+reads.cost := RUN SET
+reads.help := $(shown)
 given := $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name)))
-usual := PYTHON ARGS SHELL MAKEFLAGS HOME PATH TMPDIR CI CC CXX
+usual := PYTHON SHELL MAKEFLAGS HOME PATH TMPDIR CI CC CXX
 unknown := $(firstword $(foreach name,$(filter-out $(shown) $(usual),$(given)),$(if $(findstring _,$(name)),,$(name))))
 ifneq ($(unknown),)
 close := $(filter $(shell tr a-z A-Z <<< '$(unknown)'),$(shown))
 $(error $(unknown) is no variable of this Makefile; $(if $(close),did you mean $(close)?,known: $(shown)))
+endif
+goals := $(or $(MAKECMDGOALS),help)
+unread := $(firstword $(filter-out $(foreach goal,$(goals),$(reads.$(goal))),$(filter $(shown),$(given))))
+ifneq ($(unread),)
+instead := $(if $(filter DATASET,$(unread)),a run reads the data set its configuration names: SET="dataset=$(value DATASET)" with make train)
+$(error make $(goals) does not read $(unread); $(or $(instead),it reads: $(or $(foreach goal,$(goals),$(reads.$(goal))),no variable)))
 endif
 
 .DEFAULT_GOAL := help
@@ -65,16 +84,10 @@ data: setup ## SOURCE=synthetic | synthetic-pushing | kaggle (with COMPETITION=s
 	@source=$(call quoted,SOURCE); \
 	if [ "$$source" = kaggle ]; then \
 		source=$$($(py) -m src.kaggle_client download --competition $(call quoted,COMPETITION) --folder data/.downloads \
-			| tee /dev/stderr | tail -n 1); \
+			| tee >(cat >&2) | tail -n 1); \
 	fi; \
 	$(py) -m src.packing --source "$$source" --dataset $(call quoted,DATASET) $(if $(value CUTS),--cuts $(call quoted,CUTS)) \
 		$(if $(value CAMERA),--camera $(call quoted,CAMERA))
-
-ifneq ($(filter train evaluate submission,$(MAKECMDGOALS)),)
-ifeq ($(origin DATASET),command line)
-$(error a run reads the data set its configuration names; use SET="dataset=$(value DATASET)" with make train)
-endif
-endif
 
 train: setup ## configs/RUN.toml -> runs/RUN/; the same command goes on with a stopped run
 	@$(py) -m src.trainer configs/$(call quoted,RUN).toml --gpus $(call quoted,GPUS) --set $(call quoted,SET)

@@ -68,6 +68,10 @@ def test_make_lists_every_target() -> None:
         (["train", 'set=seed=1 training.loss="mse"'], "set is no variable of this Makefile; did you mean SET?"),
         (["report", "VERBOUS=1"], "VERBOUS is no variable of this Makefile; known: DATASET RUN"),
         (["data", "SOURCE=x.zip"], "DATASET=name is needed"),
+        (["submission", "RUN=x", "GPUS=4"], "make submission does not read GPUS; it reads: RUN SET"),
+        (["bench", "ARGS=--repeats=1"], "make bench does not read ARGS; it reads: no variable"),
+        (["train", "DATASET=q"], 'make train does not read DATASET; a run reads the data set .*: SET="dataset=q"'),
+        (["data", "train", "SOURCE=x.zip", "DATASET=x", "RUN=x"], None),
         (["-j2", "train", "SET=seed=1 a=b", "PYTHON=python3", "OMP_NUM_THREADS=2", "CC=gcc"], None),
         (["data", "SOURCE=x.zip", "DATASET=x"], None),
     ],
@@ -75,7 +79,16 @@ def test_make_lists_every_target() -> None:
 def test_a_variable_without_effect_is_refused(arguments: list[str], line: str | None) -> None:
     done = subprocess.run(["make", "-n", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == (2 if line else 0), done.stderr
-    assert (f"*** {line}" in done.stderr) if line else not done.stderr
+    assert re.search(rf"\*\*\* {line}", done.stderr) if line else not done.stderr
+
+
+def test_a_target_reads_the_variables_that_its_recipe_names() -> None:
+    recipes = dict(re.findall(r"^([a-z]+): .*##.*\n((?:\t.*\n)+)", MAKEFILE, re.MULTILINE))
+    declared = dict(re.findall(r"^reads\.([a-z]+) := (.*)$", MAKEFILE, re.MULTILINE))
+    variables = re.compile(r"\(call quoted,([A-Z]+)\)|\(value ([A-Z]+)\)")
+    for target, recipe in recipes.items():
+        named = {first or second for first, second in variables.findall(recipe)}
+        assert named == set(declared.get(target, "").split()) or target == "help", target
 
 
 def test_the_tree_has_every_source_file_once() -> None:

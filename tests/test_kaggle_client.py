@@ -322,8 +322,8 @@ def test_make_passes_every_text_as_it_is(tmp_path: Path, text: str) -> None:
     data = words("data", f"SOURCE={text}", f"DATASET={text}")
     assert data[3] == data[5] == text
     assert words("train", f"SET={text}")[-1] == text
-    predict = words("predict", f"FRAME={text}", f"POSES={text}", f"OUT={text}")
-    assert predict[-5::2] == [text] * 3
+    predict = words("predict", *(f"{name}={text}" for name in ("FRAME", "POSES", "OUT", "SET")))
+    assert [predict[predict.index(option) + 1] for option in ("--frame", "--poses", "--out", "--set")] == [text] * 4
     listed = subprocess.check_output(["make", "-s", "-C", str(tmp_path), f"MESSAGE={text}"], text=True)
     assert re.search(rf"^  MESSAGE +{re.escape(text)}$", listed, re.MULTILINE)
     assert not (tmp_path / "ran").exists()
