@@ -27,6 +27,7 @@ from src.runs import Trained, latent_of, origin_of
 from src.validation import TakeValidation, validation_of
 
 LATE = range(500, 601)  # frames whose drift is measured
+CHECKPOINTS = {"best": "best by the validations on this take", "last": "last"}
 NUM_SAMPLES = 3  # of one sequence, to see how far apart they are
 PRIOR_MEAN = Evaluation(latent="mean", mirror=False)  # a mean over mirror images would hide what a latent does
 SAMPLE = Evaluation(latent="sample", mirror=False)
@@ -69,9 +70,9 @@ def score_dance(trained: Trained, data: DanceData) -> dict[str, object]:
         "posterior_latent": scores.pop("posterior latent").as_json(),
         "baselines": {name: score.as_json() for name, score in scores.items()},
         "protocol": f"free rollout of {len(truth)} frames from frame 0 of the validation take of {config.dataset}; "
-        f"checkpoint: {config.evaluation.checkpoint} by the validations on this take; latent: {latent_of(config)} of "
-        f"the prior; mirror: {config.evaluation.mirror}; shift: {config.evaluation.shift}; score: mean PSNR of frames "
-        "1-600",
+        f"checkpoint: {CHECKPOINTS[config.evaluation.checkpoint]}; latent: {latent_of(config)} of the prior; "
+        f"mirror: {config.evaluation.mirror}; shift: {config.evaluation.shift}; score: mean PSNR of frames "
+        f"{FIRST_SCORED}-{min(LAST_SCORED, len(truth) - 1)}",
         "psnr_by_frame": ["inf" if value == math.inf else value for value in psnr[run].tolist()],
         "rollout_seconds": seconds,
         **origin_of(trained, data.manifest.fingerprint),

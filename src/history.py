@@ -13,6 +13,7 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
+from src.console import UserError
 from src.files import write_atomically
 
 
@@ -41,9 +42,15 @@ class History:
 
 
 def read_history(folder: Path) -> list[dict[str, Any]]:
-    """Returns the rows of a run's log, oldest first; none where it has not trained yet."""
+    """Returns the rows of a run's log, oldest first; none where it has not trained yet; UserError if damaged."""
     path = folder / "log.jsonl"
     if not path.is_file():
         return []
-    *lines, _cut_off = path.read_text(encoding="utf-8").split("\n")  # what a kill cut off, or nothing
-    return [json.loads(line) for line in lines]
+    *lines, _cut_off = path.read_text(encoding="utf-8", errors="replace").split("\n")  # what a kill cut off, or nothing
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            raise UserError(f"{path} is damaged in line {number}; restore it, or delete that line") from None
+    return rows

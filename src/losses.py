@@ -1,8 +1,8 @@
 """Loss terms of both systems: tensors in, tensors out.
 
-Reductions, stated once. A KL term is the **sum** over all latent elements of a clip. A squared error is the **mean**
-over the C*H*W values of a frame. Nothing here averages over frames or clips: that is the caller's, in one place.
-What a KL weight means follows from these reductions (docs/theory.md, section 6).
+Reductions, stated once. A KL term is the **sum** over all latent elements of a frame. A squared error is the **mean**
+over the C*H*W values of a frame. `clip_loss` alone puts frames and clips together. What a KL weight means follows from
+these reductions (docs/theory.md, section 6).
 
 Everything is computed in float32 or wider, also under autocast: the exponent of a bfloat16 log variance is off by
 percents, and a squared error of 1e-4 disappears beside 1.

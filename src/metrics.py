@@ -11,22 +11,14 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
+from src.console import UserError
+
 FIRST_SCORED, LAST_SCORED = 1, 600  # frame 0 is given, and the competition leaves 601..629 out
-PUBLIC_SEQUENCES = 3  # sequences 0-2 make the public score, the ones after them the private
 PEAK_DB = 20 * math.log10(255)
 SSIM_SIGMA, SSIM_RADIUS = 1.5, 5  # pixels; the window is 11 x 11
 SSIM_CHUNK = 128  # frames at a time; SSIM keeps several maps of each
 PIXEL_CHUNK = 256  # pixel values at a time: 6 MB of 23,410 training frames
 POSE_CHUNK = 1024  # training poses at a time: 50 MB as float64
-
-
-@dataclass(frozen=True)
-class BoardScores:
-    """Mean PSNR in dB as the leaderboard shows it; `private` is None with fewer than four sequences."""
-
-    public: float
-    private: float | None
-    mean: float
 
 
 @dataclass(frozen=True)
@@ -52,10 +44,13 @@ class RolloutScores:
 def quantise(frames: Tensor) -> Tensor:
     """The integers written to the submission, uint8 in 0..255, from frames in [0, 1]: clip(rint(255 * x), 0, 255).
 
-    Halves go to the even neighbour, as in numpy.rint. Raises ValueError for NaN or infinity, never a picture's value.
+    Halves go to the even neighbour, as in numpy.rint. UserError for NaN or infinity.
     """
     if not torch.isfinite(frames).all():
-        raise ValueError(f"{int((~torch.isfinite(frames)).sum())} of {frames.numel()} values are NaN or infinite")
+        raise UserError(
+            f"{int((~torch.isfinite(frames)).sum())} of {frames.numel()} drawn values are NaN or infinite: the network "
+            "left all bounds on its own frames; train again with a lower training.learning_rate, or a bounded output"
+        )
     return (255 * frames.to(torch.promote_types(frames.dtype, torch.float32))).round().clamp(0, 255).to(torch.uint8)
 
 
@@ -110,16 +105,6 @@ def competition_score(psnr: Tensor) -> float:
     if psnr.shape[-1] <= FIRST_SCORED:
         raise ValueError(f"a rollout of {psnr.shape[-1]} frame(s) has no predicted frame to score")
     return psnr[..., FIRST_SCORED : LAST_SCORED + 1].double().mean().item()
-
-
-def board_scores(psnr: Tensor) -> BoardScores:
-    """The leaderboard's scores of PSNR (K, T) in dB: public is sequences 0-2, private those after, mean is all K."""
-    public, private = psnr[:PUBLIC_SEQUENCES], psnr[PUBLIC_SEQUENCES:]
-    return BoardScores(
-        public=competition_score(public),
-        private=competition_score(private) if len(private) else None,
-        mean=competition_score(psnr),
-    )
 
 
 def rollout_scores(psnr: Tensor, ssim: Tensor) -> RolloutScores:

@@ -81,7 +81,8 @@ class TakeValidation:
         """
         settings, seed = settings or self.config.evaluation, self.config.seed if seed is None else seed
         followed = self.poses if poses is None else poses
-        return quantise(predict(model, self.frames[None, :1], followed[None], settings, seed=seed)[0])
+        drawn = predict(model, self.frames[None, :1], followed[None], settings, seed=seed)[0]
+        return _to_pixels(drawn)
 
     def draw_from_posterior(self, model: PoseModel) -> Tensor:
         """Returns the same rollout, but with the posterior's means as latents, which have seen the true frames."""
@@ -89,7 +90,7 @@ class TakeValidation:
         if self.config.evaluation.mirror:
             mirrored = self._informed_rollout(model, self.frames.flip(-1), mirror_poses(self.poses))
             drawn = (drawn + mirrored.flip(-1)) / 2
-        return quantise(drawn)
+        return _to_pixels(drawn)
 
     @torch.no_grad()
     def _informed_rollout(self, model: PoseModel, true_frames: Tensor, pose_images: Tensor) -> Tensor:
@@ -114,6 +115,11 @@ class TakeValidation:
         return mean_losses(model, clips_of, self.config, weights, device=self.device)
 
 
+def _to_pixels(drawn: Tensor) -> Tensor:
+    """Returns the uint8 pixels of a rollout; one that is not a number is black: a bad model scores badly, not never."""
+    return quantise(drawn.nan_to_num(nan=0.0, posinf=1.0, neginf=0.0))
+
+
 class ClipValidation:
     """Known clips of pushing on the device, each from its first frame on, and what a model makes of them."""
 
@@ -134,7 +140,7 @@ class ClipValidation:
     def draw(self, model: VideoModel, settings: Evaluation, *, seed: int | None = None) -> Tensor:
         """Returns rollouts of all clips from their given frames with latents from the prior, (N, T, 3, H, W)."""
         frames, conditions = self.batch.frames, self.batch.conditions
-        given = (255 * frames[:, : model.num_given]).round().to(torch.uint8)
+        given = quantise(frames[:, : model.num_given])
         parts = zip(given.split(CLIPS_AT_ONCE), conditions.split(CLIPS_AT_ONCE), strict=True)
         first = self.config.seed if seed is None else seed
         return torch.cat(

@@ -3,8 +3,10 @@
 import json
 from pathlib import Path
 
+import pytest
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
+from src.console import UserError
 from src.history import History, read_history
 
 ROWS = [{"epoch": epoch, "step": 10 * epoch, "total": 1.0 / epoch} for epoch in (1, 2, 3)]
@@ -31,6 +33,12 @@ def test_steps_that_will_be_repeated_are_dropped(tmp_path: Path) -> None:
     history.add(ROWS[2] | {"total": 0.5})
     history.close()
     assert [row["total"] for row in read_history(tmp_path)] == [1.0, 0.5, 0.5]
+
+
+def test_a_damaged_line_is_named(tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").write_text('{"epoch": 1, "step": 2}\n{"epoch": \n{"epoch": 3, "step": 6}\n')
+    with pytest.raises(UserError, match=r"log\.jsonl is damaged in line 2; restore it, or delete that line"):
+        read_history(tmp_path)
 
 
 def test_a_line_cut_off_is_no_row(tmp_path: Path) -> None:

@@ -177,3 +177,17 @@ def test_losses_of_pushing_are_the_mean_over_clips(pushed: tuple[Model, ClipVali
         at_once = model(validation.batch, Draws(0, 0, range(3), DEVICE), **weights)
     for name in ("total", "reconstruction", "kl"):
         assert losses[f"validation_{name}"] == pytest.approx(getattr(at_once, name).item(), rel=1e-4)
+
+
+def test_a_rollout_without_numbers_scores_as_black(small_data: DanceData) -> None:
+    config = tiny_config("lab_cvae", model={"bounded_output": False})
+    torch.manual_seed(0)
+    model = build_model(config, height=4, width=8)
+    with torch.no_grad():
+        next(model.generator.parameters()).fill_(math.nan)
+    validation = TakeValidation(config, small_data.val, context=0, device=DEVICE)
+    black = np.zeros_like(small_data.val.frames)
+    black[0] = small_data.val.frames[0]
+    assert np.array_equal(validation.draw(model).numpy(), black)
+    scores = validation.report(model, kl_weight=0.0, teacher_forcing_ratio=0.0)
+    assert 0 < scores["validation_score"] < 20
