@@ -15,7 +15,7 @@ class VideoModel(Protocol):
     """A conditional VAE that draws frames one by one. Clips are (B, T, ...), frames (B, 3, H, W) in [0, 1].
 
     Conditions are what is known of every frame: pose images (B, T, 3, H, W) in [0, 1], or numbers (B, T, N). The same
-    `step` serves training, validation, test and prediction; rollout.py is its only caller outside the models.
+    `step` serves training, validation, test and prediction, where rollout.py calls it.
     """
 
     autoregressive: bool  # does a step depend on the steps before?
