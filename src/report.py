@@ -22,20 +22,21 @@ from src.files import commit, write_atomically
 from src.reporting.comparison import Comparison, figure_paths, origins, read_comparison, table_of_arms
 from src.reporting.plots import plot_history
 from src.reporting.results import Run, read_run, read_runs
-from src.reporting.tables import COLUMNS, PROTOCOL, decimal, markdown_runs, markdown_table, protocol_of, table_of
+from src.reporting.tables import TEXT, decimal, markdown_runs, markdown_table, protocol_of, table_of
 from src.submission import Provenance
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
-PICTURES = (  # file, what it shows, the target that makes it; those that move are played on demand
-    (
-        "validation_strip.png",
-        "frames of the validation rollout: true, predicted, pose (pushing: the prior's mean, samples)",
-        "evaluate",
-    ),
+DANCE_PICTURES = (  # file, what it shows, the target that makes it; those that move are played on demand
+    ("validation_strip.png", "validation rollout, rows from the top: true | drawn | pose", "evaluate"),
     ("psnr_by_frame.png", "PSNR by frame of the validation rollout, beside the baselines", "evaluate"),
-    ("validation.gif", "rollout: true | predicted | pose (pushing: prior's mean | samples)", "evaluate"),
-    ("samples.gif", "validation rollout: true | samples of the prior", "evaluate"),
-    ("pred_seq*.gif", "test rollout {}: predicted | pose", "submission"),
+    ("validation.gif", "validation rollout, from the left: true | drawn | pose", "evaluate"),
+    ("samples.gif", "validation rollout, from the left: true | sample 1 | sample 2 | sample 3", "evaluate"),
+    ("pred_seq*.gif", "test rollout {}, from the left: drawn | pose", "submission"),
+)
+PUSHING_PICTURES = (
+    ("validation_strip.png", "best test clip, rows from the top: true | prior's mean | samples", "evaluate"),
+    ("psnr_by_frame.png", "PSNR by frame, mean over the test clips, beside the baselines", "evaluate"),
+    ("validation.gif", "best test clip, from the left: true | prior's mean | samples", "evaluate"),
 )
 GIF_END = b";"  # the last byte of every whole GIF
 
@@ -86,7 +87,7 @@ def write_report(runs_folder: Path, submissions_folder: Path, reports_folder: Pa
     )
     text = environment.get_template(TEMPLATE.name).render(
         table=table,
-        columns=[*((column.label, column.meaning) for column in COLUMNS), PROTOCOL],
+        text_columns=TEXT,
         sections=[sections[row.run.name] for row in table.rows if row.run],
         chapters=chapters,
         submissions=submissions,
@@ -108,7 +109,7 @@ def section_of(run: Run, figures: Path) -> Section:
     folder, notes = figures / run.name, list(run.notes)
     folder.mkdir(parents=True, exist_ok=True)
     shown = []
-    for pattern, caption, target in PICTURES:
+    for pattern, caption, target in PUSHING_PICTURES if run.is_pushing else DANCE_PICTURES:
         paths = sorted(run.folder.glob(pattern))
         if not paths and run.scores and target == "evaluate":
             notes.append(f"{pattern} is missing; make {target} RUN={run.name}")
@@ -163,11 +164,12 @@ def _remove_others(folder: Path, shown: set[Path]) -> None:
 
 def chapter_of(comparison: Comparison) -> Chapter:
     """Returns the chapter of a comparison."""
+    over = ": mean and sample standard deviation over seeds" if len(comparison.seeds) > 1 else ""
     return Chapter(
         comparison.title,
         *table_of_arms(comparison),
         origins=origins(comparison),
-        figures=figure_paths(comparison),
+        figures={f"{title}{over}": paths for title, paths in figure_paths(comparison).items()},
         runs=[result.run for result in comparison.runs],
     )
 

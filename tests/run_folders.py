@@ -59,19 +59,21 @@ def scores(run: str, score: float, checkpoint: bytes) -> dict[str, object]:
     }
 
 
-def write_run(folder: Path, *, score: float = 25.0, config: Config | None = None, num_epochs: int = 5) -> Path:
-    """A trained and evaluated run with its pictures, 6 x 10 pixels each; returns its folder."""
+def write_run(
+    folder: Path, *, score: float = 25.0, config: Config | None = None, num_epochs: int = 5, **numbers: object
+) -> Path:
+    """A trained and evaluated run with pictures of 6 x 10 pixels, some numbers its own; returns its folder."""
     folder.mkdir(parents=True)
     checkpoint = f"weights of {folder.name}".encode()
     (folder / "config.json").write_text(to_json(config or tiny_config("reference_cvae")))
     rows = log_rows(num_epochs, offset=score - 25)
     (folder / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "best.pt").write_bytes(checkpoint)
-    (folder / "scores.json").write_text(json.dumps(scores(folder.name, score, checkpoint)))
+    (folder / "scores.json").write_text(json.dumps(scores(folder.name, score, checkpoint) | numbers))
     noise = np.random.default_rng(0).integers(0, 255, (3, 6, 10, 3), dtype=np.uint8)
     pictures = [Image.fromarray(frame) for frame in noise]
     for name in ("validation_strip.png", "psnr_by_frame.png"):
         pictures[0].save(folder / name)
-    for name in ("validation.gif", "pred_seq0.gif", "pred_seq1.gif"):
+    for name in ("validation.gif", "samples.gif", "pred_seq0.gif", "pred_seq1.gif"):
         pictures[0].save(folder / name, save_all=True, append_images=pictures[1:])
     return folder

@@ -74,7 +74,10 @@ def test_a_failed_run_does_not_count_and_is_named(runs: list[Run]) -> None:
 
 def test_one_seed_has_no_spread(runs: list[Run]) -> None:
     header, (row,) = table_of_arms(small_comparison(runs[:1]))
-    assert dict(zip(header, row, strict=True))["score (dB)"] == "24.00 ± -"
+    assert dict(zip(header, row, strict=True))["score (dB)"] == "24.00"
+    assert "± -" not in to_markdown(small_comparison(runs[:1]))
+    header, (row,) = table_of_arms(small_comparison(runs[:2], failure="stopped"))
+    assert dict(zip(header, row, strict=True))["score (dB)"] == "24.00 ± -", "one of two seeds"
 
 
 def test_what_stands_beside_the_numbers(runs: list[Run]) -> None:
@@ -99,7 +102,10 @@ def test_json_markdown_and_figures(tmp_path: Path, runs: list[Run]) -> None:
     assert sorted(found.name for found in (tmp_path / "small").iterdir()) == names
     text = path.read_text()
     assert all(f"(small/{name})" in text for name in names)
-    assert "| plain | `training.num_epochs=5` |" in text and "train s0\ntrain s1\ntrain s2\n" in text
+    assert (
+        "| arm | SET |\n| --- | --- |\n| plain | `training.num_epochs=5` |" in text
+        and "train s0\ntrain s1\ntrain s2\n" in text
+    )
 
 
 def test_without_any_good_run_there_is_a_table_and_no_figure(tmp_path: Path, runs: list[Run]) -> None:
@@ -131,13 +137,16 @@ def test_curves_are_the_logged_numbers_of_the_common_epochs(
     assert band.label == "plain (mean 25.50 dB, 3 seeds)"
     assert list(band.positions) == list(range(1, 12)) and np.array_equal(band.values, np.outer(SCORES, np.ones(11)))
     curves = drawn["only_one_curves.png"]
-    trained, validated = curves["total; dashed: validation_total"]
+    trained, validated = curves["total; dashed, hollow: validation_total"]
     assert (trained.label, trained.dashed, validated.label, validated.dashed) == ("plain", False, "", True)
     assert trained.positions == [1, 2, 3, 4]
     for seed, score in enumerate(SCORES):
         assert trained.values[seed].tolist() == [row["total"] for row in log_rows(5, offset=score - 25)[:4]]
     (reached,) = curves["validation_score (dB)"]
     assert reached.positions == [2, 4]
+    assert "kl_weight" in curves and "teacher_forcing_ratio" not in curves, "the reference CVAE has none"
+    write_comparison(small_comparison(runs[:1]), {"plain": runs[:1]}, tmp_path)
+    assert drawn["only_one_psnr_by_frame.png"]["PSNR by frame (dB)"][0].label == "plain (mean 24.00 dB, 1 seed)"
 
 
 def test_a_band_is_the_mean_and_one_sample_deviation_around_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

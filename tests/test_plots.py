@@ -214,6 +214,34 @@ def test_curves_hold_what_the_log_holds(figures: list[Figure]) -> None:
         assert line.get_ydata().tolist() == [row[name] for row in rows if name in row]
 
 
+def colours_within_axes(path: Path) -> set[tuple[int, ...]]:
+    """The colours of a saved plot above its legend."""
+    with Image.open(path) as image:
+        pixels = np.asarray(image.convert("RGB"))
+    return {tuple(colour) for colour in pixels[: int(0.85 * len(pixels))].reshape(-1, 3).tolist()}
+
+
+BLUE, ORANGE = (31, 119, 180), (255, 127, 14)  # matplotlib's first two
+
+
+@pytest.mark.parametrize("num_points", [1, 50])
+def test_equal_scores_hide_neither_curve(tmp_path: Path, num_points: int) -> None:
+    rows = [{"epoch": 1 + n, "validation_score": 20.0, "validation_score_posterior": 20.0} for n in range(num_points)]
+    plot_history(tmp_path / "curves.png", rows)
+    assert {BLUE, ORANGE} <= colours_within_axes(tmp_path / "curves.png")
+
+
+def test_one_point_is_seen(tmp_path: Path) -> None:
+    for dashed in (False, True):
+        plot_bands(tmp_path / "a.png", {"loss": [Band([1], np.ones((1, 1)), "arm", 1, dashed)]}, xlabel="epoch")
+        assert any(red > 240 and blue < 120 for red, _, blue in colours_within_axes(tmp_path / "a.png")), "orange"
+
+
+def test_many_points_are_a_line_alone(figures: list[Figure]) -> None:
+    plot_bands(Path("bands.png"), {"PSNR": [Band(range(600), np.ones((2, 600)), "arm", 0)]}, xlabel="frame")
+    assert figures[0].axes[0].lines[0].get_marker() == "None"
+
+
 def test_a_run_without_validation_is_drawn_without_complaint(figures: list[Figure]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")

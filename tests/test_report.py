@@ -14,22 +14,24 @@ from PIL import Image
 from src import report
 from src.console import UserError
 from src.report import is_whole, log_names, markdown, write_report
-from src.reporting import plots
+from src.reporting import comparison, plots
 from src.reporting.comparison import write_comparison
 from src.reporting.results import read_runs
 from src.submission import Provenance
 from tests.comparisons import small_comparison
-from tests.run_folders import log_rows, write_run
+from tests.conftest import tiny_config
+from tests.run_folders import BASELINES, ROLLOUT, log_rows, write_run
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 
 
 class Page(HTMLParser):
-    """Follows the tags: `text` is what a reader sees; ill-nested tags fail."""
+    """Follows the tags: `text` is what a reader sees, `tables` the text of cells; ill-nested tags fail."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.folder, self.open, self.ids, self.links, self.pictures, self.text = path.parent, [], [], [], [], ""
+        self.tables: list[list[list[str]]] = []
         self.source = path.read_text(encoding="utf-8")
         self.feed(self.source)
         assert self.open == []
@@ -37,6 +39,12 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag not in VOID:
             self.open.append(tag)
+        if tag == "table":
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append([])
+        elif tag in ("th", "td"):
+            self.tables[-1][-1].append("")
         values = dict(attrs)
         self.ids += [values["id"]] if "id" in values else []
         self.links += [values["href"]] if "href" in values else []
@@ -48,12 +56,15 @@ class Page(HTMLParser):
     def handle_data(self, data: str) -> None:
         if self.open[-1:] != ["style"]:
             self.text += data
+        if {"th", "td"} & set(self.open):
+            self.tables[-1][-1][-1] += data
 
 
 @pytest.fixture(autouse=True)
 def quick_curves(monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty picture in place of curves, which take a second each."""
-    monkeypatch.setattr(report, "plot_history", lambda path, rows: Image.new("RGB", (4, 2)).save(path))
+    for module, name in ((report, "plot_history"), (comparison, "plot_bands")):
+        monkeypatch.setattr(module, name, lambda path, *content, **options: Image.new("RGB", (4, 2)).save(path))
 
 
 @pytest.fixture
@@ -83,7 +94,7 @@ def test_the_page_needs_nothing_from_elsewhere(
     page = make()
     assert len(page.ids) == len(set(page.ids))
     assert {unquote(link) for link in page.links} <= {f"#{name}" for name in page.ids}
-    assert len(page.pictures) == 3 * 6 + 2
+    assert len(page.pictures) == 3 * 7 + 2
     for picture in page.pictures:
         assert is_whole(page.folder / unquote(picture)), picture
     assert not re.search(r"https?:|@import|url\(|<script|<link|srcset", page.source)
@@ -161,6 +172,80 @@ def test_numbers_stand_beside_their_protocol(tmp_path: Path, make: Callable[[], 
     page = make()
     assert page.text.count("free rollout of 12 frames of tiny; data abababababab") == 2  # below the table, at the run
     assert "24.50" in page.text and "median frame" in page.text
+
+
+PUSHING = {"psnr_prior_mean": 21.5, "psnr_single": 20.25, "psnr_best_of_n": 22.75, "psnr_shuffled_actions": 17.125}
+PUSHING |= {"posterior_minus_prior_db": None, "psnr_1_to_10": None, "psnr_100": None, "num_given": 2}
+PUSHING |= {"baselines": {name: ROLLOUT | PUSHING | {"score": score} for name, score in BASELINES.items()}}
+NUMBERS = {  # by heading, of ROLLOUT and scores() in run_folders.py, and of the changes here
+    "dance": {"PSNR 1-10": "30.00", "PSNR 100": "26.50", "posterior minus prior (dB)": "+0.25", "drift (dB)": "-0.75"},
+    "pushing": {
+        "prior's mean (dB)": "21.50",
+        "one sample (dB)": "20.25",
+        "best of n (dB)": "22.75",
+        "others' actions (dB)": "17.12",
+    },
+}
+
+
+@pytest.mark.parametrize("system", NUMBERS)
+def test_under_each_heading_stands_its_number(tmp_path: Path, make: Callable[[], Page], system: str) -> None:
+    model, changes = {"dance": ("reference_cvae", {"drift_db": -0.75}), "pushing": ("svg", PUSHING)}[system]
+    config = tiny_config(model)
+    write_run(tmp_path / "runs" / "one", score=24.5, config=config, **changes)
+    (write_run(tmp_path / "runs" / "untested", config=config) / "scores.json").unlink()
+    header, one, *baselines, untested = make().tables[0]
+    common = {"data set": config.dataset, "model": model, "epochs": "5", "clips/s": "4", "seed": "5"}
+    scored = {
+        "parameters": "1.586 M",
+        "score (dB)": "24.50",
+        "SSIM": "0.812",
+        "best baseline (dB)": "median frame, 19.50",
+    }
+    scored |= {"against it (dB)": "+5.00", "commit": "0123456789ab", "protocol": "[1]"} | NUMBERS[system]
+    assert dict(zip(header, one, strict=True)) == {"run": "one"} | common | scored
+    expected = {"run": "untested *"} | common | dict.fromkeys(scored, "-") | {"score (dB)": "not evaluated"}
+    assert dict(zip(header, untested, strict=True)) == expected
+    names = [dict(zip(header, row, strict=True)) for row in baselines]
+    assert [(row["run"], row["score (dB)"], row["seed"]) for row in names] == [
+        ("median frame", "19.50", "-"),
+        ("first frame", "18.25", "-"),
+    ]
+
+
+def test_captions_name_the_columns_of_each_system(tmp_path: Path, make: Callable[[], Page]) -> None:
+    write_run(tmp_path / "runs" / "dancer")
+    text = make().text
+    for order in (
+        "true | drawn | pose",
+        "true | sample 1 | sample 2 | sample 3",
+        "test rollout 1, from the left: drawn",
+    ):
+        assert order in text
+    assert "prior's mean |" not in text
+    (tmp_path / "runs" / "dancer").rename(tmp_path / "dancer")
+    pusher = write_run(tmp_path / "runs" / "pusher", config=tiny_config("conv_svg"), **PUSHING)
+    (pusher / "samples.gif").unlink()  # no run of pushing has one
+    for _ in range(2):
+        text = make().text
+        assert text.count("true | prior's mean | samples") == 2 and "pose" not in text
+        assert "samples.gif" not in text
+        (pusher / "config.json").unlink(missing_ok=True)  # the scores tell, too
+
+
+def test_a_comparison_comes_last_and_links_to_the_runs_on_the_page(tmp_path: Path, make: Callable[[], Page]) -> None:
+    for name in ("stays", "goes"):
+        write_run(tmp_path / "runs" / name)
+    runs = read_runs(tmp_path / "runs")
+    (tmp_path / "reports").mkdir()
+    write_comparison(small_comparison(runs), {"plain": runs}, tmp_path / "reports")
+    (tmp_path / "runs" / "goes").rename(tmp_path / "elsewhere")
+    page = make()
+    assert page.ids == ["runs", "run-stays", "comparisons", "submissions", "log"]
+    assert [link for link in page.links if "run-" in link] == ["#run-stays"] * 2
+    assert "Runs: goes, stays" in page.text and "standard deviation over seeds 0, 1" in page.text
+    write_comparison(small_comparison(runs[:1]), {"plain": runs[:1]}, tmp_path / "reports")
+    assert "standard deviation" not in make().text
 
 
 def test_every_name_of_the_log_is_explained() -> None:

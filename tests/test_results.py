@@ -6,17 +6,20 @@ from pathlib import Path
 
 import pytest
 
+from src.checkpoint import save_checkpoint
 from src.reporting.results import read_run, read_runs
 from tests.conftest import tiny_config
 from tests.run_folders import log_rows, write_run
+
+CONFIG = tiny_config("reference_cvae")
 
 
 def test_a_whole_run_has_no_notes(tmp_path: Path) -> None:
     run = read_run(write_run(tmp_path / "one", score=25.0))
     assert run.notes == ()
-    assert run.config == tiny_config("reference_cvae")
+    assert run.config == CONFIG
     assert (run.name, run.num_epochs, run.clips_per_s) == ("one", 5, 4.0)
-    assert run.log == log_rows(5)
+    assert [row | {"teacher_forcing_ratio": 0.0} for row in run.log] == log_rows(5)
     assert run.scores is not None
     assert (run.scores.rollout.score, run.scores.rollout.psnr_300, run.scores.num_parameters) == (25.0, None, 1_585_620)
     assert run.best_baseline == ("median frame", 19.5)
@@ -54,7 +57,9 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "list of scores": (lambda run: (run / "scores.json").write_text("[]"), "scores.json is damaged"),
     "no protocol": (lambda run: without(run / "scores.json", "protocol"), "cannot be read (protocol: field required)"),
     "no score": (lambda run: without(run / "scores.json", "score"), "cannot be read (score: field required)"),
-    "trained on": (lambda run: (run / "best.pt").write_bytes(b"better"), "the scores are old"),
+    "trained on": (lambda run: save_checkpoint(run / "best.pt", {"step": 9}, CONFIG), "trained on since, or damaged"),
+    "cut weights": (lambda run: cut(run / "best.pt", 0.5), "best.pt is no checkpoint of this project, or a"),
+    "no weights": (lambda run: (run / "best.pt").unlink(), "best.pt does not exist"),
 }
 
 
@@ -69,6 +74,21 @@ def test_damage_is_noted_and_the_rest_is_read(tmp_path: Path, damage: str) -> No
     assert (run.scores is None) == ("score" in damage or "protocol" in damage)
     assert run.num_epochs == {"no log": 0, "empty log": 0, "torn log": 4, "foreign log": 0}.get(damage, 5)
     assert (run.training_seconds is None) == ("config" in damage or run.num_epochs == 0)
+
+
+def test_a_finished_run_needs_its_weights_and_an_unfinished_one_does_not(tmp_path: Path) -> None:
+    for num_epochs, expected in ((5, True), (4, False)):
+        folder = write_run(tmp_path / str(num_epochs), num_epochs=num_epochs)
+        (folder / "scores.json").unlink()
+        (folder / "best.pt").unlink()
+        assert any("best.pt" in note for note in read_run(folder).notes) == expected
+
+
+def test_the_log_has_no_teacher_forcing_where_the_model_has_none(tmp_path: Path) -> None:
+    for model, expected in {"lab_cvae": True, "reference_cvae": False, "svg": True, "conv_svg": False}.items():
+        run = read_run(write_run(tmp_path / model, config=tiny_config(model)))
+        assert all(("teacher_forcing_ratio" in row) == expected for row in run.log) and run.log
+        assert run.is_pushing == ("svg" in model)
 
 
 def test_an_infinite_score_is_read(tmp_path: Path) -> None:

@@ -93,6 +93,10 @@ def test_markdown_of_runs_has_protocols_and_notes(tmp_path: Path) -> None:
     write_run(tmp_path / "good")
     (write_run(tmp_path / "untested", config=tiny_config("lab_cvae")) / "scores.json").unlink()
     lines = markdown_runs(read_runs(tmp_path)).splitlines()
+    sides = dict(zip(lines[0].split(" | "), lines[1].split(" | "), strict=True))
+    left = {heading.strip("| ") for heading, side in sides.items() if side.strip("| ") == "---"}
+    assert left == {"run", "data set", "model", "best baseline (dB)", "commit", "protocol"}
+    assert any(line.startswith("| untested ") and "| not evaluated |" in line for line in lines)
     assert [line.split(" | ")[0] for line in lines[2:6]] == ["| good", "| median frame", "| first frame", "| untested"]
     assert "[1] free rollout of 12 frames of tiny; data abababababab" in lines
     assert any(line.startswith("untested: not evaluated") for line in lines)

@@ -166,15 +166,16 @@ def table_of_arms(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     header = ["arm", "seeds", *(measure.label for measure in known.values())]
     rows = []
     for arm, measured in comparison.arms.items():
-        cells = [_cell(measured[name], measure.places) for name, measure in known.items()]
+        cells = [_cell(measured[name], measure.places, len(comparison.seeds)) for name, measure in known.items()]
         rows.append([arm, f"{measured['score'].count} of {len(comparison.seeds)}", *cells])
     return header, rows
 
 
-def _cell(measured: Spread, places: int) -> str:
+def _cell(measured: Spread, places: int, num_seeds: int) -> str:
     if measured.mean is None:
         return NOTHING
-    return f"{decimal(measured.mean, places)} ± {decimal(measured.deviation, places)}"
+    mean = decimal(measured.mean, places)
+    return mean if num_seeds == 1 else f"{mean} ± {decimal(measured.deviation, places)}"
 
 
 def origins(comparison: Comparison) -> list[str]:
@@ -182,8 +183,9 @@ def origins(comparison: Comparison) -> list[str]:
     good = [result for result in comparison.runs if not result.failure]
     baselines = {f"{name} {decimal(score, 2)}" for result in good for name, score in result.baselines.items()}
     seeds = ", ".join(map(str, comparison.seeds))
+    over = "Mean ± sample standard deviation over seeds" if len(comparison.seeds) > 1 else "One seed, so no spread:"
     lines = [
-        f"Mean ± sample standard deviation over seeds {seeds}. Training time is without validation.",
+        f"{over} {seeds}. Training time is without validation.",
         f"Command: {comparison.command}; base {comparison.base}.",
         f"Commit: {_distinct([result.commit for result in good])}.",
         f"Hardware: {_distinct([result.hardware for result in good])}.",
@@ -226,9 +228,10 @@ def _curves(runs: Mapping[str, Sequence[Run]]) -> dict[str, list[Band]]:
     for name in LOSSES:
         trained = _by_epoch(runs, name)
         validated = [band._replace(label="", dashed=True) for band in _by_epoch(runs, f"validation_{name}")]
-        panels[f"{name}; dashed: validation_{name}"] = trained + validated
+        panels[f"{name}; dashed, hollow: validation_{name}"] = trained + validated
     for name in SCHEDULES:
-        panels[name] = _by_epoch(runs, name)
+        if bands := _by_epoch(runs, name):
+            panels[name] = bands
     return panels | {"validation_score (dB)": _by_epoch(runs, "validation_score")}
 
 
@@ -250,6 +253,7 @@ def _psnr_by_frame(runs: Mapping[str, Sequence[Run]]) -> dict[str, list[Band]]:
         values = np.array([run.scores.psnr_by_frame[given:] for run in seeds if run.scores])
         if len(values):
             scored = values if given > 1 else values[:, :LAST_SCORED]  # dancers: what the competition scores
-            label = f"{arm} (mean {scored.mean():.2f} dB, {len(values)} seeds)"
+            seeds_told = "1 seed" if len(values) == 1 else f"{len(values)} seeds"
+            label = f"{arm} (mean {scored.mean():.2f} dB, {seeds_told})"
             bands.append(Band(range(given, values.shape[1] + given), values, label, colour))
     return {"PSNR by frame (dB)": bands}

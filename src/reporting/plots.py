@@ -23,6 +23,8 @@ GIF_ENLARGEMENT = range(2, 5)  # small frames are stamps on today's screens, too
 GIF_PIXELS = 12_000_000  # ... but more than so many in all frames make a GIF of many megabytes
 LOG_SPAN = 100  # losses that fall further than this are shown on a logarithmic axis
 MIN_SPAN = 0.02  # of the largest value, shown at least; less is no change worth a look
+FEW_POINTS = 40  # each with a marker: a line of one point would not be seen
+BENEATH = {"linestyle": "--", "linewidth": 4, "markersize": 12, "color": "C1"}  # seen where another curve covers it
 PALETTE_FRAMES = 64  # frames of a clip from which its 256 colours are chosen
 
 
@@ -96,14 +98,15 @@ def plot_history(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         ("KL (nats)", ("kl", "validation_kl")),
         ("schedules", ("kl_weight", "teacher_forcing_ratio")),
         ("learning rate", ("learning_rate",)),
-        ("PSNR (dB)", ("validation_score", "validation_score_posterior")),
+        ("PSNR (dB)", ("validation_score_posterior", "validation_score")),
     ]
     figure, grid = plt.subplots(2, 3, figsize=(13, 7), layout="constrained")
     for axes, (title, names) in zip(grid.flat, panels, strict=True):
         for name in names:
             points = [(row["epoch"], row[name]) for row in rows if name in row]
             if points:
-                axes.plot(*zip(*points, strict=True), label=name, marker="." if len(points) < 40 else None)
+                style = BENEATH if name == "validation_score_posterior" else {}
+                axes.plot(*zip(*points, strict=True), label=name, marker=_marker(points), **style)
         axes.set(title=title, xlabel="epoch")
         _settle(axes)
         if axes.lines:
@@ -147,6 +150,10 @@ def plot_bands(path: Path, panels: Mapping[str, Sequence[Band]], *, xlabel: str)
     _save(figure, path)
 
 
+def _marker(points: Sequence[Any]) -> str | None:
+    return "." if len(points) < FEW_POINTS else None
+
+
 def _settle(axes: Any) -> None:
     """Sets whole numbers below, plain numbers at the left, and a range in which rounding errors look like a line."""
     axes.grid(alpha=0.3)
@@ -162,13 +169,14 @@ def _settle(axes: Any) -> None:
 
 
 def _draw_band(axes: Any, band: Band) -> None:
-    style = {"color": f"C{band.colour}", "linestyle": "--" if band.dashed else "-"}
+    colour = f"C{band.colour}"
+    style = {"linestyle": "--", "fillstyle": "none"} if band.dashed else {}
     mean = band.values.mean(axis=0)
-    axes.plot(band.positions, mean, linewidth=1.2, label=band.label, **style)
+    axes.plot(band.positions, mean, color=colour, linewidth=1.2, marker=_marker(mean), label=band.label, **style)
     if len(band.values) > 1:
         with np.errstate(invalid="ignore"):  # identical frames have infinite PSNR
             spread = band.values.std(axis=0, ddof=1)
-        axes.fill_between(band.positions, mean - spread, mean + spread, color=style["color"], alpha=0.2, linewidth=0)
+        axes.fill_between(band.positions, mean - spread, mean + spread, color=colour, alpha=0.2, linewidth=0)
 
 
 def _save(figure: Any, path: Path) -> None:

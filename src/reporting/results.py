@@ -1,20 +1,21 @@
 """runs/*/ -> what each run has to show: settings, log, scores, and in words what is missing or damaged there."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
+import torch
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from src.checkpoint import read_config
-from src.config import Config
+from src.checkpoint import load_checkpoint, read_config
+from src.config import SVG, Config, ConvSVG
 from src.console import UserError
 from src.files import file_hash
 from src.metrics import RolloutScores
 
-LogRow = dict[str, float]  # the names that history.py explains
+LogRow = dict[str, float]  # the names that history.py explains, but for those without effect in the run's model
 
 
 class Scores(BaseModel):
@@ -87,6 +88,13 @@ class Run:
             return None
         return max(((name, numbers.score) for name, numbers in self.scores.baselines.items()), key=lambda pair: pair[1])
 
+    @property
+    def is_pushing(self) -> bool:
+        """Whether it is of robot pushing; its scores tell where its settings are lost."""
+        if self.config is None:
+            return self.scores is not None and self.scores.psnr_prior_mean is not None
+        return isinstance(self.config.model, SVG | ConvSVG)
+
     def is_trained(self) -> bool:
         """Whether training has come to its end: all epochs, or the end of its patience."""
         if self.config is None:
@@ -114,12 +122,25 @@ def read_run(folder: Path) -> Run:
         except (UserError, UnicodeDecodeError) as error:
             notes.append(f"config.json cannot be read: {error}")
     log = _read_log(folder / "log.jsonl", notes)
+    if config and config.teacher_forcing is None:
+        log = [{name: value for name, value in row.items() if name != "teacher_forcing_ratio"} for row in log]
     scores = _read_scores(folder / "scores.json", notes)
-    if config and scores:
-        checkpoint = folder / f"{config.evaluation.checkpoint}.pt"
-        if checkpoint.is_file() and file_hash(checkpoint) != scores.checkpoint_sha256:
-            notes.append(f"trained on since its evaluation: the scores are old; make evaluate RUN={folder.name}")
-    return Run(folder, config, log, scores, tuple(notes))
+    run = Run(folder, config, log, scores, ())
+    return replace(run, notes=(*notes, *_notes_on_checkpoint(run)))
+
+
+def _notes_on_checkpoint(run: Run) -> list[str]:
+    """Returns what is wrong with the checkpoint that was evaluated, or that a finished run must have."""
+    if run.config is None or not (run.scores or run.is_trained()):
+        return []
+    path = run.folder / f"{run.config.evaluation.checkpoint}.pt"
+    if path.is_file() and (run.scores is None or file_hash(path) == run.scores.checkpoint_sha256):
+        return []
+    try:
+        load_checkpoint(path, torch.device("cpu"))
+    except UserError as error:
+        return [str(error)]
+    return [f"{path.name} is not what was evaluated (trained on since, or damaged); make evaluate RUN={run.name}"]
 
 
 def _read_log(path: Path, notes: list[str]) -> list[LogRow]:

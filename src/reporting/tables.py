@@ -10,6 +10,7 @@ from src.metrics import RolloutScores
 from src.reporting.results import Run, Scores
 
 NOTHING = "-"
+TEXT = {"run", "data set", "model", "best baseline (dB)", "commit", "protocol", "arm", "SET"}  # columns set to the left
 
 
 class Column(NamedTuple):
@@ -27,8 +28,8 @@ def decimal(value: float | None, places: int, sign: Literal["", "+"] = "") -> st
     return f"{value:{sign}.{places}f}".replace("inf", "∞")
 
 
-def _rollout(name: str, places: int = 2) -> Callable[[Run], str]:
-    return lambda run: decimal(getattr(run.scores.rollout, name), places) if run.scores else NOTHING
+def _rollout(name: str, places: int = 2, *, missing: str = NOTHING) -> Callable[[Run], str]:
+    return lambda run: decimal(getattr(run.scores.rollout, name), places) if run.scores else missing
 
 
 def _setting(read: Callable[[Config], object]) -> Callable[[Run], str]:
@@ -63,7 +64,7 @@ ROLLOUT_COLUMNS = {  # the numbers that a baseline has, too
         "score (dB)",
         "dancers: mean over frames 1 to 600 of the PSNR per frame, as the competition computes it, in a free rollout "
         "of the validation take; pushing: mean PSNR per channel of the predicted frames of the test clips",
-        _rollout("score"),
+        _rollout("score", missing="not evaluated"),
     ),
     "mean_ssim": Column("SSIM", "structural similarity, mean over all predicted frames", _rollout("mean_ssim", 3)),
     "psnr_1_to_10": Column("PSNR 1-10", "mean PSNR of frames 1 to 10, in dB", _rollout("psnr_1_to_10")),
@@ -125,12 +126,17 @@ class Row(NamedTuple):
 class Table:
     """Runs and baselines, data set by data set, the best score first; each distinct protocol has a number from 1.
 
-    A column in which no run has anything is left out.
+    A column in which no run has anything is left out, of `columns` and of the cells alike.
     """
 
-    header: tuple[str, ...]
+    columns: tuple[tuple[str, str], ...]  # label and meaning
     rows: tuple[Row, ...]
     protocols: tuple[str, ...]
+
+    @property
+    def header(self) -> tuple[str, ...]:
+        """The labels of the columns."""
+        return tuple(label for label, _ in self.columns)
 
 
 def table_of(runs: Sequence[Run]) -> Table:
@@ -149,10 +155,10 @@ def table_of(runs: Sequence[Run]) -> Table:
                 baselines.setdefault((dataset, name, run.scores.dataset_fingerprint), row)
         rows.append(Row(dataset, score, run, (*(column.cell(run) for column in COLUMNS), mark)))
     rows = sorted([*rows, *baselines.values()], key=lambda row: (row.dataset == NOTHING, row.dataset, -row.score))
-    header = (*(column.label for column in COLUMNS), PROTOCOL[0])
-    told = [place for place in range(len(header)) if any(row.cells[place] != NOTHING for row in rows)]
+    columns = (*((column.label, column.meaning) for column in COLUMNS), PROTOCOL)
+    told = [place for place in range(len(columns)) if any(row.cells[place] != NOTHING for row in rows)]
     rows = [row._replace(cells=tuple(row.cells[place] for place in told)) for row in rows]
-    return Table(tuple(header[place] for place in told), tuple(rows), tuple(protocols))
+    return Table(tuple(columns[place] for place in told), tuple(rows), tuple(protocols))
 
 
 def protocol_of(scores: Scores) -> str:
@@ -168,8 +174,8 @@ def _baseline_cells(name: str, dataset: str, numbers: RolloutScores, mark: str) 
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Returns a table in Markdown; the first column is text, the others are set to the right."""
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    """Returns a table in Markdown; columns of TEXT are set to the left, all others, numbers, to the right."""
+    lines = [header, ["---" if label in TEXT else "---:" for label in header], *rows]
     return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
 
 
