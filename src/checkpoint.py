@@ -3,6 +3,7 @@
 import difflib
 import io
 import json
+import math
 import pickle
 from pathlib import Path
 from typing import Any
@@ -26,29 +27,44 @@ def save_checkpoint(path: Path, state: dict[str, Any], config: Config) -> None:
 def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
     """Returns what `save_checkpoint` wrote, tensors on `device`; never runs code from the file.
 
-    Raises UserError for a missing, truncated or foreign file.
+    Raises UserError for a missing, truncated or foreign file, with the way out that is left.
     """
+    try:
+        return _load(path, device)
+    except UserError as error:
+        raise UserError(f"{error}; {_way_out(path, device)}") from None
+
+
+def _load(path: Path, device: torch.device) -> dict[str, Any]:
     if not path.is_file():
-        last, train = path.with_name("last.pt"), f"make train RUN={path.parent.name}"
-        if path != last and last.is_file():
-            step = load_checkpoint(last, device)["step"]
-            raise UserError(
-                f"{path.parent} stopped at step {step}, before its first validation; go on with it: {train}"
-            )
-        raise UserError(f"{path} does not exist; train the run first: {train}")
+        raise UserError(f"{path} does not exist")
     content = path.read_bytes()  # a damaged archive then fails by itself, not as a disk that cannot be read
     try:
         state = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(
-            f"{path} is no checkpoint of this project, or a damaged one ({reason[:120]}); "
-            f"restore it, or delete {path.parent} and train again: make train RUN={path.parent.name}"
-        ) from None
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError):
+        raise UserError(f"{path} is no checkpoint of this project, or a truncated one") from None
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         found = state.get("format") if isinstance(state, dict) else type(state).__name__
-        raise UserError(f"{path} has format {found}, this version reads {FORMAT}; train the run again")
+        raise UserError(f"{path} has format {found}, this version reads {FORMAT}")
     return state
+
+
+def _way_out(path: Path, device: torch.device) -> str:
+    """Returns what mends a checkpoint that cannot be loaded: the run's other one, or training, on or again."""
+    folder, other = path.parent, path.with_name("best.pt" if path.stem == "last" else "last.pt")
+    train = f"make train RUN={folder.name}"
+    try:
+        state = _load(other, device)
+    except UserError:
+        if not path.exists() and not other.exists():
+            return f"train the run first: {train}"
+        return f"restore it, or delete {folder} and train again: {train}"
+    step = state["step"]
+    if not path.exists() and state["best_score"] == -math.inf and not state["without_gain"]:
+        return f"{folder} stopped at step {step}, before its first validation; go on with it: {train}"
+    evaluate = f'make evaluate RUN={folder.name} SET="evaluation.checkpoint={other.stem}"'
+    again = f"; to train again, delete {folder}" if path.stem == "last" else ""
+    return f"restore it, or evaluate {other.name}, of step {step}: {evaluate}{again}"
 
 
 def load_weights(model: torch.nn.Module, weights: dict[str, torch.Tensor], path: Path) -> None:
@@ -119,7 +135,10 @@ def read_config(folder: Path) -> Config:
     if not path.is_file():
         folder = Path(*folder.parts[:-2], folder.name) if folder.parent.name == "configs" else folder
         runs = sorted(found.parent.name for found in folder.parent.glob("*/config.json"))
-        close = difflib.get_close_matches(folder.name.removesuffix(".toml"), runs, n=1)
+        name = folder.name.removesuffix(".toml")
+        if name not in runs and (folder.parent.parent / "configs" / f"{name}.toml").is_file():
+            raise UserError(f"{folder.parent / name} is not trained yet: make train RUN={name}")
+        close = difflib.get_close_matches(name, runs, n=1)
         needed = f"did you mean RUN={close[0]}?" if close else f"trained so far: {', '.join(runs) or 'none'}"
         raise UserError(f"there is no run {folder.name}; {needed}")
     return from_json(path.read_bytes(), str(path))

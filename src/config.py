@@ -110,6 +110,7 @@ class ConvSVG(Section):
 
 
 ModelConfig = Annotated[LabCVAE | ReferenceCVAE | SVG | ConvSVG, Field(discriminator="name")]
+MODEL_CONFIGS = {kind.model_fields["name"].default: kind for kind in get_args(get_args(ModelConfig)[0])}
 
 
 class Augmentation(Section):
@@ -242,13 +243,17 @@ def _unfit_for_dance(config: Config) -> str | None:
 
 
 # Settings that may differ when a run goes on: they say how long it trains and how it is read, not what it is.
-MAY_CHANGE = ("training.num_epochs", "training.patience", "training.device", "training.compile", "evaluation")
+# validate_every is among them: it picks the steps that best.pt and patience compare, and changes the weights of none.
+MAY_CHANGE = (
+    *("training.num_epochs", "training.patience", "training.validate_every", "training.device", "training.compile"),
+    "evaluation",
+)
 
 
 def load_config(path: Path, overrides: str = "") -> Config:
     """Returns the run's settings from a TOML file and `section.key=value` words that replace some of them.
 
-    Raises UserError for a missing or unreadable file and for the first invalid setting.
+    Raises UserError for a missing or unreadable file and for the first invalid setting, of the file or else of SET.
     """
     if not path.is_file():
         known = ", ".join(sorted(found.stem for found in path.parent.glob("*.toml"))) or "none"
@@ -257,14 +262,16 @@ def load_config(path: Path, overrides: str = "") -> Config:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid TOML: {error}") from None
-    for word in _split(overrides):
-        _override(table, word)
-    return parse_config(table, str(path))
+    parse_config(table, str(path))
+    return _overridden(table, overrides)
 
 
 def replaced(config: Config, overrides: str) -> Config:
     """Returns a configuration with the settings of `section.key=value` words; UserError for an invalid one."""
-    table = config.model_dump(mode="json")
+    return _overridden(config.model_dump(mode="json"), overrides)
+
+
+def _overridden(table: dict[str, Any], overrides: str) -> Config:
     for word in _split(overrides):
         _override(table, word)
     return parse_config(table, "SET")
@@ -275,7 +282,7 @@ def parse_config(table: dict[str, Any], origin: str) -> Config:
     try:
         return Config.model_validate(table)
     except ValidationError as error:
-        raise UserError(f"{origin}: {_explain(error)}") from None
+        raise UserError(f"{origin}: {_explain(error, table)}") from None
 
 
 def to_json(config: Config) -> str:
@@ -337,33 +344,36 @@ def _override(table: dict[str, Any], word: str) -> None:
         table[last] = value
 
 
-def _explain(error: ValidationError) -> str:
+def _explain(error: ValidationError, table: dict[str, Any]) -> str:
     first, *others = error.errors()
-    tags = {get_args(choice.model_fields["name"].annotation)[0] for choice in get_args(get_args(ModelConfig)[0])}
-    place = [str(part) for part in first["loc"] if part not in tags]
-    key = ".".join(place)
+    key = _key(first["loc"])
     if first["type"] == "extra_forbidden":
-        fields = _fields(error, first["loc"])
-        close = difflib.get_close_matches(place[-1], fields, n=3, cutoff=0.5)
-        needed = f"did you mean {' or '.join(close)}?" if close else f"known there: {', '.join(fields)}"
-        text = f"unknown setting {key}; {needed}"
+        text = f"unknown setting {key}; {_near(key, table)}"
     elif first["type"].startswith("union_tag"):
-        text = f"{key}.name must be one of {', '.join(sorted(tags))}; found {first['input'].get('name')!r}"
+        text = f"{key}.name must be one of {', '.join(sorted(MODEL_CONFIGS))}; found {first['input'].get('name')!r}"
     elif first["type"] == "value_error":
         text = f"{key + ': ' if key else ''}{first['ctx']['error']}"
+    elif first["type"] == "bool_type":
+        text = f"{key} = {first['input']!r}; needed: true or false"
     else:
         text = f"{key} = {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}"
-    return text + (f" (and {len(others)} more)" if others else "")
+    return text + (f"; wrong as well: {', '.join(_key(other['loc']) for other in others)}" if others else "")
 
 
-def _fields(error: ValidationError, location: tuple[int | str, ...]) -> list[str]:
-    """Returns the names known in the section of `location`, a path of section names and model names."""
-    section: type[BaseModel] = Config
-    for part in location[:-1]:
-        if part == "model":
-            continue
-        models = {get_args(m.model_fields["name"].annotation)[0]: m for m in get_args(get_args(ModelConfig)[0])}
-        found = models.get(str(part)) or section.model_fields[str(part)].annotation
-        assert isinstance(found, type), f"{part} is no section"
-        section = found
-    return list(section.model_fields)
+def _key(location: tuple[int | str, ...]) -> str:
+    return ".".join(str(part) for part in location if part not in MODEL_CONFIGS)
+
+
+def _near(key: str, table: dict[str, Any]) -> str:
+    """Returns what may be meant by an unknown key: one of that name anywhere, or of a name like it, there first."""
+    section, dot, name = key.rpartition(".")
+    model = MODEL_CONFIGS[table["model"]["name"]]() if "model" in table else Config().model
+    settings = flatten(Config.model_construct(model=model))
+    sections = dict.fromkeys(known.rpartition(".")[0] for known in settings if "." in known)
+    names = {known: known.rpartition(".")[2] for known in (*settings, *sections)}
+    there = [last for known, last in names.items() if known == section + dot + last]
+    meant = [known for known, last in names.items() if last == name]
+    meant += [section + dot + like for like in difflib.get_close_matches(name, there, cutoff=0.65)]
+    elsewhere = difflib.get_close_matches(name, names.values(), n=1, cutoff=0.65)
+    meant = meant or [known for known, last in names.items() if last in elsewhere]
+    return f"did you mean {' or '.join(meant)}?" if meant else f"known there: {', '.join(there)}"

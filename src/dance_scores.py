@@ -75,7 +75,7 @@ def score_dance(trained: Trained, data: DanceData) -> dict[str, object]:
         f"{FIRST_SCORED}-{min(LAST_SCORED, len(truth) - 1)}",
         "psnr_by_frame": ["inf" if value == math.inf else value for value in psnr[run].tolist()],
         "rollout_seconds": seconds,
-        **origin_of(trained, data.manifest.fingerprint),
+        **origin_of(trained),
     }
     del psnr["posterior latent"]
     plot_psnr(trained.folder / "psnr_by_frame.png", psnr, scored=range(FIRST_SCORED, LAST_SCORED + 1))

@@ -72,7 +72,7 @@ class Job:
 def load_grid(path: Path) -> Grid:
     """Returns a grid file's content; UserError for a missing file and for the first thing that is wrong in it."""
     if not path.is_file():
-        known = ", ".join(str(found) for found in sorted(path.parent.glob("*.toml"))) or "none"
+        known = ", ".join(str(found) for found in sorted((CONFIGS / "experiments").glob("*.toml"))) or "none"
         raise UserError(f"{path} does not exist; GRID must be a grid file (there are: {known})")
     try:
         return Grid.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))

@@ -72,7 +72,7 @@ def score_pushing(trained: Trained, data: PushingData) -> dict[str, object]:
         f"{truth.shape[1] - num_given} frames; PSNR per frame and channel; latent: {latent_of(config)} of the prior; "
         f"checkpoint: {config.evaluation.checkpoint} by validations on other clips",
         "psnr_by_frame": ["inf"] * num_given + _as_json(test.psnr(chosen).mean(0)),
-        **origin_of(trained, data.manifest.fingerprint),
+        **origin_of(trained),
     }
 
 

@@ -1,4 +1,4 @@
-"""runs/<run>/ -> its trained model, opened."""
+"""runs/<run>/ -> its trained model, opened, and the data set that it was trained on."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +7,8 @@ import torch
 
 from src.checkpoint import check_settings, load_checkpoint, load_weights, read_config
 from src.config import Config
+from src.console import UserError
+from src.dataset import DanceData, PushingData, open_data
 from src.distributed import pick_device
 from src.files import commit, file_hash
 from src.models import Model, build_model
@@ -22,6 +24,7 @@ class Trained:
     checkpoint: Path
     step: int
     frame_size: tuple[int, int]  # height and width
+    dataset_fingerprint: str
     device: torch.device
 
 
@@ -36,7 +39,20 @@ def open_run(run: str, runs_folder: Path = Path("runs")) -> Trained:
     height, width = state["frame_size"]
     model = build_model(config, height=height, width=width).to(device)
     load_weights(model, state["ema"], path)
-    return Trained(folder, config, model.eval(), path, state["step"], (height, width), device)
+    fingerprint = state["dataset_fingerprint"]
+    return Trained(folder, config, model.eval(), path, state["step"], (height, width), fingerprint, device)
+
+
+def data_of(trained: Trained, data_folder: Path = Path("data")) -> DanceData | PushingData:
+    """Returns the data set of a run; UserError where it is missing or not the one that the run was trained on."""
+    dataset = trained.config.dataset
+    data = open_data(dataset, data_folder)
+    if data.manifest.fingerprint != trained.dataset_fingerprint:
+        raise UserError(
+            f"{trained.checkpoint} was trained on other data than {data_folder / dataset} now holds; "
+            "pack that data again, or train on this one under another name"
+        )
+    return data
 
 
 def latent_of(config: Config) -> str:
@@ -45,13 +61,13 @@ def latent_of(config: Config) -> str:
     return f"mean of {settings.num_samples} samples" if settings.latent == "mean_of_samples" else settings.latent
 
 
-def origin_of(trained: Trained, dataset_fingerprint: str) -> dict[str, object]:
+def origin_of(trained: Trained) -> dict[str, object]:
     """Returns what must stand beside every number in scores.json: size, checkpoint, settings, data and code."""
     return {
         "num_parameters": sum(parameter.numel() for parameter in trained.model.parameters()),
         "checkpoint_step": trained.step,
         "checkpoint_sha256": file_hash(trained.checkpoint),
         "config_sha256": file_hash(trained.folder / "config.json"),
-        "dataset_fingerprint": dataset_fingerprint,
+        "dataset_fingerprint": trained.dataset_fingerprint,
         "commit": commit(),
     }

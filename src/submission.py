@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -170,8 +170,12 @@ def _distinct(faults: Iterator[str]) -> list[str]:
 
 
 def _read(path: Path) -> bytes:
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; needed: a csv file, such as submissions/<run>.csv")
     if not path.is_file():
-        raise UserError(f"{path} does not exist; `make submission RUN={path.stem}` writes it")
+        own = path.absolute() == Path("submissions", f"{path.stem}.csv").absolute()
+        needed = f"`make submission RUN={path.stem}` writes it" if own else "needed: the csv file to check"
+        raise UserError(f"{path} does not exist; {needed}")
     return path.read_bytes()
 
 
@@ -197,9 +201,9 @@ def _faults(
         if len(columns) == num_values + 1:  # otherwise each row has the same fault again
             if first_frames is not None and num_sequences is None:
                 num_sequences = len(first_frames)
-            yield from _count_faults(len(rows), num_sequences, sequence_length)
             yield from _id_faults(rows)
             yield from _cell_faults(rows, num_values)
+            yield from _count_faults(len(rows), num_sequences, sequence_length)  # follows from those with a line
             if first_frames is not None:
                 yield from _first_frame_faults(rows[::sequence_length], first_frames, sequence_length)
 
@@ -276,7 +280,7 @@ def _cell_fault(cell: bytes) -> str:
     if text.strip().lower() in ("nan", "na", "n/a", "null", "none"):
         return f"{_shown(cell)} is no number, needs an integer 0..255"
     if re.fullmatch("-?[1-9][0-9]*", text):
-        return f"{_shown(cell)} is outside 0..255"
+        return f"{_shown(cell)} is outside 0..255; clip to 0..255 and round before writing"
     mend = "; pandas writes floats so: .astype(int) before to_csv" if re.fullmatch(r"[0-9]+\.[0-9]*", text) else ""
     return f"{_shown(cell)} is not written as an integer 0..255{mend}"
 
@@ -317,14 +321,19 @@ def _read_first_frame(folder: Path) -> np.ndarray:
     return decode(data, name).transpose(2, 0, 1)
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; {self.format_usage()}")
+
+
 def main() -> None:
     """`python -m src.submission check FILE`: says that a csv is valid, or what is wrong with it."""
-    parser = argparse.ArgumentParser(prog="python -m src.submission", description=main.__doc__)
+    parser = _Parser(prog="python -m src.submission", description=main.__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     check = commands.add_parser(
         "check", help="one line for a valid file (exit 0), one per kind of fault otherwise (exit 2)"
     )
-    check.add_argument("file", type=Path)
+    check.add_argument("file", metavar="FILE", type=Path)
     check.add_argument("--first-frames", type=Path, metavar="FOLDER", help="the data set's test_img folder (K/*.png)")
     check.add_argument("--length", type=int, default=SEQUENCE_LENGTH, help="rows of one sequence (%(default)s)")
     arguments = parser.parse_args()

@@ -2,7 +2,9 @@
 
 import argparse
 import json
+import sys
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from torch import Tensor
 
 from src.checkpoint import change_evaluation
 from src.config import SVG, ConvSVG
-from src.console import UserError, run_main, say
+from src.console import UserError, run_main, say, terminal
 from src.dance_scores import score_dance
 from src.dataset import DanceData, PushingData, open_dance, open_data
 from src.files import commit, file_hash, write_atomically
@@ -37,11 +39,21 @@ PROTOCOLS = {  # of a pushing run, beside its score
 }
 
 
+def announce(line: str) -> None:
+    """Says what will take long: on a terminal where progress bars are, beside what is asked for, else in the log."""
+    print(line, file=sys.stderr if terminal.is_terminal else sys.stdout, flush=True)
+
+
 def evaluate(run: str, *, data_folder: Path = Path("data"), runs_folder: Path = Path("runs")) -> dict[str, object]:
     """Rolls out the known footage, writes scores.json and pictures into the run's folder, and returns the scores."""
     trained = open_run(run, runs_folder)
     data = open_data(trained.config.dataset, data_folder)
-    content = score_pushing(trained, data) if isinstance(data, PushingData) else score_dance(trained, data)
+    if isinstance(data, PushingData):
+        announce(f"{trained.folder}: rolling out {len(data.test.frames)} test clips")
+        content = score_pushing(trained, data)
+    else:
+        announce(f"{trained.folder}: rolling out {len(data.val.frames)} frames of validation")
+        content = score_dance(trained, data)
     write_atomically(trained.folder / "scores.json", (json.dumps(content, indent=1) + "\n").encode())
     plot_history(trained.folder / "curves.png", read_history(trained.folder))
     return content
@@ -86,14 +98,17 @@ def submission(
     if path.is_file() and origin.items() <= Provenance.load(path.with_suffix(".json")).model_dump().items():
         say(f"{path} is up to date: it was written from this checkpoint, configuration and data set")
         return path
+    num_sequences, length = data.test_poses.shape[:2]
+    announce(f"{trained.folder}: rolling out {num_sequences} test sequences of {length} frames")
     rollouts = roll_out_tests(trained, data)
     for number, clip in enumerate(rollouts):
         poses = torch.from_numpy(np.array(data.test_poses[number]))
         save_gif(trained.folder / f"pred_seq{number}.gif", side_by_side([clip, poses]))
-    write_submission(path, rollouts, sequence_length=rollouts.shape[1])
+    announce(f"{path}: writing and checking {num_sequences * length} rows")
+    write_submission(path, rollouts, sequence_length=length)
     try:
         checked = check_submission(
-            path, first_frames=data.test_frames, num_sequences=len(rollouts), sequence_length=rollouts.shape[1]
+            path, first_frames=data.test_frames, num_sequences=num_sequences, sequence_length=length
         )
         Provenance(
             **origin,
@@ -136,12 +151,13 @@ def predict_pictures(run: str, frame: Path, poses: Path, out: Path, *, runs_fold
     trained = _open_pose_run(run, runs_folder)
     if out.suffix.lower() != ".gif":
         raise UserError(f"OUT={out}: the result is a GIF; give a name that ends in .gif")
-    given, folder = _read_picture(frame), out.with_suffix("")
-    conditions = torch.stack([_read_picture(path) for path in _numbered_pictures(poses)])
+    given, folder = _read_picture(frame, f"FRAME={frame}"), out.with_suffix("")
+    conditions = torch.stack([_read_picture(path, f"POSES: {path}") for path in _numbered_pictures(poses)])
     if folder.exists() and (folder.samefile(poses) or not (out.is_file() and folder.is_dir())):
         raise UserError(f"{folder} exists and was not written together with {out}; move it away, or give another OUT")
     conditions = conditions.to(trained.device)
     settings, seed = trained.config.evaluation, trained.config.seed
+    announce(f"{trained.folder}: rolling out {len(conditions)} frames")
     drawn = quantise(
         predict(trained.model, given[None, None].to(trained.device), conditions[None], settings, seed=seed)[0]
     )
@@ -154,13 +170,13 @@ def predict_pictures(run: str, frame: Path, poses: Path, out: Path, *, runs_fold
     return drawn
 
 
-def _read_picture(path: Path) -> Tensor:
-    """Returns a PNG as (3, H, W) uint8, resized as the training frames were."""
+def _read_picture(path: Path, name: str) -> Tensor:
+    """Returns a PNG as (3, H, W) uint8, resized as the training frames were; UserError says `name`."""
     if not path.is_file():
-        raise UserError(f"FRAME or POSES: {path} is no file; needed: a PNG file")
+        raise UserError(f"{name} is no file; needed: a PNG file")
     content = path.read_bytes()
-    image_size(content, str(path))
-    return torch.from_numpy(decode(content, str(path)).transpose(2, 0, 1).copy())
+    image_size(content, name)
+    return torch.from_numpy(decode(content, name).transpose(2, 0, 1).copy())
 
 
 def _numbered_pictures(folder: Path) -> list[Path]:
@@ -169,12 +185,10 @@ def _numbered_pictures(folder: Path) -> list[Path]:
         raise UserError(f"POSES={folder} is not a folder; needed: a folder with the pose pictures 0.png, 1.png, ...")
     matches = {path: NUMBERED.fullmatch(path.name) for path in folder.glob("*.png")}
     numbers = {int(match[1]): path for path, match in matches.items() if match}
-    if len(numbers) != len(matches) or sorted(numbers) != list(
-        range(min(numbers, default=0), max(numbers, default=-1) + 1)
-    ):
-        raise UserError(
-            f"{folder} holds {len(matches)} PNG files; needed: one for each number, without holes: 0.png, 1.png, ..."
-        )
+    hole = next((first + 1 for first, second in pairwise(sorted(numbers)) if second > first + 1), None)
+    if len(numbers) != len(matches) or hole is not None:
+        found = f"{len(matches)} PNG files" + (f", but no {hole}.png" if hole is not None else "")
+        raise UserError(f"{folder} holds {found}; needed: one for each number, without holes: 0.png, 1.png, ...")
     if len(numbers) < 2:
         raise UserError(f"{folder} holds {len(numbers)} poses; needed: 2 or more, the first belongs to the given frame")
     return [numbers[number] for number in sorted(numbers)]
@@ -211,10 +225,17 @@ def main() -> None:
     for command in (scored, submitted, own):
         command.add_argument("run")
         command.add_argument("--set", default="", help="evaluation.key=value words, which the run keeps")
-    own.add_argument("--frame", type=Path, required=True, help="the first frame")
-    own.add_argument("--poses", type=Path, required=True, help="folder of numbered pose pictures")
+    own.add_argument("--frame", default="", help="the first frame")
+    own.add_argument("--poses", default="", help="folder of numbered pose pictures")
     own.add_argument("--out", type=Path, required=True, help="GIF to write")
     arguments = parser.parse_args()
+    if arguments.command == "predict":
+        wanted = {
+            "FRAME=first.png, the PNG file of the first frame": arguments.frame,
+            "POSES=folder, with the pose pictures 0.png, 1.png, ...": arguments.poses,
+        }
+        if missing := [text for text, value in wanted.items() if not value]:
+            raise UserError(f"missing: {'; '.join(missing)}")
     if arguments.command != "scores" and arguments.set:
         change_evaluation(Path("runs") / arguments.run, arguments.set)
     if arguments.command == "evaluate":
@@ -228,7 +249,7 @@ def main() -> None:
         say(f'  make submit RUN={arguments.run} COMPETITION=slug MESSAGE="..."')
         say(f'  or, unknown to the ledger: .venv/bin/kaggle competitions submit -c slug -f {path} -m "..."')
     else:
-        drawn = predict_pictures(arguments.run, arguments.frame, arguments.poses, arguments.out)
+        drawn = predict_pictures(arguments.run, Path(arguments.frame), Path(arguments.poses), arguments.out)
         say(f"{arguments.out}: {len(drawn)} frames; single frames in {arguments.out.with_suffix('')}/")
 
 

@@ -262,6 +262,11 @@ def train(config: Config, folder: Path, *, data_folder: Path = Path("data"), sto
         trainer = Trainer(config, data, folder, device)
         if (folder / "last.pt").is_file():
             trainer.resume()
+        if trainer.step > trainer.num_steps:
+            if rank() == 0:
+                asked = f"beyond the {trainer.num_steps} of {config.training.num_epochs} epochs"
+                say(f"{folder}: already at step {trainer.step}, {asked}; nothing to do")
+            return True
         if rank() == 0:
             settle_config(folder, config)
             say(

@@ -1,6 +1,7 @@
 """Checkpoints: whole or absent, safe to load, refused where they belong to something else."""
 
 import errno
+import math
 import os
 import pickle
 from collections.abc import Callable
@@ -71,16 +72,59 @@ def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
         load_checkpoint(tmp_path / "run" / "best.pt", CPU)
 
 
+def refusal(path: Path) -> str:
+    """What is said about a checkpoint that cannot be loaded."""
+    with pytest.raises(UserError) as error:
+        load_checkpoint(path, CPU)
+    assert str(error.value).startswith(f"{path} ")
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
 def test_a_run_stopped_before_its_first_validation_is_told_so(path: Path) -> None:
-    with pytest.raises(UserError, match=r"run stopped at step 3, before its first validation; .*make train RUN=run$"):
-        load_checkpoint(path.with_name("best.pt"), CPU)
+    save(path, best_score=-math.inf, without_gain=0)
+    told = refusal(path.with_name("best.pt"))
+    assert told.endswith("run stopped at step 3, before its first validation; go on with it: make train RUN=run")
+
+
+@pytest.mark.parametrize("spoil", [Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:-100])])
+@pytest.mark.parametrize(("lost", "other"), [("best", "last"), ("last", "best")])
+def test_the_other_checkpoint_of_a_run_is_the_way_out(
+    path: Path, spoil: Callable[[Path], object], lost: str, other: str
+) -> None:
+    save(path.with_name("last.pt"), best_score=20.0, without_gain=1)
+    save(path.with_name("best.pt"), best_score=20.0)
+    spoil(path.with_name(f"{lost}.pt"))
+    told = refusal(path.with_name(f"{lost}.pt"))
+    mend = f'evaluate {other}.pt, of step 3: make evaluate RUN=run SET="evaluation.checkpoint={other}"'
+    assert f"; restore it, or {mend}" in told
+    assert "validation" not in told
+    assert ("delete" in told) == (lost == "last"), "who goes on training has no other"
+
+
+def test_a_score_that_was_never_a_number_came_of_a_validation(path: Path) -> None:
+    save(path, best_score=-math.inf, without_gain=2)
+    assert "restore it, or evaluate last.pt" in refusal(path.with_name("best.pt"))
+
+
+def test_without_any_whole_checkpoint_the_run_is_trained_again(path: Path) -> None:
+    for name in ("last.pt", "best.pt"):
+        path.with_name(name).write_bytes(b"PK")
+    for name in ("last.pt", "best.pt"):
+        told = refusal(path.with_name(name))
+        assert told.endswith(f"; restore it, or delete {path.parent} and train again: make train RUN=run")
+        assert "PytorchStreamReader" not in told
+    path.unlink()
+    assert "train again" in refusal(path), "best.pt is there, though damaged"
 
 
 def test_a_truncated_checkpoint_is_named(path: Path) -> None:
     content = path.read_bytes()
     for size in [0, 1, 2, 100, *range(1000, len(content), len(content) // 10), len(content) - 1]:
         path.write_bytes(content[:size])
-        with pytest.raises(UserError, match=r"last.pt is no checkpoint of this project, or a damaged one"):
+        with pytest.raises(
+            UserError, match=r"last.pt is no checkpoint of this project, or a truncated one; restore it"
+        ):
             load_checkpoint(path, CPU)
 
 
@@ -196,6 +240,17 @@ def test_a_run_that_is_not_there_is_named(tmp_path: Path) -> None:
     for name in ("configs/dance.toml", "dnace"):
         with pytest.raises(UserError, match=r"there is no run .*; did you mean RUN=dance\?$"):
             read_config(tmp_path / name)
+
+
+def test_a_run_that_is_not_trained_yet_is_no_typing_mistake(tmp_path: Path) -> None:
+    settle_config(tmp_path / "runs" / "dance_mini", CONFIG)
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "dance.toml").touch()
+    for name in ("dance", "configs/dance.toml"):
+        with pytest.raises(UserError, match=r"runs/dance is not trained yet: make train RUN=dance$"):
+            read_config(tmp_path / "runs" / name)
+    with pytest.raises(UserError, match=r"there is no run dance_mni; did you mean RUN=dance_mini\?$"):
+        read_config(tmp_path / "runs" / "dance_mni")
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[]", b'{"seed": "x"}'])

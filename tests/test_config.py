@@ -15,7 +15,10 @@ from src.models import MODELS
 from tests.conftest import POSE_MODELS, PUSHING_MODELS, ROOT
 
 SOURCES = [path for path in (ROOT / "src").glob("*.py") if path.name != "config.py"]
-FREE = ("training.num_epochs", "training.patience", "training.device", "training.compile", "evaluation.")
+FREE = (
+    *("training.num_epochs", "training.patience", "training.validate_every", "training.device", "training.compile"),
+    "evaluation.",
+)
 
 
 def default(model: str) -> Config:
@@ -53,15 +56,25 @@ def test_every_config_loads_and_survives_json(path: Path) -> None:
         ({"trainig": {}}, "unknown setting trainig; did you mean training?"),
         (
             {"training": {"num_epoch": 3}},
-            "training.num_epoch; did you mean num_epochs or clips_per_epoch?",
+            "training.num_epoch; did you mean training.num_epochs?",
         ),
+        ({"training": {"epochs": 3}}, "training.epochs; did you mean training.num_epochs?"),
+        ({"num_epochs": 3}, "unknown setting num_epochs; did you mean training.num_epochs?"),
+        ({"epochs": 3}, "unknown setting epochs; did you mean training.num_epochs?"),
+        ({"mirror": False}, "unknown setting mirror; did you mean augmentation.mirror or evaluation.mirror?"),
+        ({"training": {"mirror": False}}, "training.mirror; did you mean augmentation.mirror or evaluation.mirror?"),
+        ({"augmentation": {"shift": 2}}, "did you mean evaluation.shift or augmentation.shift_"),
+        ({"model": {"name": "svg"}, "num_hidden": 3}, "unknown setting num_hidden; did you mean model.num_hidden?"),
+        ({"teacher_forcing": {"start": 1.0}}, "teacher_forcing; did you mean model.teacher_forcing?"),
+        ({"negative_slope": 0.1}, "unknown setting negative_slope; known there: dataset, seed, "),
+        ({"model": {"name": "lab_cvae"}, "negative_slope": 0.1}, "did you mean model.negative_slope?"),
         ({"kl_weight": {"zzz": 1}}, "unknown setting kl_weight.zzz; known there: kind, start, stop, ratio"),
         ({"model": {"name": "lab_cvae", "width": 8}}, "unknown setting model.width; known there: name, num_latents"),
         ({"model": {"name": "reference_cvae", "negative_slope": 0.1}}, "unknown setting model.negative_slope"),
         ({"model": {"name": "conv_svg", "teacher_forcing": {}}}, "unknown setting model.teacher_forcing"),
         (
             {"model": {"name": "lab_cvae", "teacher_forcing": {"begn": 1}}},
-            "model.teacher_forcing.begn; did you mean begin",
+            "model.teacher_forcing.begn; did you mean model.teacher_forcing.begin?",
         ),
         ({"model": {"name": "vgs"}}, "model.name must be one of conv_svg, lab_cvae, reference_cvae, svg; found 'vgs'"),
         ({"model": {"width": 8}}, "model.name must be one of conv_svg, lab_cvae, reference_cvae, svg; found None"),
@@ -73,7 +86,7 @@ def test_every_config_loads_and_survives_json(path: Path) -> None:
         ({"dataset": 3}, "dataset = 3: input should be a valid string"),
         ({"training": {"batch_size": 2.0}}, "training.batch_size = 2.0: input should be a valid integer"),
         ({"training": {"batch_size": 0}}, "training.batch_size = 0: input should be greater than or equal to 1"),
-        ({"training": {"compile": 1}}, "training.compile = 1: input should be a valid boolean"),
+        ({"training": {"compile": 1}}, "training.compile = 1; needed: true or false"),
         ({"training": {"learning_rate": 0}}, "training.learning_rate = 0: input should be greater than 0"),
         ({"training": {"learning_rate": float("nan")}}, "training.learning_rate = nan"),
         ({"training": {"learning_rate": float("inf")}}, "training.learning_rate = inf"),
@@ -99,7 +112,10 @@ def test_every_config_loads_and_survives_json(path: Path) -> None:
         ({"model": {"name": "svg"}, "training": {"window": 2}}, "training.window = 2: svg needs at least 3 frames"),
         ({"model": {"name": "svg"}, "training": {"window": 12}}, "svg cannot mirror or shift clips"),
         ({"kl_weight": {"cycles": 3}}, "kl_weight: cycles would have no effect with kind"),
-        ({"seed": -1, "dataset": 3}, "(and 1 more)"),
+        (
+            {"seed": -1, "dataset": 3, "model": {"name": "svg", "width": 8.0}, "training": {"lr": 1}},
+            "dataset = 3: input should be a valid string; wrong as well: seed, model.width, training.lr",
+        ),
     ],
 )
 def test_a_mistake_is_named(table: dict[str, Any], message: str) -> None:
@@ -159,11 +175,20 @@ def test_set_replaces_settings(tmp_path: Path, overrides: str, key: str, value: 
         ("dataset='", "cannot be read"),
         ("seed=", "seed = ''"),
         ("sed=3", "unknown setting sed; did you mean seed?"),
+        ("num_epochs=3", "unknown setting num_epochs; did you mean training.num_epochs?"),
+        ("augmentation.mirror=yes", "augmentation.mirror = 'yes'; needed: true or false"),
+        ("model.name=lab_cvae", "training.window = 1: lab_cvae needs at least 2 frames"),
     ],
 )
 def test_a_malformed_set_is_named(tmp_path: Path, overrides: str, message: str) -> None:
-    with pytest.raises(UserError, match=re.escape(message)):
+    with pytest.raises(UserError, match=f"^SET.*{re.escape(message)}"):
         load(tmp_path, "seed = 1\n", overrides)
+
+
+@pytest.mark.parametrize("overrides", ["", "seed=2", "dataset=3"])
+def test_a_mistake_of_the_file_is_not_one_of_set(tmp_path: Path, overrides: str) -> None:
+    with pytest.raises(UserError, match=r"run.toml: seed = -1: "):
+        load(tmp_path, "seed = -1\n", overrides)
 
 
 def test_a_config_is_frozen() -> None:

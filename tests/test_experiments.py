@@ -200,7 +200,7 @@ def test_a_child_that_did_nothing_is_a_failure(grid_path: Path) -> None:
         ),
         ("[arms]", "[arms", "is not valid TOML"),
         ('base = "tiny"', 'base = "huge"', "configs/huge.toml does not exist"),
-        ("kl_weight.kind=monotonic", "kl_weight.kund=monotonic", "did you mean kind"),
+        ("kl_weight.kind=monotonic", "kl_weight.kund=monotonic", "did you mean kl_weight.kind?"),
         (
             "kl_weight.kind=monotonic",
             "kl_weight.kind=constant",
@@ -224,10 +224,14 @@ def test_a_wrong_grid_file_is_refused_before_anything_runs(
 
 
 def test_a_missing_grid_file_names_those_that_are_there(grid_path: Path) -> None:
-    with pytest.raises(
-        UserError, match=r"none.toml does not exist; GRID must be a grid file \(there are: .*small.toml"
-    ):
-        load_grid(grid_path.with_name("none.toml"))
+    folder = Path("configs/experiments")
+    folder.mkdir()
+    for name in ("b", "a"):
+        (folder / f"{name}.toml").touch()
+    known = f"{folder}/a.toml, {folder}/b.toml"
+    for path in (grid_path.with_name("none.toml"), Path("none.toml")):
+        with pytest.raises(UserError, match=rf"none.toml does not exist; GRID must be .* \(there are: {known}\)$"):
+            load_grid(path)
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)

@@ -126,6 +126,24 @@ def test_what_is_no_whole_zip_is_refused(tmp_path: Path, spoil: Callable[[Path],
         open_source(path)
 
 
+@pytest.mark.parametrize(
+    ("name", "needed"),
+    [
+        ("synthetics", "did you mean synthetic?"),
+        ("synthetic_pushing", "did you mean synthetic-pushing?"),
+        ("kagle", "did you mean kaggle?"),
+        ("dance", "needed: a .zip file or a folder that holds a data set, or synthetic, synthetic-pushing, kaggle"),
+    ],
+)
+def test_a_source_that_is_not_there_may_be_a_word(
+    name: str, needed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError) as caught:
+        open_source(Path(name))
+    assert str(caught.value) == f"{name} does not exist; {needed}"
+
+
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 def test_changed_byte_in_a_zip_is_noticed(tmp_path: Path, method: int) -> None:
     path = write_zip(tmp_path / "changed.zip", {"0.png": png(1)}, method=method)

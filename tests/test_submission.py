@@ -1,4 +1,5 @@
 import hashlib
+import re
 import sys
 from collections.abc import Callable
 from io import StringIO
@@ -164,12 +165,13 @@ FAULTS = {
     "not text": (lambda text: text.replace("id", "PK\0", 1), ["not a text file"]),
     "header name": (cell(1, 0, "Id"), ["line 1: header column 1 is 'Id', needs 'id'"]),
     "header order": (cell(1, 3, "7"), ["line 1: header column 4 is '7', needs '2'"]),
-    "no header": (lines(lambda found: found.pop(0)), ["header column 1 is '0', needs 'id'", "9 rows", "first id is 1"]),
+    "no header": (lines(lambda found: found.pop(0)), ["header column 1 is '0', needs 'id'", "first id is 1", "9 rows"]),
     "header short": (cells(1, list.pop), ["line 1: the header has 24 columns, needs 25: id,0,...,23"]),
     "no rows": (lines(lambda found: found.__delitem__(slice(1, None))), ["a header and no rows below it"]),
-    "row missing": (lines(lambda found: found.pop(4)), ["9 rows below", "line 5: id 3 is missing before id 4"]),
+    "row missing": (lines(lambda found: found.pop(4)), ["line 5: id 3 is missing before id 4", "9 rows below"]),
+    "last row missing": (lines(list.pop), ["9 rows below the header, not a multiple of 5"]),
     "rows missing": (lines(lambda found: found.__delitem__(slice(4, 9))), ["line 5: ids 3..7 are missing before id 8"]),
-    "row twice": (lines(lambda found: found.insert(4, found[3])), ["11 rows", "line 5: id 2 is there twice"]),
+    "row twice": (lines(lambda found: found.insert(4, found[3])), ["line 5: id 2 is there twice", "11 rows"]),
     "rows swapped": (
         lines(lambda found: found.insert(3, found.pop(4))),
         ["line 4: id 2 is missing before id 3", "line 5: id 2 is out of order"],
@@ -190,14 +192,17 @@ FAULTS = {
     "leading zero": (cell(4, 3, "012"), ["line 4, column '2': '012' is not written as an integer"]),
     "plus sign": (cell(4, 3, "+12"), ["line 4, column '2': '+12' is not written as an integer"]),
     "space": (cell(4, 3, " 12"), ["line 4, column '2': ' 12' is not written as an integer"]),
-    "above": (cell(4, 3, "256"), ["line 4, column '2': '256' is outside 0..255"]),
+    "above": (
+        cell(4, 3, "256"),
+        ["line 4, column '2': '256' is outside 0..255; clip to 0..255 and round before writing"],
+    ),
     "below": (cell(4, 3, "-1"), ["line 4, column '2': '-1' is outside 0..255"]),
     "far above": (cell(4, 3, "9" * 5000), ["line 4, column '2': '99999999999999999999...' is outside 0..255"]),
     "two cells": (
         cells(4, lambda row: row.__setitem__(slice(3, 5), ["", ""])),
-        ["column '2': empty", "1 more in this line"],
+        ["column '2': empty, needs an integer 0..255 (and 1 more in this line)"],
     ),
-    "blank line": (lines(lambda found: found.insert(4, "")), ["11 rows below the header", "line 5 is blank"]),
+    "blank line": (lines(lambda found: found.insert(4, "")), ["line 5 is blank", "11 rows below the header"]),
     "index": (
         lambda text: "\n".join(f"{n},{row}" if n else f",{row}" for n, row in enumerate(text.splitlines())),
         ["has 26 columns, needs 25: id,0,...,23; the first is one too many, as pandas writes its index"],
@@ -211,12 +216,10 @@ def test_each_fault_is_named_with_its_place(tmp_path: Path, change: Callable[[st
     path = write(tmp_path)
     path.write_text(change(path.read_text()), encoding="utf-8")
     faults = find_faults(path, **SMALL)
-    for text in expected:
-        assert any(text in fault for fault in faults), faults
-    for fault in faults:
-        assert any(text in fault for text in (*expected, "rows below the header")), faults
+    assert len(faults) == len(expected), faults
+    assert all(text in fault for text, fault in zip(expected, faults, strict=True)), "the most useful one comes first"
     assert all("\n" not in fault and len(fault) < 200 for fault in faults)
-    with pytest.raises(UserError, match=r"run\.csv"):
+    with pytest.raises(UserError, match=rf"run\.csv: {re.escape(faults[0])}"):
         check_submission(path, **SMALL)
 
 
@@ -389,8 +392,23 @@ def test_the_command_lists_faults_line_by_line_and_exits_2(whole, tmp_path, monk
 
 
 def test_the_command_says_in_one_line_that_a_file_is_missing(tmp_path, monkeypatch, capsys):
-    assert run_check(monkeypatch, tmp_path / "no.csv") == 2
-    assert capsys.readouterr().err == f"error: {tmp_path}/no.csv does not exist; `make submission RUN=no` writes it\n"
+    monkeypatch.chdir(tmp_path)
+    ours = "submissions/no.csv does not exist; `make submission RUN=no` writes it"
+    for path, line in {
+        tmp_path / "no.csv": f"{tmp_path}/no.csv does not exist; needed: the csv file to check",
+        "submissions/no.txt": "submissions/no.txt does not exist; needed: the csv file to check",
+        "submissions/no.csv": ours,
+        tmp_path / "submissions" / "no.csv": f"{tmp_path}/{ours}",
+        tmp_path: f"{tmp_path} is a folder; needed: a csv file, such as submissions/<run>.csv",
+    }.items():
+        assert run_check(monkeypatch, path) == 2
+        assert capsys.readouterr().err == f"error: {line}\n"
+
+
+def test_the_command_says_in_one_line_that_no_file_is_given(monkeypatch, capsys):
+    assert run_check(monkeypatch) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: the following arguments are required: FILE; usage: python -m src.submission check ")
 
 
 def test_first_frames_are_read_in_the_order_of_their_numbers(tmp_path: Path):

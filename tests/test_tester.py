@@ -11,10 +11,11 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 from skimage.metrics import peak_signal_noise_ratio
 
 from src import tester
-from src.checkpoint import settle_config
+from src.checkpoint import change_evaluation, read_config, settle_config
 from src.console import UserError
 from src.dance_scores import baselines
 from src.dataset import open_dance
@@ -258,6 +259,7 @@ def spoil(own: dict[str, Path], what: str) -> dict[str, Path]:
         return own | {"poses": frame}
     elif what == "a hole":
         (poses / "4.png").unlink()
+        (poses / "9.png").unlink()
     elif what == "a double":
         shutil.copy(poses / "4.png", poses / "04.png")
     elif what == "another name":
@@ -277,11 +279,11 @@ def spoil(own: dict[str, Path], what: str) -> dict[str, Path]:
     ("what", "message"),
     [
         ("no gif", r"mine.mp4: the result is a GIF; give a name that ends in .gif"),
-        ("no frame", r"FRAME or POSES: .*first.png is no file"),
-        ("no png", r"first.png is not a PNG file"),
-        ("cut off", r"first.png is damaged or cut off"),
+        ("no frame", r"^FRAME=.*first.png is no file; needed: a PNG file"),
+        ("no png", r"^FRAME=.*first.png is not a PNG file"),
+        ("cut off", r"^FRAME=.*first.png is damaged or cut off"),
         ("no folder", r"first.png is not a folder"),
-        ("a hole", r"poses holds 10 PNG files; needed: one for each number, without holes"),
+        ("a hole", r"poses holds 9 PNG files, but no 4.png; needed: one for each number, without holes"),
         ("a double", r"poses holds 12 PNG files; needed: one for each number"),
         ("another name", r"poses holds 12 PNG files; needed: one for each number"),
         ("one pose", r"poses holds 1 poses?; needed: 2 or more"),
@@ -293,6 +295,14 @@ def test_wrong_pictures_are_named(places: dict[str, Path], own: dict[str, Path],
     with pytest.raises(UserError, match=message):
         predict_pictures("tiny", **spoil(own, what), runs_folder=places["runs_folder"])
     assert not list(own["frame"].parent.rglob("*.gif"))
+
+
+@pytest.mark.parametrize("pose", ["a file", "a folder"])
+def test_a_wrong_pose_is_named_with_its_place(places: dict[str, Path], own: dict[str, Path], pose: str) -> None:
+    path = own["poses"] / "12.png"
+    path.write_text("hello") if pose == "a file" else path.mkdir()
+    with pytest.raises(UserError, match=rf"^POSES: {path} is no(t a PNG)? file"):
+        predict_pictures("tiny", **own, runs_folder=places["runs_folder"])
 
 
 def test_frames_of_an_earlier_prediction_do_not_stay(places: dict[str, Path], own: dict[str, Path]) -> None:
@@ -316,7 +326,7 @@ def break_run(workplace: Path, what: str) -> None:
     if what == "not trained":
         (run / "best.pt").unlink()
         (run / "last.pt").unlink()
-    elif what == "stopped early":
+    elif what == "best is gone":
         (run / "best.pt").unlink()
     elif what == "truncated":
         (run / "best.pt").write_bytes((run / "best.pt").read_bytes()[:-100])
@@ -333,8 +343,8 @@ def break_run(workplace: Path, what: str) -> None:
     ("what", "message"),
     [
         ("not trained", "error: runs/tiny/best.pt does not exist; train the run first: make train RUN=tiny"),
-        ("stopped early", "error: runs/tiny stopped at step 4, before its first validation; go on with it"),
-        ("truncated", "error: runs/tiny/best.pt is no checkpoint of this project, or a damaged one"),
+        ("best is gone", "error: runs/tiny/best.pt does not exist; restore it, or evaluate last.pt, of step 4: make "),
+        ("truncated", "error: runs/tiny/best.pt is no checkpoint of this project, or a truncated one; restore it, or "),
         (
             "other settings",
             "error: runs/tiny/best.pt was trained with other settings than runs/tiny/config.json",
@@ -370,18 +380,70 @@ def test_the_commands_say_what_they_did(
         return capsys.readouterr().out
 
     monkeypatch.setenv("COLUMNS", "120")
-    shown = output("evaluate", "tiny")
+    announced, _, shown = output("evaluate", "tiny").partition("\n")
+    assert announced == f"runs/tiny: rolling out {TEST_LENGTH} frames of validation"
     scores = json.loads((workplace / "runs" / "tiny" / "scores.json").read_text())
     assert f"{scores['score']:.2f}" in shown
     assert "nearest pose" in shown
     assert "dB against the best baseline" in shown
     assert output("scores", "tiny") == shown
-    assert "submissions/tiny.csv: valid" in output("submission", "tiny")
+    before, _, after = output("submission", "tiny").partition("submissions/tiny.csv: valid")
+    assert before.splitlines() == [
+        f"runs/tiny: rolling out 2 test sequences of {TEST_LENGTH} frames",
+        f"submissions/tiny.csv: writing and checking {2 * TEST_LENGTH} rows",
+    ]
+    assert after
     options = [text for name, path in own.items() for text in (f"--{name}", path)]
-    assert "11 frames; single frames in" in output("predict", "tiny", *options)
+    announced, result = output("predict", "tiny", *options).splitlines()
+    assert announced == "runs/tiny: rolling out 11 frames"
+    assert "11 frames; single frames in" in result
     output("evaluate", "tiny", "--set", "evaluation.mirror=false")
     scores = json.loads((workplace / "runs" / "tiny" / "scores.json").read_text())
     assert scores["score"] == scores["score_prior_mean"]
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_on_a_terminal_what_takes_long_is_said_beside_the_result(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`make evaluate > file` keeps the table alone; `make demo` hides it, and a person still sees what goes on."""
+    monkeypatch.setattr(tester, "terminal", Console(stderr=True, force_terminal=terminal))
+    tester.announce("runs/tiny: rolling out")
+    shown = capsys.readouterr()
+    assert (shown.err if terminal else shown.out) == "runs/tiny: rolling out\n"
+    assert (shown.out if terminal else shown.err) == ""
+
+
+def test_the_way_out_of_a_lost_checkpoint_is_one(workplace: Path, outcome: Callable[..., tuple[int, str]]) -> None:
+    break_run(workplace, "best is gone")
+    _, errors = outcome(main, "evaluate", "tiny")
+    change_evaluation(Path("runs/tiny"), errors.strip().partition(": make evaluate RUN=tiny SET=")[2].strip('"'))
+    assert open_run("tiny").checkpoint == Path("runs/tiny/last.pt")
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [
+        (
+            (),
+            "FRAME=first.png, the PNG file of the first frame; POSES=folder, with the pose pictures 0.png, 1.png, ...",
+        ),
+        (("frame",), "POSES=folder, with the pose pictures 0.png, 1.png, ..."),
+        (("poses",), "FRAME=first.png, the PNG file of the first frame"),
+    ],
+)
+def test_pictures_that_are_not_given_are_asked_for(
+    workplace: Path,
+    own: dict[str, Path],
+    given: tuple[str, ...],
+    missing: str,
+    outcome: Callable[..., tuple[int, str]],
+) -> None:
+    before = read_config(workplace / "runs" / "tiny")
+    options = [text for name in ("frame", "poses") for text in (f"--{name}", own[name] if name in given else "")]
+    options += ["--out", own["out"], "--set", "evaluation.mirror=false"]
+    assert outcome(main, "predict", "tiny", *options) == (2, f"error: missing: {missing}\n")
+    assert read_config(workplace / "runs" / "tiny") == before
 
 
 def test_a_perfect_score_can_be_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -110,6 +110,29 @@ def test_a_finished_run_is_left_as_it_is(tmp_path: Path, capsys: pytest.CaptureF
     assert capsys.readouterr().out.splitlines()[-1].endswith("run: step 2 of 2, finished")
 
 
+def test_a_run_that_is_longer_than_asked_for_is_left_as_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    train(tiny_config("reference_cvae", num_epochs=3), folder)
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    capsys.readouterr()
+    assert train(tiny_config("reference_cvae", num_epochs=1), folder)
+    assert capsys.readouterr().out == f"{folder}: already at step 6, beyond the 2 of 1 epochs; nothing to do\n"
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+
+
+def test_how_often_a_run_is_validated_may_change_and_no_weight_does(tmp_path: Path) -> None:
+    seldom, often = (tiny_config("reference_cvae", num_epochs=4, validate_every=epochs) for epochs in (9, 1))
+    assert train(seldom, tmp_path / "whole")
+    train(seldom, tmp_path / "changed", stop_at_step=3)
+    assert train(often, tmp_path / "changed")
+    validated = [row["epoch"] for row in read_history(tmp_path / "changed") if "validation_score" in row]
+    assert validated == [2, 3, 4]
+    whole, changed = last(tmp_path / "whole"), last(tmp_path / "changed")
+    assert all(same(whole[name], changed[name]) for name in ("step", "model", "ema", "optimizer", "plan", "sums"))
+
+
 def test_every_name_in_the_log_is_explained(tmp_path: Path) -> None:
     train(tiny_config("reference_cvae"), tmp_path / "run", stop_at_step=4)
     first, second = read_history(tmp_path / "run")

@@ -1,5 +1,6 @@
 """A zip or a folder as people have it, and the PNG files in it: read safely, one by one, never extracted to disk."""
 
+import difflib
 import hashlib
 import io
 import os
@@ -19,6 +20,7 @@ from PIL import Image
 from src.console import UserError, track
 from src.files import file_hash
 
+WORDS = ("synthetic", "synthetic-pushing", "kaggle")  # that SOURCE may be besides FILE.zip or FOLDER
 FRAME_SIZE = (32, 64)  # height and width of every packed image of dancers
 MAX_FILES = 2_000_000  # all 44,000 clips of robot pushing are 1.4 million
 SLOW_TO_HASH = 100_000  # files
@@ -164,7 +166,9 @@ def open_source(path: Path) -> Source:
     if path.is_dir():
         return FolderSource(path)
     if not path.is_file():
-        raise UserError(f"{path} does not exist; needed: a .zip file or a folder that holds a data set")
+        close = difflib.get_close_matches(str(path), WORDS, n=1, cutoff=0.7)
+        needed = f"a .zip file or a folder that holds a data set, or {', '.join(WORDS)}"
+        raise UserError(f"{path} does not exist; {f'did you mean {close[0]}?' if close else f'needed: {needed}'}")
     return ZipSource(path)
 
 
