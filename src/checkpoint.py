@@ -115,18 +115,18 @@ def settle_config(folder: Path, config: Config) -> None:
     write_atomically(folder / "config.json", to_json(config).encode())
 
 
-def change_evaluation(folder: Path, overrides: str) -> None:
-    """Gives a trained run other settings of [evaluation], for good; UserError for any other setting."""
+def read_trained_config(folder: Path, overrides: str) -> Config:
+    """Returns a trained run's configuration with the settings of `overrides`; UserError for what training has fixed."""
     before = read_config(folder)
     after = replaced(before, overrides)
-    fixed = flatten(before.model_copy(update={"evaluation": after.evaluation}))
-    if other := [key for key, value in flatten(after).items() if fixed.get(key) != value]:
+    known = flatten(before)
+    changed = [key for key, value in flatten(after).items() if known.get(key) != value]
+    if fixed := [key for key in changed if not key.startswith("evaluation.") and key != "training.device"]:
         raise UserError(
-            f"SET changes {', '.join(other)} of {folder}, which is trained; needed: settings of [evaluation] alone, "
+            f"SET changes {', '.join(fixed)} of {folder}, which is trained; needed: settings of [evaluation] alone, "
             "or another run, trained with these"
         )
-    if after != before:
-        settle_config(folder, after)
+    return after
 
 
 def read_config(folder: Path) -> Config:

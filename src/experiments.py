@@ -168,7 +168,8 @@ def is_done(job: Job) -> bool:
     if run.config != job.config or run.scores is None or not run.is_trained() or not checkpoint.is_file():
         return False
     data = Manifest.load(DATA / job.config.dataset).fingerprint
-    return (run.scores.checkpoint_sha256, run.scores.dataset_fingerprint) == (file_hash(checkpoint), data)
+    made_of = (run.scores.checkpoint_sha256, run.scores.config_sha256, run.scores.dataset_fingerprint)
+    return made_of == (file_hash(checkpoint), file_hash(folder / "config.json"), data)
 
 
 def _make(job: Job, launch: Launch) -> str | None:

@@ -28,7 +28,7 @@ from src.intake.chunks import PROGRESS, pack_arrays
 from src.intake.dance import DanceContent, DanceRequest
 from src.intake.manifest import Camera, Manifest, SourceRecord, array_hashes, partial_folder
 from src.intake.pushing import PushingContent, PushingRequest
-from src.intake.sources import open_source
+from src.intake.sources import WORDS, open_source
 from src.intake.systems import read_content
 from src.intake.takes import parse_cuts
 from src.synthetic import write_dance
@@ -203,7 +203,7 @@ def main() -> None:
     options = vars(parser.parse_args())
     source, dataset, data_folder = (options.pop(key) for key in ("source", "dataset", "data_folder"))
     if not source:
-        raise UserError("no source is given; needed: SOURCE=synthetic, SOURCE=FILE.zip or SOURCE=FOLDER")
+        raise UserError(f"no source is given; needed: SOURCE={', '.join(WORDS)}, FILE.zip or FOLDER")
     _refuse_without_effect(source, options)
     if options.get("test_length", 2) < 2:
         raise UserError(f"--test-length {options['test_length']} of python -m src.packing; needed: at least 2")

@@ -1,12 +1,13 @@
 """runs/<run>/ -> its trained model, opened, and the data set that it was trained on."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from src.checkpoint import check_settings, load_checkpoint, load_weights, read_config
-from src.config import Config
+from src.checkpoint import check_settings, load_checkpoint, load_weights, read_trained_config, settle_config
+from src.config import Config, to_json
 from src.console import UserError
 from src.dataset import DanceData, PushingData, open_data
 from src.distributed import pick_device
@@ -28,10 +29,13 @@ class Trained:
     device: torch.device
 
 
-def open_run(run: str, runs_folder: Path = Path("runs")) -> Trained:
-    """Returns the trained model of a run; UserError where it is missing, damaged or trained with other settings."""
+def open_run(run: str, runs_folder: Path = Path("runs"), overrides: str = "") -> Trained:
+    """Returns the trained model of a run; UserError where it is missing, damaged or trained with other settings.
+
+    `overrides` are words of SET that say how it is evaluated; the run's own settings stay (`keep_settings`).
+    """
     folder = runs_folder / run
-    config = read_config(folder)
+    config = read_trained_config(folder, overrides)
     device = pick_device(config.training.device)
     path = folder / f"{config.evaluation.checkpoint}.pt"
     state = load_checkpoint(path, device)
@@ -55,6 +59,12 @@ def data_of(trained: Trained, data_folder: Path = Path("data")) -> DanceData | P
     return data
 
 
+def keep_settings(trained: Trained) -> None:
+    """Makes the settings that a run was opened with its own, since its scores or its csv were made with them."""
+    if (trained.folder / "config.json").read_bytes() != to_json(trained.config).encode():
+        settle_config(trained.folder, trained.config)
+
+
 def latent_of(config: Config) -> str:
     """Returns in words which latents a run's rollouts use."""
     settings = config.evaluation
@@ -67,7 +77,7 @@ def origin_of(trained: Trained) -> dict[str, object]:
         "num_parameters": sum(parameter.numel() for parameter in trained.model.parameters()),
         "checkpoint_step": trained.step,
         "checkpoint_sha256": file_hash(trained.checkpoint),
-        "config_sha256": file_hash(trained.folder / "config.json"),
+        "config_sha256": hashlib.sha256(to_json(trained.config).encode()).hexdigest(),
         "dataset_fingerprint": trained.dataset_fingerprint,
         "commit": commit(),
     }

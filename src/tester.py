@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import sys
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -15,21 +16,20 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from src.checkpoint import change_evaluation
 from src.config import SVG, ConvSVG
 from src.console import UserError, run_main, say, terminal
 from src.dance_scores import score_dance
-from src.dataset import DanceData, PushingData, open_dance, open_data
-from src.files import commit, file_hash, write_atomically
-from src.history import read_history
+from src.dataset import DanceData, PushingData
+from src.files import write_atomically
 from src.intake.listing import NUMBERED
 from src.intake.sources import decode, image_size
 from src.metrics import quantise
 from src.pushing_scores import score_pushing
 from src.reporting.plots import plot_history, save_gif, side_by_side
+from src.reporting.results import read_run
 from src.rollout import predict
-from src.runs import Trained, open_run
-from src.submission import Provenance, check_submission, safe_to_replace, write_submission
+from src.runs import Trained, data_of, keep_settings, open_run, origin_of
+from src.submission import SEQUENCE_LENGTH, Provenance, check_submission, safe_to_replace, write_submission
 
 PROTOCOLS = {  # of a pushing run, beside its score
     "psnr_prior_mean": "mean of the prior",
@@ -39,23 +39,38 @@ PROTOCOLS = {  # of a pushing run, beside its score
 }
 
 
+MOMENTS = {  # of a rollout, beside its score
+    "mean_psnr": "mean of all frames",
+    "psnr_1_to_10": "frames 1-10",
+    "psnr_100": "frame 100",
+    "psnr_300": "frame 300",
+    "psnr_600": "frame 600",
+}
+
+
 def announce(line: str) -> None:
     """Says what will take long: on a terminal where progress bars are, beside what is asked for, else in the log."""
     print(line, file=sys.stderr if terminal.is_terminal else sys.stdout, flush=True)
 
 
-def evaluate(run: str, *, data_folder: Path = Path("data"), runs_folder: Path = Path("runs")) -> dict[str, object]:
-    """Rolls out the known footage, writes scores.json and pictures into the run's folder, and returns the scores."""
-    trained = open_run(run, runs_folder)
-    data = open_data(trained.config.dataset, data_folder)
+def evaluate(
+    run: str, *, overrides: str = "", data_folder: Path = Path("data"), runs_folder: Path = Path("runs")
+) -> dict[str, object]:
+    """Rolls out the known footage, writes scores.json and pictures into the run's folder, and returns the scores.
+
+    `overrides` are words of SET that say how; the run keeps them.
+    """
+    trained = open_run(run, runs_folder, overrides)
+    data = data_of(trained, data_folder)
     if isinstance(data, PushingData):
         announce(f"{trained.folder}: rolling out {len(data.test.frames)} test clips")
         content = score_pushing(trained, data)
     else:
         announce(f"{trained.folder}: rolling out {len(data.val.frames)} frames of validation")
         content = score_dance(trained, data)
+    keep_settings(trained)
     write_atomically(trained.folder / "scores.json", (json.dumps(content, indent=1) + "\n").encode())
-    plot_history(trained.folder / "curves.png", read_history(trained.folder))
+    plot_history(trained.folder / "curves.png", read_run(trained.folder).log)
     return content
 
 
@@ -63,8 +78,9 @@ def roll_out_tests(trained: Trained, data: DanceData) -> Tensor:
     """Returns the prediction of all test sequences as one batch, (K, T, 3, H, W) uint8; frame 0 is the given one."""
     given = torch.from_numpy(np.array(data.test_frames)).to(trained.device)
     poses = torch.from_numpy(np.array(data.test_poses)).to(trained.device)
-    num_sequences, length = poses.shape[:2]
-    assert given.shape == (num_sequences, *poses.shape[2:]), f"1 given frame and {length} poses each: {given.shape}"
+    num_sequences, length = data.manifest.num_tests, data.manifest.test_length
+    assert given.shape == (num_sequences, 3, *data.frame_size), f"one given frame a sequence: {given.shape}"
+    assert poses.shape == (num_sequences, length, 3, *data.frame_size), f"a pose for each frame: {poses.shape}"
     drawn = predict(trained.model, given[:, None], poses, trained.config.evaluation, seed=trained.config.seed)
     assert drawn.shape == (num_sequences, length, 3, *data.frame_size), f"rollout of {tuple(drawn.shape)}"
     rollouts = quantise(drawn).cpu()
@@ -75,23 +91,27 @@ def roll_out_tests(trained: Trained, data: DanceData) -> Tensor:
 def submission(
     run: str,
     *,
+    overrides: str = "",
     data_folder: Path = Path("data"),
     runs_folder: Path = Path("runs"),
     submissions_folder: Path = Path("submissions"),
 ) -> Path:
-    """Rolls out the test sequences and returns submissions/<run>.csv, checked; writes its provenance and GIFs."""
-    trained = _open_pose_run(run, runs_folder)
+    """Rolls out the test sequences and returns submissions/<run>.csv, checked; writes its provenance and GIFs.
+
+    `overrides` are words of SET that say how; the run keeps them. The csv takes its place last, so that it never lies
+    there without its provenance.
+    """
+    trained = _open_pose_run(run, runs_folder, overrides)
     config = trained.config
-    data = open_dance(config.dataset, data_folder)
+    data = data_of(trained, data_folder)
+    assert isinstance(data, DanceData), "a pose model was trained on dancers"
     path = submissions_folder / f"{run}.csv"
     safe_to_replace(path)
-    origin: dict[str, Any] = {
+    source: dict[str, Any] = origin_of(trained)
+    origin = {
         "run": run,
         "dataset": config.dataset,
-        "dataset_fingerprint": data.manifest.fingerprint,
-        "config_sha256": file_hash(trained.folder / "config.json"),
-        "checkpoint_sha256": file_hash(trained.checkpoint),
-        "checkpoint_step": trained.step,
+        **{name: value for name, value in source.items() if name in Provenance.model_fields and name != "commit"},
         "local_score": _local_score(trained),
         "seed": config.seed,
     }
@@ -105,28 +125,29 @@ def submission(
         poses = torch.from_numpy(np.array(data.test_poses[number]))
         save_gif(trained.folder / f"pred_seq{number}.gif", side_by_side([clip, poses]))
     announce(f"{path}: writing and checking {num_sequences * length} rows")
-    write_submission(path, rollouts, sequence_length=length)
-    try:
-        checked = check_submission(
-            path, first_frames=data.test_frames, num_sequences=num_sequences, sequence_length=length
-        )
-        Provenance(
-            **origin,
-            csv_sha256=checked.sha256,
-            num_rows=checked.num_rows,
-            num_sequences=checked.num_sequences,
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            commit=commit(),
-        ).save(path.with_suffix(".json"))
-    except BaseException:
-        path.unlink()  # nothing would say where this csv comes from, so nothing could replace it
-        raise
+    unchecked = path.with_name(f".{path.name}")
+    unchecked.unlink(missing_ok=True)
+    write_submission(unchecked, rollouts, sequence_length=length)
+    checked = check_submission(
+        unchecked, first_frames=data.test_frames, num_sequences=num_sequences, sequence_length=length
+    )
+    keep_settings(trained)
+    path.unlink(missing_ok=True)
+    Provenance(
+        **origin,
+        csv_sha256=checked.sha256,
+        num_rows=checked.num_rows,
+        num_sequences=checked.num_sequences,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        commit=source["commit"],
+    ).save(path.with_suffix(".json"))
+    unchecked.rename(path)
     return path
 
 
-def _open_pose_run(run: str, runs_folder: Path) -> Trained:
+def _open_pose_run(run: str, runs_folder: Path, overrides: str) -> Trained:
     """Returns a trained run that draws dancers; UserError where it draws robot pushing."""
-    trained = open_run(run, runs_folder)
+    trained = open_run(run, runs_folder, overrides)
     if isinstance(trained.config.model, SVG | ConvSVG):
         raise UserError(
             f"{run} draws robot pushing ({trained.config.model.name}), but the csv and pose pictures are of dancers; "
@@ -137,23 +158,34 @@ def _open_pose_run(run: str, runs_folder: Path) -> Trained:
 
 def _local_score(trained: Trained) -> float | None:
     """Returns the validation score of this very checkpoint and configuration, if it has been evaluated."""
-    path = trained.folder / "scores.json"
-    scores = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    present = (file_hash(trained.checkpoint), file_hash(trained.folder / "config.json"))
-    return scores["score"] if (scores.get("checkpoint_sha256"), scores.get("config_sha256")) == present else None
+    path, present = trained.folder / "scores.json", origin_of(trained)
+    scores = read_scores(path) if path.is_file() else {}
+    same = all(scores.get(name) == present[name] for name in ("checkpoint_sha256", "config_sha256"))
+    return scores["score"] if same else None
 
 
-def predict_pictures(run: str, frame: Path, poses: Path, out: Path, *, runs_folder: Path = Path("runs")) -> Tensor:
+def read_scores(path: Path) -> dict[str, Any]:
+    """Returns what `evaluate` wrote; UserError where that is damaged."""
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError:
+        raise UserError(f"{path} is damaged; make it anew: make evaluate RUN={path.parent.name}") from None
+
+
+def predict_pictures(
+    run: str, frame: Path, poses: Path, out: Path, *, overrides: str = "", runs_folder: Path = Path("runs")
+) -> Tensor:
     """Draws a person's own clip, (T, 3, H, W) uint8, from a first frame and a folder of numbered pose pictures.
 
-    Writes a GIF of prediction and poses to `out`, and the frames as PNG into a folder of the same name.
+    Writes a GIF of prediction and poses to `out`, and the frames as PNG into a folder of the same name. `overrides` are
+    words of SET that say how, this once.
     """
-    trained = _open_pose_run(run, runs_folder)
+    trained = _open_pose_run(run, runs_folder, overrides)
     if out.suffix.lower() != ".gif":
         raise UserError(f"OUT={out}: the result is a GIF; give a name that ends in .gif")
     given, folder = _read_picture(frame, f"FRAME={frame}"), out.with_suffix("")
     conditions = torch.stack([_read_picture(path, f"POSES: {path}") for path in _numbered_pictures(poses)])
-    if folder.exists() and (folder.samefile(poses) or not (out.is_file() and folder.is_dir())):
+    if folder.exists() and not (out.is_file() and _holds_frames_alone(folder, besides=(frame, poses))):
         raise UserError(f"{folder} exists and was not written together with {out}; move it away, or give another OUT")
     conditions = conditions.to(trained.device)
     settings, seed = trained.config.evaluation, trained.config.seed
@@ -168,6 +200,12 @@ def predict_pictures(run: str, frame: Path, poses: Path, out: Path, *, runs_fold
     for number, picture in enumerate(drawn.cpu()):
         Image.fromarray(picture.permute(1, 2, 0).numpy()).save(folder / f"{number}.png")
     return drawn
+
+
+def _holds_frames_alone(folder: Path, besides: tuple[Path, ...]) -> bool:
+    """Returns whether a folder holds what `predict_pictures` writes and nothing else, and none of these files."""
+    outside = not any(folder.resolve() in (path.resolve(), *path.resolve().parents) for path in besides)
+    return outside and folder.is_dir() and all(re.fullmatch(r"[0-9]+\.png", path.name) for path in folder.iterdir())
 
 
 def _read_picture(path: Path, name: str) -> Tensor:
@@ -199,7 +237,7 @@ def print_scores(run: str, runs_folder: Path = Path("runs")) -> None:
     path = runs_folder / run / "scores.json"
     if not path.is_file():
         raise UserError(f"{path} does not exist; evaluate the run first: make evaluate RUN={run}")
-    scores = json.loads(path.read_text(encoding="utf-8"))
+    scores = read_scores(path)
     table = Table(run, "score (dB)", "SSIM", caption=scores["protocol"], caption_justify="left")
     score = float(scores["score"])  # a perfect one is the string "inf"
     rows = {run: scores, **scores["baselines"]}
@@ -210,6 +248,8 @@ def print_scores(run: str, runs_folder: Path = Path("runs")) -> None:
     Console().print(table)
     for name in (name for name in PROTOCOLS if name in scores):
         say(f"{PROTOCOLS[name]}: {scores[name]:.2f} dB")
+    if at := [f"{label} {float(scores[name]):.2f}" for name, label in MOMENTS.items() if scores.get(name) is not None]:
+        say(f"PSNR (dB): {', '.join(at)}")
     best = max(float(baseline["score"]) for baseline in scores["baselines"].values())
     say(f"{score - best:+.2f} dB against the best baseline; all of it in {path}")
 
@@ -224,7 +264,7 @@ def main() -> None:
     own = commands.add_parser("predict", help="a clip from a person's own pictures")
     for command in (scored, submitted, own):
         command.add_argument("run")
-        command.add_argument("--set", default="", help="evaluation.key=value words, which the run keeps")
+        command.add_argument("--set", default="", help="evaluation.key=value words; evaluate and submission keep them")
     own.add_argument("--frame", default="", help="the first frame")
     own.add_argument("--poses", default="", help="folder of numbered pose pictures")
     own.add_argument("--out", type=Path, required=True, help="GIF to write")
@@ -236,20 +276,23 @@ def main() -> None:
         }
         if missing := [text for text, value in wanted.items() if not value]:
             raise UserError(f"missing: {'; '.join(missing)}")
-    if arguments.command != "scores" and arguments.set:
-        change_evaluation(Path("runs") / arguments.run, arguments.set)
     if arguments.command == "evaluate":
-        evaluate(arguments.run)
+        evaluate(arguments.run, overrides=arguments.set)
         print_scores(arguments.run)
     elif arguments.command == "scores":
         print_scores(arguments.run)
     elif arguments.command == "submission":
-        path = submission(arguments.run)
+        path = submission(arguments.run, overrides=arguments.set)
+        made = Provenance.load(path.with_suffix(".json"))
+        if made.num_rows != made.num_sequences * SEQUENCE_LENGTH:
+            say(f"{path}: valid, but of {made.num_rows // made.num_sequences} frames a sequence, not {SEQUENCE_LENGTH}")
+            return
         say(f"{path}: valid. Upload it with")
         say(f'  make submit RUN={arguments.run} COMPETITION=slug MESSAGE="..."')
         say(f'  or, unknown to the ledger: .venv/bin/kaggle competitions submit -c slug -f {path} -m "..."')
     else:
-        drawn = predict_pictures(arguments.run, Path(arguments.frame), Path(arguments.poses), arguments.out)
+        frame, poses = Path(arguments.frame), Path(arguments.poses)
+        drawn = predict_pictures(arguments.run, frame, poses, arguments.out, overrides=arguments.set)
         say(f"{arguments.out}: {len(drawn)} frames; single frames in {arguments.out.with_suffix('')}/")
 
 

@@ -35,8 +35,8 @@ def log_rows(num_epochs: int, *, offset: float = 0.0) -> list[dict[str, float]]:
     return rows
 
 
-def scores(run: str, score: float, checkpoint: bytes) -> dict[str, object]:
-    """What scores.json holds after an evaluation."""
+def scores(run: str, score: float, checkpoint: bytes, config: bytes) -> dict[str, object]:
+    """What scores.json holds after an evaluation of a checkpoint with a config.json."""
     return {
         "run": run,
         "score": score,
@@ -54,6 +54,7 @@ def scores(run: str, score: float, checkpoint: bytes) -> dict[str, object]:
         "num_parameters": 1_585_620,
         "checkpoint_step": 10,
         "checkpoint_sha256": hashlib.sha256(checkpoint).hexdigest(),
+        "config_sha256": hashlib.sha256(config).hexdigest(),
         "dataset_fingerprint": "ab" * 32,
         "commit": "0123456789ab",
     }
@@ -65,11 +66,12 @@ def write_run(
     """A trained and evaluated run with pictures of 6 x 10 pixels, some numbers its own; returns its folder."""
     folder.mkdir(parents=True)
     checkpoint = f"weights of {folder.name}".encode()
-    (folder / "config.json").write_text(to_json(config or tiny_config("reference_cvae")))
+    settings = to_json(config or tiny_config("reference_cvae")).encode()
+    (folder / "config.json").write_bytes(settings)
     rows = log_rows(num_epochs, offset=score - 25)
     (folder / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "best.pt").write_bytes(checkpoint)
-    (folder / "scores.json").write_text(json.dumps(scores(folder.name, score, checkpoint) | numbers))
+    (folder / "scores.json").write_text(json.dumps(scores(folder.name, score, checkpoint, settings) | numbers))
     noise = np.random.default_rng(0).integers(0, 255, (3, 6, 10, 3), dtype=np.uint8)
     pictures = [Image.fromarray(frame) for frame in noise]
     for name in ("validation_strip.png", "psnr_by_frame.png"):

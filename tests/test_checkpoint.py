@@ -13,10 +13,10 @@ import torch
 
 from src.checkpoint import (
     FORMAT,
-    change_evaluation,
     load_checkpoint,
     load_weights,
     read_config,
+    read_trained_config,
     refuse_other_config,
     save_checkpoint,
     settle_config,
@@ -218,10 +218,11 @@ def test_the_words_of_set_that_are_missing_are_told(tmp_path: Path) -> None:
 
 def test_how_a_trained_run_is_evaluated_may_change_and_nothing_else(tmp_path: Path) -> None:
     settle_config(tmp_path, CONFIG)
-    change_evaluation(tmp_path, f"evaluation.mirror=false evaluation.latent=sample seed={CONFIG.seed}")
-    changed = read_config(tmp_path)
-    assert (changed.evaluation.mirror, changed.evaluation.latent) == (False, "sample")
-    assert changed.model_copy(update={"evaluation": CONFIG.evaluation}) == CONFIG
+    words = f"evaluation.mirror=false evaluation.latent=sample training.device=auto seed={CONFIG.seed}"
+    changed = read_trained_config(tmp_path, words)
+    assert (changed.evaluation.mirror, changed.evaluation.latent, changed.training.device) == (False, "sample", "auto")
+    training = changed.training.model_copy(update={"device": CONFIG.training.device})
+    assert changed.model_copy(update={"evaluation": CONFIG.evaluation, "training": training}) == CONFIG
     for words, message in (
         ("evaluation.mirror=true seed=77", "SET changes seed of .*; needed: settings of .evaluation. alone"),
         ("model.width=64", "SET changes model.width of "),
@@ -229,8 +230,8 @@ def test_how_a_trained_run_is_evaluated_may_change_and_nothing_else(tmp_path: Pa
         ("mirror", "SET: found 'mirror'"),
     ):
         with pytest.raises(UserError, match=message):
-            change_evaluation(tmp_path, words)
-        assert read_config(tmp_path) == changed
+            read_trained_config(tmp_path, words)
+    assert read_config(tmp_path) == CONFIG
 
 
 def test_a_run_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -157,6 +157,11 @@ def test_a_run_is_done_only_with_these_settings_data_and_weights(grid_path: Path
         (folder / name).write_text(json.dumps(table))
         assert not is_done(job), name
         (folder / name).write_text(content)
+    scores = json.loads((folder / "scores.json").read_text())
+    (folder / "scores.json").write_text(json.dumps(scores | {"config_sha256": 64 * "0"}))  # made with other settings
+    assert not is_done(job)
+    (folder / "scores.json").write_text(json.dumps(scores))
+    assert is_done(job)
     (folder / "best.pt").write_bytes(b"other weights")
     assert not is_done(job)
 

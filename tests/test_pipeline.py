@@ -126,7 +126,7 @@ def test_mistakes_end_in_one_line_and_exit_code_2(workplace: Path) -> None:
     (workplace / "runs" / "cut" / "config.json").write_text(to_json(tiny_config("reference_cvae")))
     (workplace / "runs" / "cut" / "best.pt").write_bytes(b"PK\x03\x04 and no more")
     commands = {
-        ("src.trainer", "configs/bad.toml"): r"error: configs/bad.toml: .*batch_sise; did you mean training.batch_size\?\n",
+        ("src.trainer", "configs/bad.toml"): r"error: configs/bad.toml: .*did you mean training.batch_size\?\n",
         ("src.tester", "submission", "cut"): r"error: runs/cut/best.pt is no checkpoint of this project, or .*\n",
     }
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}

@@ -39,6 +39,11 @@ def cut(path: Path, part: float) -> None:
     path.write_bytes(path.read_bytes()[: int(len(path.read_bytes()) * part)])
 
 
+def rewrite(path: Path, old: str, new: str) -> None:
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+
+
 def without(path: Path, key: str) -> None:
     path.write_text(json.dumps({name: value for name, value in json.loads(path.read_text()).items() if name != key}))
 
@@ -59,6 +64,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no score": (lambda run: without(run / "scores.json", "score"), "cannot be read (score: field required)"),
     "trained on": (lambda run: save_checkpoint(run / "best.pt", {"step": 9}, CONFIG), "trained on since, or damaged"),
     "cut weights": (lambda run: cut(run / "best.pt", 0.5), "best.pt is no checkpoint of this project, or a"),
+    "other settings": (lambda run: rewrite(run / "config.json", '"mirror": true', '"mirror": false'), "have changed"),
     "no weights": (lambda run: (run / "best.pt").unlink(), "best.pt does not exist"),
 }
 

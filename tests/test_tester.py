@@ -15,12 +15,13 @@ from rich.console import Console
 from skimage.metrics import peak_signal_noise_ratio
 
 from src import tester
-from src.checkpoint import change_evaluation, read_config, settle_config
+from src.checkpoint import read_config, settle_config
 from src.console import UserError
 from src.dance_scores import baselines
 from src.dataset import open_dance
 from src.files import file_hash
 from src.models import build_model
+from src.packing import pack_synthetic
 from src.rollout import predict
 from src.runs import open_run
 from src.submission import Provenance
@@ -200,19 +201,21 @@ def test_a_csv_of_someone_else_is_not_overwritten(places: dict[str, Path], tmp_p
     assert path.read_text() == "changed by hand"
 
 
+@pytest.mark.parametrize("step", [(tester, "check_submission"), (Provenance, "save"), (Path, "rename")])
 def test_an_interrupted_submission_leaves_no_csv(
-    places: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    step: tuple[object, str], places: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(*arguments: object, **settings: object) -> None:
         raise KeyboardInterrupt
 
     places |= {"submissions_folder": tmp_path / "submissions"}
     with monkeypatch.context() as patch:
-        patch.setattr(tester, "check_submission", interrupt)
+        patch.setattr(*step, interrupt)
         with pytest.raises(KeyboardInterrupt):
             submission("tiny", **places)
-    assert list((tmp_path / "submissions").iterdir()) == []
+    assert not (tmp_path / "submissions" / "tiny.csv").exists()
     assert submission("tiny", **places).is_file()
+    assert sorted(path.name for path in (tmp_path / "submissions").iterdir()) == ["tiny.csv", "tiny.json"]
 
 
 def picture(key: int, size: tuple[int, int] = (100, 50)) -> Image.Image:
@@ -386,6 +389,7 @@ def test_the_commands_say_what_they_did(
     assert f"{scores['score']:.2f}" in shown
     assert "nearest pose" in shown
     assert "dB against the best baseline" in shown
+    assert f"PSNR (dB): mean of all frames {scores['mean_psnr']:.2f}, frames 1-10 {scores['psnr_1_to_10']:.2f}" in shown
     assert output("scores", "tiny") == shown
     before, _, after = output("submission", "tiny").partition("submissions/tiny.csv: valid")
     assert before.splitlines() == [
@@ -417,8 +421,8 @@ def test_on_a_terminal_what_takes_long_is_said_beside_the_result(
 def test_the_way_out_of_a_lost_checkpoint_is_one(workplace: Path, outcome: Callable[..., tuple[int, str]]) -> None:
     break_run(workplace, "best is gone")
     _, errors = outcome(main, "evaluate", "tiny")
-    change_evaluation(Path("runs/tiny"), errors.strip().partition(": make evaluate RUN=tiny SET=")[2].strip('"'))
-    assert open_run("tiny").checkpoint == Path("runs/tiny/last.pt")
+    words = errors.strip().partition(": make evaluate RUN=tiny SET=")[2].strip('"')
+    assert open_run("tiny", overrides=words).checkpoint == Path("runs/tiny/last.pt")
 
 
 @pytest.mark.parametrize(
@@ -468,3 +472,64 @@ def test_the_last_checkpoint_can_be_read(places: dict[str, Path]) -> None:
     assert not all(torch.equal(read[name], state["model"][name]) for name in read)
     assert trained.step == 4
     assert not trained.model.training
+
+
+def test_settings_are_kept_by_what_was_made_with_them_alone(
+    workplace: Path, own: dict[str, Path], outcome: Callable[..., tuple[int, str]]
+) -> None:
+    run = workplace / "runs" / "tiny"
+    before, options = (run / "config.json").read_bytes(), [text for name in own for text in (f"--{name}", own[name])]
+    words = ("--set", "evaluation.latent=sample evaluation.mirror=false")
+    assert outcome(main, "predict", "tiny", *options, *words)[0] == 0
+    assert (
+        outcome(main, "predict", "tiny", "--frame", "none.png", "--poses", own["poses"], "--out", "x.gif", *words)[0]
+        == 2
+    )
+    assert (run / "config.json").read_bytes() == before
+    assert outcome(main, "submission", "tiny", *words)[0] == 0
+    assert read_config(run).evaluation.latent == "sample"
+    assert Provenance.load(workplace / "submissions" / "tiny.json").config_sha256 == file_hash(run / "config.json")
+
+
+def test_another_data_set_under_the_name_of_the_first_is_refused(
+    places: dict[str, Path], tmp_path: Path, outcome: Callable[..., tuple[int, str]]
+) -> None:
+    other = tmp_path / "other"
+    lengths = {"take_length": 24, "val_length": TEST_LENGTH, "test_length": TEST_LENGTH}
+    pack_synthetic("tiny", data_folder=other, seed=4, num_takes=2, num_tests=2, num_processes=1, **lengths)
+    message = r"best\.pt was trained on other data than .*other/tiny now holds; pack that data again"
+    for command in (evaluate, submission):
+        with pytest.raises(UserError, match=message):
+            command("tiny", runs_folder=places["runs_folder"], data_folder=other)
+
+
+def test_own_pictures_are_never_deleted(places: dict[str, Path], own: dict[str, Path]) -> None:
+    predict_pictures("tiny", own["frame"], own["poses"], own["out"], runs_folder=places["runs_folder"])
+    folder = own["out"].with_suffix("")
+    for name in ("holiday.png", "notes.txt"):
+        (folder / name).write_bytes(b"mine")
+        with pytest.raises(UserError, match="was not written together with"):
+            predict_pictures("tiny", own["frame"], own["poses"], own["out"], runs_folder=places["runs_folder"])
+        assert (folder / name).read_bytes() == b"mine"
+        (folder / name).unlink()
+    with pytest.raises(UserError, match="was not written together with"):
+        predict_pictures("tiny", folder / "0.png", own["poses"], own["out"], runs_folder=places["runs_folder"])
+    assert (folder / "0.png").is_file()
+
+
+def test_damaged_scores_are_named(workplace: Path, outcome: Callable[..., tuple[int, str]]) -> None:
+    (workplace / "runs" / "tiny" / "scores.json").write_text('{"score": ')
+    for command in ("scores", "submission"):
+        code, errors = outcome(main, command, "tiny")
+        assert (code, errors.count("\n")) == (2, 1)
+        assert "runs/tiny/scores.json is damaged; make it anew: make evaluate RUN=tiny" in errors
+
+
+def test_a_csv_of_another_length_gets_no_line_to_upload_it(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["tester", "submission", "tiny"])
+    main()
+    said = capsys.readouterr().out
+    assert f"submissions/tiny.csv: valid, but of {TEST_LENGTH} frames a sequence, not 630" in said
+    assert "make submit" not in said

@@ -41,6 +41,7 @@ class Scores(BaseModel):
     psnr_by_frame: list[float]  # of frame 0, which is given, to the last
     num_parameters: int
     checkpoint_sha256: str
+    config_sha256: str
     dataset_fingerprint: str
     commit: str | None  # None outside a git checkout
 
@@ -125,6 +126,8 @@ def read_run(folder: Path) -> Run:
     if config and config.teacher_forcing is None:
         log = [{name: value for name, value in row.items() if name != "teacher_forcing_ratio"} for row in log]
     scores = _read_scores(folder / "scores.json", notes)
+    if config and scores and scores.config_sha256 != file_hash(folder / "config.json"):
+        notes.append(f"its settings have changed since its evaluation; make evaluate RUN={folder.name}")
     run = Run(folder, config, log, scores, ())
     return replace(run, notes=(*notes, *_notes_on_checkpoint(run)))
 
