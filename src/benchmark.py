@@ -6,7 +6,6 @@ median time over ours, its spread the smallest and largest ratio of a pair of ru
 
 import argparse
 import io
-import platform
 import shutil
 import statistics
 import tempfile
@@ -27,7 +26,7 @@ from src.config import SVG as SVGConfig
 from src.config import Augmentation, parse_config
 from src.console import run_main, say, track
 from src.dataset import Batch, ClipSampler, Footage, PushingBatch, to_unit, with_context
-from src.distributed import Draws
+from src.distributed import Draws, hardware
 from src.files import commit, write_atomically
 from src.intake.manifest import NUM_ACTION, NUM_POSITION
 from src.losses import (
@@ -288,13 +287,10 @@ def benchmark(*, num_images: int, length: int, repeats: int) -> str:
         timings = [measure(row, repeats) for row in track(rows, "benchmark", len(rows))]
     head = ["part", "work", "ours (ms)", "plain loop (ms)", "ratio of medians", "smallest to largest"]
     lines = ["| " + " | ".join(cells) + " |" for cells in [head, ["---"] * len(head), *(t.cells() for t in timings)]]
-    hardware = (
-        torch.cuda.get_device_name() if device.type == "cuda" else f"{platform.processor() or platform.machine()}"
-    )
-    note = (
-        f"{repeats} runs of each side, taken in turn; {hardware}, {torch.get_num_threads()} threads; commit {commit()}."
-    )
-    return "# Benchmark\n\n`make bench`\n\n" + "\n".join(lines) + f"\n\n{note}\n"
+    threads = f"{torch.get_num_threads()} threads"
+    note = f"{repeats} runs of each side, taken in turn; {hardware()}; {threads}; commit {commit()}."
+    command = f"python -m src.benchmark --images {num_images} --length {length} --repeats {repeats}"
+    return f"# Benchmark\n\n`{command}`\n\n" + "\n".join(lines) + f"\n\n{note}\n"
 
 
 def _footage(num_frames: int) -> Footage:

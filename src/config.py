@@ -19,6 +19,7 @@ from src.console import UserError
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[int, Field(ge=0)]
+Shift = Annotated[int, Field(ge=0, lt=32)]  # pixels, less than a frame is high
 
 
 class Section(BaseModel):
@@ -50,6 +51,10 @@ class TeacherForcing(Section):
 
     @model_validator(mode="after")
     def _settings_have_an_effect(self) -> "TeacherForcing":
+        if self.kind == "late" and not self.start:
+            raise ValueError('start = 0 with kind = "late" would never feed a true frame; set start')
+        if self.kind == "late" and self.decay_from < self.begin:
+            raise ValueError(f"decay_from = {self.decay_from}: it would fall before begin = {self.begin}; set it later")
         unused = {"decay": ("begin",), "late": (), "plan": ("start", "begin", "decay_from", "decay_step")}[self.kind]
         return _without_effect(self, unused)
 
@@ -117,8 +122,8 @@ class Augmentation(Section):
     """Random changes of training clips; frames, poses and the reference of a clip change alike."""
 
     mirror: bool = True  # half of the clips are mirrored, left limbs becoming right ones; see also evaluation.mirror
-    shift_x: NotNegative = 0  # pixels that a clip is moved to either side at most; the edges are repeated
-    shift_y: NotNegative = 0  # the same up and down
+    shift_x: Shift = 0  # pixels that a clip is moved to either side at most; the edges are repeated
+    shift_y: Shift = 0  # the same up and down
 
 
 class KLWeight(Section):
@@ -176,7 +181,7 @@ class Evaluation(Section):
     latent: Literal["mean", "sample", "mean_of_samples"] = "mean"  # of the prior
     num_samples: Annotated[int, Field(ge=2)] = 8  # K of mean_of_samples; n of the best of n for svg and conv_svg
     mirror: bool = True  # averages with the rollout of the mirrored clip
-    shift: NotNegative = 0  # averages with the rollouts of the clip moved by so many pixels left, right, up and down
+    shift: Shift = 0  # averages with the rollouts of the clip moved by so many pixels left, right, up and down
     checkpoint: Literal["best", "last"] = "best"
 
 

@@ -1,11 +1,14 @@
-"""Ranks, reductions and keyed generators: the only file that knows torch.distributed."""
+"""Devices, ranks, reductions and keyed generators: the only file that knows torch.distributed."""
 
 import hashlib
 import logging
 import os
+import platform
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -108,6 +111,18 @@ def pick_device(wanted: str) -> torch.device:
     torch.cuda.set_device(local_rank())
     torch.backends.cudnn.allow_tf32 = False  # float32 shall mean float32 in final rollouts; training has bfloat16
     return torch.device("cuda", local_rank())
+
+
+def hardware() -> str:
+    """Returns this machine in one line: processor, cores, GPUs."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    model = models[0] if models else platform.processor() or platform.machine()
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return ", ".join(
+        [f"{model}, {os.cpu_count()} cores", *(f"{count} x {gpu}" for gpu, count in Counter(gpus).items())]
+    )
 
 
 def mean_over_processes(values: Tensor) -> Tensor:

@@ -6,8 +6,6 @@ stopped grid: finished runs are skipped, a stopped one is resumed, and failed on
 
 import argparse
 import difflib
-import os
-import platform
 import shlex
 import signal
 import subprocess
@@ -19,11 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import torch
 from pydantic import Field, ValidationError, model_validator
 
 from src.config import Config, NotNegative, Section, load_config
 from src.console import UserError, run_main, say
+from src.distributed import hardware
 from src.files import file_hash, write_atomically
 from src.intake.manifest import Manifest
 from src.reporting.comparison import HARDWARE_FILE, Comparison, result_of, spreads, write_comparison
@@ -208,18 +206,6 @@ def launch(command: Sequence[str]) -> int:
         say("the same command goes on from here")
         raise KeyboardInterrupt
     return code
-
-
-def hardware() -> str:
-    """Returns this machine in one line: processor, cores, GPUs."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    model = models[0] if models else platform.processor() or platform.machine()
-    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    return ", ".join(
-        [f"{model}, {os.cpu_count()} cores", *(f"{count} x {gpu}" for gpu, count in Counter(gpus).items())]
-    )
 
 
 def main() -> None:

@@ -103,6 +103,15 @@ def test_every_config_loads_and_survives_json(path: Path) -> None:
         ),
         ({"model": {"name": "lab_cvae"}}, "training.window = 1: lab_cvae needs at least 2 frames"),
         ({"evaluation": {"num_samples": 1}}, "evaluation.num_samples = 1"),
+        ({"evaluation": {"shift": 32}}, "evaluation.shift = 32"),
+        (
+            {"model": {"name": "lab_cvae", "teacher_forcing": {"kind": "late", "begin": 3}}},
+            'model.teacher_forcing: start = 0 with kind = "late" would never feed a true frame',
+        ),
+        (
+            {"model": {"name": "lab_cvae", "teacher_forcing": {"kind": "late", "begin": 15, "start": 1.0}}},
+            "decay_from = 10: it would fall before begin = 15",
+        ),
         ({"evaluation": {"num_samples": 3}}, "evaluation.num_samples would have no effect with latent"),
         (
             {"training": {"learning_rate_kind": "constant", "final_ratio": 0.5}},

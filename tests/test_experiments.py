@@ -16,7 +16,8 @@ import torch
 from src import dance_scores, experiments, tester, trainer
 from src.config import load_config, to_json
 from src.console import UserError, run_main
-from src.experiments import Grid, hardware, is_done, jobs_of, launch, load_grid, main, run_grid
+from src.distributed import hardware
+from src.experiments import Grid, is_done, jobs_of, launch, load_grid, main, run_grid
 from src.intake.manifest import Manifest
 from src.report import log_names
 from src.reporting import comparison
