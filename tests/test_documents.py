@@ -91,6 +91,13 @@ def test_a_target_reads_the_variables_that_its_recipe_names() -> None:
         assert named == set(declared.get(target, "").split()) or target == "help", target
 
 
+def test_every_mean_and_spread_stands_in_a_report() -> None:
+    reports = "".join(read(path) for path in (ROOT / "reports").glob("*.md") if path.name != "LOG.md")
+    spreads = re.findall(r"\d+\.\d+ ± \d+\.\d+", read(ROOT / "README.md"))
+    assert len(spreads) > 10
+    assert [spread for spread in spreads if spread not in reports] == []
+
+
 def test_the_tree_has_every_source_file_once() -> None:
     (tree,) = re.findall(r"## What is where\s+```\n(.*?)```", read(ROOT / "README.md"), re.DOTALL)
     listed = [name for name in re.findall(r"\b\w+\.py\b", tree) if not name.startswith(("test_", "conftest"))]
