@@ -22,7 +22,7 @@ from src.dance_scores import score_dance
 from src.dataset import DanceData, PushingData
 from src.files import write_atomically
 from src.intake.listing import NUMBERED
-from src.intake.sources import decode, image_size
+from src.intake.sources import FRAME_SIZE, decode, image_size
 from src.metrics import quantise
 from src.pushing_scores import score_pushing
 from src.reporting.plots import plot_history, save_gif, side_by_side
@@ -184,7 +184,10 @@ def predict_pictures(
     if out.suffix.lower() != ".gif":
         raise UserError(f"OUT={out}: the result is a GIF; give a name that ends in .gif")
     given, folder = _read_picture(frame, f"FRAME={frame}"), out.with_suffix("")
-    conditions = torch.stack([_read_picture(path, f"POSES: {path}") for path in _numbered_pictures(poses)])
+    pictures = _numbered_pictures(poses)
+    conditions = torch.stack([_read_picture(path, f"POSES: {path}") for path in pictures])
+    for height, width in {image_size(path.read_bytes(), str(path)) for path in (frame, *pictures)} - {FRAME_SIZE}:
+        announce(f"pictures of {height} x {width} are resized to {FRAME_SIZE[0]} x {FRAME_SIZE[1]}, height x width")
     if folder.exists() and not (out.is_file() and _holds_frames_alone(folder, besides=(frame, poses))):
         raise UserError(f"{folder} exists and was not written together with {out}; move it away, or give another OUT")
     conditions = conditions.to(trained.device)

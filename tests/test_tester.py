@@ -398,7 +398,8 @@ def test_the_commands_say_what_they_did(
     ]
     assert after
     options = [text for name, path in own.items() for text in (f"--{name}", path)]
-    announced, result = output("predict", "tiny", *options).splitlines()
+    resized, announced, result = output("predict", "tiny", *options).splitlines()
+    assert resized == "pictures of 50 x 100 are resized to 32 x 64, height x width"
     assert announced == "runs/tiny: rolling out 11 frames"
     assert "11 frames; single frames in" in result
     output("evaluate", "tiny", "--set", "evaluation.mirror=false")
