@@ -95,7 +95,7 @@ class SVG(Section):
     name: Literal["svg"] = "svg"
     prior: Literal["fixed", "learned"] = "fixed"  # N(0, I), or an LSTM on the frames before: SVG-FP, SVG-LP
     width: Annotated[int, Field(ge=8, multiple_of=8)] = 64  # channels at 64 x 64; 2, 4, 8 times as many below
-    num_features: Positive = 128  # numbers of an encoded frame
+    num_features: Annotated[int, Field(ge=8, multiple_of=8)] = 128  # numbers of an encoded frame
     num_latents: Positive = 64  # numbers per frame
     num_hidden: Positive = 256  # of every LSTM
     num_given: Positive = 2  # frames seen before the prediction begins
@@ -147,7 +147,7 @@ class Training(Section):
     """The training loop."""
 
     num_epochs: Positive = 100
-    clips_per_epoch: NotNegative = 0  # 0: as many clips as cover every training frame once
+    clips_per_epoch: NotNegative = 0  # 0: as many as cover every training frame once; for pushing, each clip once
     shuffle: bool = True  # an epoch's clips in random order; off, for pushing alone: in the order of the data set
     batch_size: Positive = 32  # clips, over all processes together
     window: Positive = 1  # frames per clip; all but the given ones are predicted, and reference_cvae is given none

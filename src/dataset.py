@@ -226,13 +226,17 @@ class ClipSampler:
 class PushingSampler:
     """Draws windows of training clips; which ones depends on the seed, the epoch and the position in it alone.
 
-    An epoch has each clip once, at random or in order (`shuffle`), each time from another of its frames on. Pixels are
-    read from the memory map as they are wanted.
+    With `shuffle` an epoch has each clip once, at random; else it goes on in order where the epoch before, of
+    `clips_per_epoch` clips, ended. Each time another window of a clip is drawn. Pixels are read from the memory map as
+    they are wanted.
     """
 
-    def __init__(self, clips: Clips, *, window: int, seed: int, device: torch.device, shuffle: bool) -> None:
+    def __init__(
+        self, clips: Clips, *, window: int, seed: int, device: torch.device, shuffle: bool, clips_per_epoch: int
+    ) -> None:
         _check_window(clips, window)
         self.clips, self.window, self.seed, self.device, self.shuffle = clips, window, seed, device, shuffle
+        self.clips_per_epoch = clips_per_epoch
         self._order = lru_cache(maxsize=1)(self._draw_order)
 
     def __len__(self) -> int:
@@ -250,7 +254,7 @@ class PushingSampler:
 
     def _draw_order(self, epoch: int) -> Tensor:
         if not self.shuffle:
-            return torch.arange(len(self))
+            return torch.arange(len(self)).roll(-epoch * self.clips_per_epoch)
         return torch.randperm(len(self), generator=keyed_generator(self.seed, "order", epoch))
 
 
@@ -262,7 +266,7 @@ def first_frames(clips: Clips, window: int, indices: Sequence[int], device: torc
 
 def _check_window(clips: Clips, window: int) -> None:
     if not 1 <= window <= clips.frames.shape[1]:
-        raise UserError(f"a window of {window} frames; clips have {clips.frames.shape[1]}; needed: a window that fits")
+        raise UserError(f"training.window = {window}; clips have {clips.frames.shape[1]} frames; needed: one that fits")
 
 
 def _read_windows(
@@ -301,7 +305,15 @@ def training_clips(
     """Returns the clips that a run trains on; `context` is the number of conditions needed before and after a frame."""
     window, seed = config.training.window, config.seed
     if isinstance(data, PushingData):
-        return PushingSampler(data.train, window=window, seed=seed, device=device, shuffle=config.training.shuffle)
+        batch_size, num_clips = config.training.batch_size, config.training.clips_per_epoch or len(data.train.frames)
+        return PushingSampler(
+            data.train,
+            window=window,
+            seed=seed,
+            device=device,
+            shuffle=config.training.shuffle,
+            clips_per_epoch=max(1, num_clips // batch_size) * batch_size,
+        )
     shown, _ = hold_out(data.train, config.training.held_out_takes)
     return ClipSampler(
         shown, window=window, context=context, augmentation=config.augmentation, seed=seed, device=device

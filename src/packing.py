@@ -194,7 +194,7 @@ def main() -> None:
     parser.add_argument("--data-folder", type=Path, default=Path("data"), help="(default: data)")
     parser.add_argument("--cuts", help="training frames that begin a new take, 630,1260 say, or none (default: found)")
     parser.add_argument("--test-length", type=int, help="poses of a test sequence (default: 630)")
-    parser.add_argument("--camera", choices=get_args(Camera), help="of BAIR's original records (default: main)")
+    parser.add_argument("--camera", help="of BAIR's original records (default: main)")
     drawing = parser.add_argument_group("of synthetic data only")
     for option in ("seed", "num-takes", "take-length", "val-length", "num-tests"):
         drawing.add_argument(f"--{option}", type=int)
@@ -205,6 +205,8 @@ def main() -> None:
     if not source:
         raise UserError(f"no source is given; needed: SOURCE={', '.join(WORDS)}, FILE.zip or FOLDER")
     _refuse_without_effect(source, options)
+    if options.get("camera") not in (None, *get_args(Camera)):
+        raise UserError(f"CAMERA={options['camera']}; needed: one of {', '.join(get_args(Camera))}")
     if options.get("test_length", 2) < 2:
         raise UserError(f"--test-length {options['test_length']} of python -m src.packing; needed: at least 2")
     if source == "synthetic":

@@ -13,6 +13,7 @@ from src.runs import Trained, latent_of, origin_of
 from src.validation import ClipValidation
 
 PRIOR_MEAN, SINGLE_SAMPLE = Evaluation(latent="mean", mirror=False), Evaluation(latent="sample", mirror=False)
+CHECKPOINTS = {"best": "best by validations on other clips", "last": "last"}
 NUM_SHOWN = 3  # samples in the GIF, beside the truth
 GIF_REPEATS = 3  # times a frame is shown: ten frames pass too quickly to be looked at
 MEAN_FRAME_CLIPS = 512  # training clips whose frames make the mean frame
@@ -25,8 +26,8 @@ def score_pushing(trained: Trained, data: PushingData) -> dict[str, object]:
     and `mean_psnr` are that of the run's settings, with `mean_ssim` beside it, or `ssim`. By protocol:
     `psnr_prior_mean` with the prior's mean as latent; `psnr_single`, one sample; `psnr_best_of_n`, of `num_samples`
     samples the best of each clip, chosen with the truth; `psnr_shuffled_actions`, the prior's mean with actions and
-    positions of another clip, and `actions_are_worth_db`, what that loses; `psnr_copy_last`, the last given frame, and
-    `psnr_mean_frame`, that of training, which are the `baselines`. With `_by_frame`: of each predicted frame.
+    positions of another clip, and `conditions_are_worth_db`, what that loses; `psnr_copy_last`, the last given frame,
+    and `psnr_mean_frame`, that of training, which are the `baselines`. With `_by_frame`: of each predicted frame.
     `psnr_by_frame` begins with the `num_given` given ones. An endless PSNR is the string "inf".
     """
     config, num_samples = trained.config, trained.config.evaluation.num_samples
@@ -66,11 +67,11 @@ def score_pushing(trained: Trained, data: PushingData) -> dict[str, object]:
         "num_given": num_given,
         "num_samples": num_samples,
         "num_clips": len(truth),
-        "actions_are_worth_db": (psnr["psnr_prior_mean"] - psnr["psnr_shuffled_actions"]).mean().item(),
+        "conditions_are_worth_db": (psnr["psnr_prior_mean"] - psnr["psnr_shuffled_actions"]).mean().item(),
         "baselines": {name: scored(clip).as_json() for name, clip in baselines.items()},
         "protocol": f"{len(truth)} test clips of {config.dataset}, from the first frame on, {num_given} -> "
         f"{truth.shape[1] - num_given} frames; PSNR per frame and channel; latent: {latent_of(config)} of the prior; "
-        f"checkpoint: {config.evaluation.checkpoint} by validations on other clips",
+        f"checkpoint: {CHECKPOINTS[config.evaluation.checkpoint]}",
         "psnr_by_frame": ["inf"] * num_given + _as_json(test.psnr(chosen).mean(0)),
         **origin_of(trained),
     }

@@ -34,8 +34,8 @@ from src.submission import SEQUENCE_LENGTH, Provenance, check_submission, safe_t
 PROTOCOLS = {  # of a pushing run, beside its score
     "psnr_prior_mean": "mean of the prior",
     "psnr_single": "one sample",
-    "psnr_best_of_n": "best of n samples, chosen with the truth",
-    "psnr_shuffled_actions": "mean of the prior, with the actions of other clips",
+    "psnr_best_of_n": "best of {num_samples} samples, chosen with the truth",
+    "psnr_shuffled_actions": "mean of the prior, with the actions and positions of other clips",
 }
 
 
@@ -250,7 +250,7 @@ def print_scores(run: str, runs_folder: Path = Path("runs")) -> None:
         )
     Console().print(table)
     for name in (name for name in PROTOCOLS if name in scores):
-        say(f"{PROTOCOLS[name]}: {scores[name]:.2f} dB")
+        say(f"{PROTOCOLS[name].format(**scores)}: {scores[name]:.2f} dB")
     if at := [f"{label} {float(scores[name]):.2f}" for name, label in MOMENTS.items() if scores.get(name) is not None]:
         say(f"PSNR (dB): {', '.join(at)}")
     best = max(float(baseline["score"]) for baseline in scores["baselines"].values())

@@ -253,9 +253,10 @@ def train(config: Config, folder: Path, *, data_folder: Path = Path("data"), sto
     with process_group(device):
         data = open_data(config.dataset, data_folder)
         if isinstance(data, PushingData) != isinstance(config.model, SVG | ConvSVG):
-            system = data.manifest.system
+            fitting = "svg or conv_svg" if isinstance(data, PushingData) else "reference_cvae or lab_cvae"
             raise UserError(
-                f"data/{config.dataset} is of {system}, {config.model.name} is not; name a data set that fits"
+                f"data/{config.dataset} is of the system {data.manifest.system}, whose models are {fitting}, not "
+                f"{config.model.name}; needed: another dataset or another model"
             )
         refuse_unequal_shares(config, world_size())
         refuse_other_config(folder, config)  # by all processes: one that stops alone leaves the others waiting

@@ -9,7 +9,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from src.config import Augmentation, Config, Evaluation
+from src.config import SVG, Augmentation, Config, ConvSVG, Evaluation
 from src.console import UserError
 from src.dataset import (
     Batch,
@@ -33,6 +33,7 @@ from src.symmetries import mirror_poses
 POSTERIOR_FRAMES = 64  # true frames encoded at once
 NUM_LOSS_CLIPS = 16  # clips of the validation footage on which the losses are computed, always the same
 NUM_ROLLOUT_CLIPS = 64  # clips of pushing that are rolled out, always the same
+NUM_FUTURE = 10  # frames of a clip of pushing that are predicted, whatever window training has
 CLIPS_AT_ONCE = 32  # of pushing, in one rollout
 UNCHANGED = Augmentation(mirror=False)
 
@@ -126,10 +127,11 @@ class ClipValidation:
     def __init__(
         self, config: Config, clips: Clips, *, device: torch.device, num_clips: int | None = NUM_ROLLOUT_CLIPS
     ) -> None:
-        """Reads the first `num_clips` clips, or all."""
-        self.config, self.device = config, device
+        """Reads the given frames and the `NUM_FUTURE` after them of the first `num_clips` clips, or of all."""
+        assert isinstance(config.model, SVG | ConvSVG), "clips of pushing are drawn by the SVG family"
+        self.config, self.device, self.num_given = config, device, config.model.num_given
         chosen = range(min(num_clips or len(clips.frames), len(clips.frames)))
-        self.batch = first_frames(clips, config.training.window, chosen, device)
+        self.batch = first_frames(clips, self.num_given + NUM_FUTURE, chosen, device)
 
     def report(self, model: VideoModel, *, kl_weight: float, teacher_forcing_ratio: float) -> dict[str, float]:
         """Returns the score in dB and the losses, under the names that history.py explains."""
@@ -160,8 +162,7 @@ class ClipValidation:
 
     def psnr(self, drawn: Tensor) -> Tensor:
         """Returns the PSNR in dB of each predicted frame, mean over its channels, (N, T - num_given) float64."""
-        num_given = getattr(self.config.model, "num_given", 1)
-        return channel_psnr_per_frame(drawn[:, num_given:], self.batch.frames[:, num_given:])
+        return channel_psnr_per_frame(drawn[:, self.num_given :], self.batch.frames[:, self.num_given :])
 
     def losses(self, model: VideoModel, weights: dict[str, float]) -> dict[str, float]:
         """Returns the validation losses, mean over fixed clips with fixed draws."""
@@ -196,11 +197,11 @@ def mean_losses(
     num_clips: int = NUM_LOSS_CLIPS,
 ) -> dict[str, float]:
     """Returns the losses of `NUM_LOSS_CLIPS` clips, or of as many as there are, with fixed draws."""
-    names, num_clips = ("total", "reconstruction", "kl"), min(num_clips, NUM_LOSS_CLIPS)
-    at_once, sums = min(num_clips, config.training.batch_size), dict.fromkeys(("total", "reconstruction", "kl"), 0.0)
-    for first in range(0, num_clips, at_once):
-        clips = range(first, min(first + at_once, num_clips))
+    num_used = min(num_clips, NUM_LOSS_CLIPS)
+    at_once, sums = min(num_used, config.training.batch_size), dict.fromkeys(("total", "reconstruction", "kl"), 0.0)
+    for first in range(0, num_used, at_once):
+        clips = range(first, min(first + at_once, num_used))
         loss = model.forward(batch_of(clips), Draws(0, 0, clips, device), **weights)
-        for name in names:
+        for name in sums:
             sums[name] += len(clips) * getattr(loss, name).item()
-    return {f"validation_{name}": value / num_clips for name, value in sums.items()}
+    return {f"validation_{name}": value / num_used for name, value in sums.items()}

@@ -214,8 +214,10 @@ def numbered_clips() -> Clips:
     return Clips(frames.astype(np.uint8), conditions.astype(np.float32))
 
 
-def pushing(*, window: int = 12, seed: int = 0, shuffle: bool = True) -> PushingSampler:
-    return PushingSampler(numbered_clips(), window=window, seed=seed, device=CPU, shuffle=shuffle)
+def pushing(*, window: int = 12, seed: int = 0, shuffle: bool = True, per_epoch: int = NUM_CLIPS) -> PushingSampler:
+    return PushingSampler(
+        numbered_clips(), window=window, seed=seed, device=CPU, shuffle=shuffle, clips_per_epoch=per_epoch
+    )
 
 
 def numbers_of(batch: PushingBatch) -> list[list[int]]:
@@ -246,6 +248,12 @@ def test_an_epoch_of_pushing_has_each_clip_once(shuffle: bool) -> None:
     assert set(starts) == set(range(19))
 
 
+def test_clips_in_order_go_on_where_the_epoch_before_ended() -> None:
+    sampler = pushing(shuffle=False, per_epoch=4)
+    seen = [window[0] // 30 for epoch in range(7) for window in numbers_of(sampler.batch(epoch, 0, range(4)))]
+    assert seen == list(range(NUM_CLIPS)) * 4
+
+
 @pytest.mark.parametrize("num_clips", [4, 40])
 def test_processes_share_a_batch_of_pushing(num_clips: int) -> None:
     whole, half = numbers_of(pushing().batch(2, num_clips, range(num_clips))), num_clips // 2
@@ -270,7 +278,7 @@ def test_evaluation_sees_the_first_frames() -> None:
 @pytest.mark.parametrize("window", [0, 31])
 def test_a_window_that_no_clip_holds_is_refused(window: int) -> None:
     for draw in (lambda: pushing(window=window), lambda: first_frames(numbered_clips(), window, [0], CPU)):
-        with pytest.raises(UserError, match=f"a window of {window} frames; clips have 30; needed"):
+        with pytest.raises(UserError, match=f"training.window = {window}; clips have 30 frames; needed"):
             draw()
 
 
@@ -306,7 +314,7 @@ def test_sixteen_gigabytes_are_opened_without_being_read(vast: Path) -> None:
     data = open_pushing("vast", vast)
     assert data.train.frames.nbytes > 16e9
     assert all(isinstance(clips.frames, np.memmap) for clips in (data.train, data.validate, data.test))
-    sampler = PushingSampler(data.train, window=12, seed=0, device=CPU, shuffle=True)
+    sampler = PushingSampler(data.train, window=12, seed=0, device=CPU, shuffle=True, clips_per_epoch=4)
     shapes = {sampler.batch(0, 8 * step, range(8)).frames.shape for step in range(10)}
     assert shapes == {(8, 12, 3, 64, 64)}
     assert first_frames(data.test, 12, [1], CPU).conditions.shape == (1, 12, 7)

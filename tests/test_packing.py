@@ -353,3 +353,8 @@ def test_real_sample_is_cut_where_its_takes_meet(sample: Path, data: Path, monke
     assert manifest.train_takes == ((0, 630), (630, 1260), (1260, 1890))
     assert manifest.val_takes == ((0, 630),)
     assert (manifest.num_tests, manifest.test_length, manifest.cuts) == (2, 630, "found")
+
+
+def test_a_camera_that_there_is_not_is_one_line(tmp_path: Path, outcome: Callable[..., tuple[int, str]]) -> None:
+    arguments = ("--source", tmp_path, "--dataset", "x", "--data-folder", tmp_path / "data", "--camera", "side")
+    assert outcome(packing.main, *arguments) == (2, "error: CAMERA=side; needed: one of main, aux1\n")

@@ -27,7 +27,7 @@ from src.trainer import train
 from tests.conftest import tiny_config
 from tests.run_folders import write_run
 
-GIVEN, WINDOW, SAMPLES = 2, 5, 3
+GIVEN, WINDOW, SAMPLES = 2, 12, 3
 SETTINGS = {"num_samples": SAMPLES, "latent": "mean_of_samples"}
 CONFIG = tiny_config(
     "svg", model={"prior": "learned"}, evaluation=SETTINGS, num_epochs=1, learning_rate=1e-3, warmup_steps=0
@@ -36,7 +36,7 @@ PROTOCOLS = ("psnr_prior_mean", "psnr_single", "psnr_best_of_n", "psnr_shuffled_
 SIMPLE = ("psnr_copy_last", "psnr_mean_frame")
 DOCUMENTED = {
     *("run", "score", "mean_psnr", "mean_ssim", "psnr_1_to_10", "psnr_100", "psnr_300", "psnr_600"),
-    *(*PROTOCOLS, *SIMPLE, "ssim", "actions_are_worth_db", "num_given", "num_samples", "num_clips"),
+    *(*PROTOCOLS, *SIMPLE, "ssim", "conditions_are_worth_db", "num_given", "num_samples", "num_clips"),
     *(f"{name}_by_frame" for name in (*PROTOCOLS, *SIMPLE, "ssim", "psnr")),
     *("baselines", "protocol", "num_parameters", "checkpoint_step", "checkpoint_sha256", "config_sha256"),
     *("dataset_fingerprint", "commit"),
@@ -112,7 +112,7 @@ def test_every_number_is_that_of_a_slow_computation(evaluated: Evaluated, pushin
         assert scores[name] == pytest.approx(expected.mean(), abs=1e-4), name
         assert scores[f"{name}_by_frame"] == pytest.approx(expected.mean(axis=0), abs=1e-4), name
     worth = levels["psnr_prior_mean"].mean() - levels["psnr_shuffled_actions"].mean()
-    assert scores["actions_are_worth_db"] == pytest.approx(worth, abs=2e-4)
+    assert scores["conditions_are_worth_db"] == pytest.approx(worth, abs=2e-4)
     own = drawn(evaluated, "mean_of_samples")
     assert scores["score"] == scores["mean_psnr"] == pytest.approx(slow_psnr(own, truth).mean(), abs=1e-4)
     assert scores["psnr_by_frame"][:GIVEN] == ["inf"] * GIVEN
@@ -127,10 +127,10 @@ def test_every_number_is_that_of_a_slow_computation(evaluated: Evaluated, pushin
 def test_the_protocol_is_said_and_every_name_is_documented(evaluated: Evaluated) -> None:
     scores, text = evaluated.scores, score_pushing.__doc__ or ""
     assert scores.keys() == DOCUMENTED
-    for name in (*PROTOCOLS, *SIMPLE, "score", "ssim", "psnr_by_frame", "num_samples", "actions_are_worth_db"):
+    for name in (*PROTOCOLS, *SIMPLE, "score", "ssim", "psnr_by_frame", "num_samples", "conditions_are_worth_db"):
         assert f"`{name}`" in text, name
     assert (scores["num_clips"], scores["num_given"], scores["num_samples"]) == (3, GIVEN, SAMPLES)
-    assert "3 test clips of pushed, from the first frame on, 2 -> 3 frames" in scores["protocol"]
+    assert "3 test clips of pushed, from the first frame on, 2 -> 10 frames" in scores["protocol"]
     assert "mean of 3 samples of the prior" in scores["protocol"]
 
 
