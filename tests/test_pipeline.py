@@ -108,7 +108,7 @@ def test_from_synthetic_pushing_to_the_report(
     assert (code, errors) == (0, "")
     scores = json.loads(Path("runs/pusher/scores.json").read_text())
     for name, words in tester.PROTOCOLS.items():
-        assert f"{words}: {scores[name]:.2f} dB" in printed
+        assert f"{words.format(num_samples=2)}: {scores[name]:.2f} dB" in printed
     assert "copy of the last frame" in printed and "against the best baseline" in printed
     assert command(report.main)[::2] == (0, "")
     assert f"{scores['psnr_best_of_n']:.2f}" in Path("reports/index.html").read_text()
