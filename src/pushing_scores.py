@@ -1,12 +1,15 @@
 """A trained model of the SVG family on known clips: scores by protocol, the action test, the baselines, pictures."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from src.config import Evaluation
+from src.console import UserError, progress_bar
 from src.dataset import PushingData
+from src.intake.manifest import NUM_ACTION, NUM_POSITION
 from src.metrics import RolloutScores, quantise, ssim_per_frame
 from src.reporting.plots import plot_psnr, save_gif, save_strip, side_by_side
 from src.runs import Trained, latent_of, origin_of
@@ -14,6 +17,7 @@ from src.validation import ClipValidation
 
 PRIOR_MEAN, SINGLE_SAMPLE = Evaluation(latent="mean", mirror=False), Evaluation(latent="sample", mirror=False)
 CHECKPOINTS = {"best": "best by validations on other clips", "last": "last"}
+SHUFFLED = {"actions": NUM_ACTION, "conditions": NUM_ACTION + NUM_POSITION}  # numbers taken from another clip
 NUM_SHOWN = 3  # samples in the GIF, beside the truth
 GIF_REPEATS = 3  # times a frame is shown: ten frames pass too quickly to be looked at
 MEAN_FRAME_CLIPS = 512  # training clips whose frames make the mean frame
@@ -25,26 +29,38 @@ def score_pushing(trained: Trained, data: PushingData) -> dict[str, object]:
     PSNR is per frame and colour channel in [0, 1], averaged over channels, predicted frames and clips, in dB. `score`
     and `mean_psnr` are that of the run's settings, with `mean_ssim` beside it, or `ssim`. By protocol:
     `psnr_prior_mean` with the prior's mean as latent; `psnr_single`, one sample; `psnr_best_of_n`, of `num_samples`
-    samples the best of each clip, chosen with the truth; `psnr_shuffled_actions`, the prior's mean with actions and
-    positions of another clip, and `conditions_are_worth_db`, what that loses; `psnr_copy_last`, the last given frame,
-    and `psnr_mean_frame`, that of training, which are the `baselines`. With `_by_frame`: of each predicted frame.
-    `psnr_by_frame` begins with the `num_given` given ones. An endless PSNR is the string "inf".
+    samples the best of each clip, chosen with the truth; `psnr_shuffled_actions`, the prior's mean with the actions of
+    another clip, `psnr_shuffled_conditions`, with its actions and positions, and `actions_are_worth_db` and
+    `conditions_are_worth_db`, what that loses; `psnr_copy_last`, the last given frame, and `psnr_mean_frame`, that of
+    training, which are the `baselines`. With `_by_frame`: of each predicted frame. `psnr_by_frame` begins with the
+    `num_given` given ones. An endless PSNR is the string "inf". UserError where there is no other clip.
     """
     config, num_samples = trained.config, trained.config.evaluation.num_samples
+    if len(data.test.frames) < 2:
+        raise UserError(
+            f"{config.dataset} has one test clip alone, but each is also drawn with the actions of another; "
+            "needed: at least 2 test clips"
+        )
     test = ClipValidation(config, data.test, device=trained.device, num_clips=None)
     model, num_given, truth = trained.model, trained.model.num_given, test.batch.frames
-    mean = test.draw(model, PRIOR_MEAN)
-    of_mean = test.psnr(mean)
-    best = int(of_mean.mean(dim=1).argmax())
-    of_samples, some_samples = _draw_samples(test, trained, best)
-    chosen = mean if config.evaluation.latent == "mean" else test.draw(model, config.evaluation)
+    with progress_bar("rollouts of all clips", 2 + len(SHUFFLED) + num_samples) as advance:
+        mean = test.draw(model, PRIOR_MEAN)
+        advance()
+        of_mean, with_others = test.psnr(mean), {}
+        for name, numbers in SHUFFLED.items():
+            with_others[name] = test.psnr(test.with_shuffled_conditions(numbers).draw(model, PRIOR_MEAN))
+            advance()
+        best = int(of_mean.mean(dim=1).argmax())
+        of_samples, some_samples = _draw_samples(test, trained, best, advance)
+        chosen = mean if config.evaluation.latent == "mean" else test.draw(model, config.evaluation)
+        advance()
     last = truth[:, num_given - 1 : num_given].expand_as(truth)
     average = mean_frame(data).to(truth.device).expand_as(truth)
     psnr = {
         "psnr_prior_mean": of_mean,
         "psnr_single": of_samples[0],
         "psnr_best_of_n": best_of(of_samples),
-        "psnr_shuffled_actions": test.psnr(test.with_shuffled_conditions().draw(model, PRIOR_MEAN)),
+        **{f"psnr_shuffled_{name}": levels for name, levels in with_others.items()},
         "psnr_copy_last": test.psnr(last),
         "psnr_mean_frame": test.psnr(average),
     }
@@ -67,7 +83,7 @@ def score_pushing(trained: Trained, data: PushingData) -> dict[str, object]:
         "num_given": num_given,
         "num_samples": num_samples,
         "num_clips": len(truth),
-        "conditions_are_worth_db": (psnr["psnr_prior_mean"] - psnr["psnr_shuffled_actions"]).mean().item(),
+        **{f"{name}_are_worth_db": (of_mean - levels).mean().item() for name, levels in with_others.items()},
         "baselines": {name: scored(clip).as_json() for name, clip in baselines.items()},
         "protocol": f"{len(truth)} test clips of {config.dataset}, from the first frame on, {num_given} -> "
         f"{truth.shape[1] - num_given} frames; PSNR per frame and channel; latent: {latent_of(config)} of the prior; "
@@ -77,7 +93,9 @@ def score_pushing(trained: Trained, data: PushingData) -> dict[str, object]:
     }
 
 
-def _draw_samples(test: ClipValidation, trained: Trained, clip: int) -> tuple[list[Tensor], list[Tensor]]:
+def _draw_samples(
+    test: ClipValidation, trained: Trained, clip: int, advance: Callable[[], None]
+) -> tuple[list[Tensor], list[Tensor]]:
     """Returns the PSNR (N, T) of each sample of all clips, and of the first few the frames of one clip.
 
     All samples of all clips would need gigabytes.
@@ -88,6 +106,7 @@ def _draw_samples(test: ClipValidation, trained: Trained, clip: int) -> tuple[li
         psnr.append(test.psnr(drawn))
         if number < NUM_SHOWN:
             shown.append(drawn[clip].clone())
+        advance()
     return psnr, shown
 
 

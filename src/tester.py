@@ -35,10 +35,9 @@ PROTOCOLS = {  # of a pushing run, beside its score
     "psnr_prior_mean": "mean of the prior",
     "psnr_single": "one sample",
     "psnr_best_of_n": "best of {num_samples} samples, chosen with the truth",
-    "psnr_shuffled_actions": "mean of the prior, with the actions and positions of other clips",
+    "psnr_shuffled_actions": "mean of the prior, with the actions of other clips",
+    "psnr_shuffled_conditions": "mean of the prior, with their actions and positions",
 }
-
-
 MOMENTS = {  # of a rollout, beside its score
     "mean_psnr": "mean of all frames",
     "psnr_1_to_10": "frames 1-10",

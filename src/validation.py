@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from src.config import SVG, Augmentation, Config, ConvSVG, Evaluation
-from src.console import UserError
 from src.dataset import (
     Batch,
     Clips,
@@ -152,13 +151,15 @@ class ClipValidation:
             ]
         )
 
-    def with_shuffled_conditions(self) -> Self:
-        """Returns the same clips, each with the conditions of the one before it; UserError where there is one alone."""
-        if len(self.batch.conditions) < 2:
-            raise UserError("the actions of another clip are needed, but there is one clip alone; needed: at least 2")
-        other = copy.copy(self)
-        other.batch = PushingBatch(self.batch.frames, self.batch.conditions.roll(1, dims=0))
-        return other
+    def with_shuffled_conditions(self, num_shuffled: int) -> Self:
+        """Returns the same clips, each with the first so many numbers of a condition from the clip before it."""
+        own = self.batch.conditions
+        others = own.roll(1, dims=0)
+        shuffled = copy.copy(self)
+        shuffled.batch = PushingBatch(
+            self.batch.frames, torch.cat([others[..., :num_shuffled], own[..., num_shuffled:]], dim=-1)
+        )
+        return shuffled
 
     def psnr(self, drawn: Tensor) -> Tensor:
         """Returns the PSNR in dB of each predicted frame, mean over its channels, (N, T - num_given) float64."""

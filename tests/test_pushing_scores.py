@@ -14,6 +14,7 @@ from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from src.config import Evaluation
+from src.console import UserError
 from src.dataset import open_pushing
 from src.models import build_model
 from src.pushing_scores import best_of, score_pushing
@@ -32,11 +33,12 @@ SETTINGS = {"num_samples": SAMPLES, "latent": "mean_of_samples"}
 CONFIG = tiny_config(
     "svg", model={"prior": "learned"}, evaluation=SETTINGS, num_epochs=1, learning_rate=1e-3, warmup_steps=0
 )
-PROTOCOLS = ("psnr_prior_mean", "psnr_single", "psnr_best_of_n", "psnr_shuffled_actions")
+PROTOCOLS = ("psnr_prior_mean", "psnr_single", "psnr_best_of_n", "psnr_shuffled_actions", "psnr_shuffled_conditions")
 SIMPLE = ("psnr_copy_last", "psnr_mean_frame")
+WORTH = ("actions_are_worth_db", "conditions_are_worth_db")
 DOCUMENTED = {
     *("run", "score", "mean_psnr", "mean_ssim", "psnr_1_to_10", "psnr_100", "psnr_300", "psnr_600"),
-    *(*PROTOCOLS, *SIMPLE, "ssim", "conditions_are_worth_db", "num_given", "num_samples", "num_clips"),
+    *(*PROTOCOLS, *SIMPLE, "ssim", *WORTH, "num_given", "num_samples", "num_clips"),
     *(f"{name}_by_frame" for name in (*PROTOCOLS, *SIMPLE, "ssim", "psnr")),
     *("baselines", "protocol", "num_parameters", "checkpoint_step", "checkpoint_sha256", "config_sha256"),
     *("dataset_fingerprint", "commit"),
@@ -62,11 +64,16 @@ def evaluated(pushing_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
     return Evaluated(runs / "pusher", scores, test.frames[:, :WINDOW], test.conditions[:, :WINDOW])
 
 
-def drawn(evaluated: Evaluated, latent: str, *, seed: int = CONFIG.seed, shuffled: bool = False) -> np.ndarray:
-    """Rollouts (N, T, 3, H, W) of all clips by a model that is put together here."""
+def drawn(evaluated: Evaluated, latent: str, *, seed: int = CONFIG.seed, num_shuffled: int = 0) -> np.ndarray:
+    """Rollouts (N, T, 3, H, W) of all clips by a model that is put together here.
+
+    The first `num_shuffled` numbers of each condition are those of the clip before.
+    """
     model = build_model(CONFIG, height=64, width=64)
     model.load_state_dict(torch.load(evaluated.folder / "best.pt", weights_only=True)["ema"])
-    conditions = torch.from_numpy(np.roll(evaluated.conditions, 1, axis=0) if shuffled else evaluated.conditions)
+    conditions = torch.from_numpy(evaluated.conditions.copy())
+    for clip in range(len(conditions)):
+        conditions[clip, :, :num_shuffled] = torch.from_numpy(evaluated.conditions[clip - 1, :, :num_shuffled])
     settings = Evaluation(latent=latent, num_samples=SAMPLES, mirror=False)
     given = torch.from_numpy(evaluated.frames[:, :GIVEN].copy())
     return predict(model.eval(), given, conditions, settings, seed=seed).double().numpy()
@@ -104,15 +111,18 @@ def test_every_number_is_that_of_a_slow_computation(evaluated: Evaluated, pushin
         "psnr_prior_mean": slow_psnr(drawn(evaluated, "mean"), truth),
         "psnr_single": samples[0],
         "psnr_best_of_n": np.array(best),
-        "psnr_shuffled_actions": slow_psnr(drawn(evaluated, "mean", shuffled=True), truth),
+        "psnr_shuffled_actions": slow_psnr(drawn(evaluated, "mean", num_shuffled=4), truth),
+        "psnr_shuffled_conditions": slow_psnr(drawn(evaluated, "mean", num_shuffled=7), truth),
         "psnr_copy_last": slow_psnr(still["copy of the last frame"], truth),
         "psnr_mean_frame": slow_psnr(still["mean training frame"], truth),
     }
     for name, expected in levels.items():
         assert scores[name] == pytest.approx(expected.mean(), abs=1e-4), name
         assert scores[f"{name}_by_frame"] == pytest.approx(expected.mean(axis=0), abs=1e-4), name
-    worth = levels["psnr_prior_mean"].mean() - levels["psnr_shuffled_actions"].mean()
-    assert scores["conditions_are_worth_db"] == pytest.approx(worth, abs=2e-4)
+    assert scores["psnr_shuffled_actions"] != scores["psnr_shuffled_conditions"]
+    for name in WORTH:
+        shuffled = levels[f"psnr_shuffled_{name.split('_')[0]}"]
+        assert scores[name] == pytest.approx(levels["psnr_prior_mean"].mean() - shuffled.mean(), abs=2e-4)
     own = drawn(evaluated, "mean_of_samples")
     assert scores["score"] == scores["mean_psnr"] == pytest.approx(slow_psnr(own, truth).mean(), abs=1e-4)
     assert scores["psnr_by_frame"][:GIVEN] == ["inf"] * GIVEN
@@ -127,7 +137,7 @@ def test_every_number_is_that_of_a_slow_computation(evaluated: Evaluated, pushin
 def test_the_protocol_is_said_and_every_name_is_documented(evaluated: Evaluated) -> None:
     scores, text = evaluated.scores, score_pushing.__doc__ or ""
     assert scores.keys() == DOCUMENTED
-    for name in (*PROTOCOLS, *SIMPLE, "score", "ssim", "psnr_by_frame", "num_samples", "conditions_are_worth_db"):
+    for name in (*PROTOCOLS, *SIMPLE, "score", "ssim", "psnr_by_frame", "num_samples", *WORTH):
         assert f"`{name}`" in text, name
     assert (scores["num_clips"], scores["num_given"], scores["num_samples"]) == (3, GIVEN, SAMPLES)
     assert "3 test clips of pushed, from the first frame on, 2 -> 10 frames" in scores["protocol"]
@@ -156,6 +166,13 @@ def test_an_endless_psnr_is_a_word(evaluated: Evaluated, pushing_folder: Path, t
     assert scores["psnr_copy_last"] == "inf"
     assert scores["psnr_copy_last_by_frame"] == ["inf"] * (WINDOW - GIVEN)
     json.dumps(scores, allow_nan=False)
+
+
+def test_one_clip_alone_has_no_actions_of_another(evaluated: Evaluated, pushing_folder: Path) -> None:
+    data = open_pushing("pushed", pushing_folder)
+    alone = replace(data, test=replace(data.test, frames=data.test.frames[:1], conditions=data.test.conditions[:1]))
+    with pytest.raises(UserError, match="pushed has one test clip alone"):
+        score_pushing(open_run("pusher", evaluated.folder.parent), alone)
 
 
 def test_the_pictures_are_whole(evaluated: Evaluated) -> None:
@@ -187,6 +204,7 @@ def test_the_report_shows_pushing_beside_dancers(evaluated: Evaluated, tmp_path:
     cells = {row.cells[0]: dict(zip(table.header, row.cells, strict=True)) for row in table.rows}
     columns = {"score (dB)": "score", "prior's mean (dB)": "psnr_prior_mean", "one sample (dB)": "psnr_single"}
     columns |= {"best of n (dB)": "psnr_best_of_n", "others' actions (dB)": "psnr_shuffled_actions"}
+    columns |= {"and positions (dB)": "psnr_shuffled_conditions"}
     for column, name in columns.items():
         assert cells["pusher"][column] == f"{evaluated.scores[name]:.2f}", column
         assert name == "score" or cells["dancer"][column] == "-"

@@ -175,6 +175,7 @@ def test_numbers_stand_beside_their_protocol(tmp_path: Path, make: Callable[[], 
 
 
 PUSHING = {"psnr_prior_mean": 21.5, "psnr_single": 20.25, "psnr_best_of_n": 22.75, "psnr_shuffled_actions": 17.125}
+PUSHING |= {"psnr_shuffled_conditions": 16.375}
 PUSHING |= {"posterior_minus_prior_db": None, "psnr_1_to_10": None, "psnr_100": None, "num_given": 2}
 PUSHING |= {"baselines": {name: ROLLOUT | PUSHING | {"score": score} for name, score in BASELINES.items()}}
 NUMBERS = {  # by heading, of ROLLOUT and scores() in run_folders.py, and of the changes here
@@ -184,6 +185,7 @@ NUMBERS = {  # by heading, of ROLLOUT and scores() in run_folders.py, and of the
         "one sample (dB)": "20.25",
         "best of n (dB)": "22.75",
         "others' actions (dB)": "17.12",
+        "and positions (dB)": "16.38",
     },
 }
 

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from src.config import Evaluation
-from src.console import UserError
 from src.dataset import DanceData, PushingData, to_unit
 from src.distributed import Draws
 from src.models import Model, build_model
@@ -137,7 +136,7 @@ def test_shuffled_conditions_are_those_of_another_clip(
     pushed: tuple[Model, ClipValidation], pushing_data: PushingData
 ) -> None:
     model, validation = pushed
-    shuffled, clips = validation.with_shuffled_conditions(), pushing_data.validate
+    shuffled, clips = validation.with_shuffled_conditions(7), pushing_data.validate
     whose = []
     for n, conditions in enumerate(shuffled.batch.conditions):
         (other,) = (k for k in range(3) if np.array_equal(conditions, clips.conditions[k, :WINDOW]))
@@ -150,10 +149,12 @@ def test_shuffled_conditions_are_those_of_another_clip(
     assert shuffled.psnr(drawn).numpy() == pytest.approx(levels, abs=2e-3)
 
 
-def test_an_only_clip_has_no_conditions_to_shuffle(pushing_data: PushingData) -> None:
-    alone = ClipValidation(tiny_config("svg"), pushing_data.validate, device=DEVICE, num_clips=1)
-    with pytest.raises(UserError, match="one clip alone; needed: at least 2"):
-        alone.with_shuffled_conditions()
+def test_actions_are_shuffled_without_the_positions(pushed: tuple[Model, ClipValidation]) -> None:
+    _, validation = pushed
+    own, shuffled = validation.batch.conditions, validation.with_shuffled_conditions(4).batch.conditions
+    assert torch.equal(shuffled[..., 4:], own[..., 4:])
+    for clip in range(len(own)):
+        assert torch.equal(shuffled[clip, :, :4], own[clip - 1, :, :4])
 
 
 def test_many_clips_are_drawn_in_parts(pushed: tuple[Model, ClipValidation], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,6 +93,7 @@ MEASURES = {
     "psnr_single": Measure("one sample (dB)", 2, _of_scores("psnr_single")),
     "psnr_best_of_n": Measure("best of n (dB)", 2, _of_scores("psnr_best_of_n")),
     "psnr_shuffled_actions": Measure("others' actions (dB)", 2, _of_scores("psnr_shuffled_actions")),
+    "psnr_shuffled_conditions": Measure("and positions (dB)", 2, _of_scores("psnr_shuffled_conditions")),
     "training_seconds": Measure("training (s)", 0, lambda run: run.training_seconds),
 }
 

@@ -31,10 +31,11 @@ class Scores(BaseModel):
     score_single: float | None = None
     score_mean_of_samples: float | None = None
     psnr_between_samples: float | None = None
-    psnr_prior_mean: float | None = None  # these four of pushing alone
+    psnr_prior_mean: float | None = None  # these five of pushing alone
     psnr_single: float | None = None
     psnr_best_of_n: float | None = None
     psnr_shuffled_actions: float | None = None
+    psnr_shuffled_conditions: float | None = None
     num_given: int = 1
     baselines: dict[str, RolloutScores]
     protocol: str

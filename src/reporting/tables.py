@@ -97,11 +97,8 @@ COLUMNS = (
         "pushing: score of the best sample of each clip, chosen with the truth",
         _score("psnr_best_of_n"),
     ),
-    Column(
-        "others' actions (dB)",
-        "pushing: score with the actions and positions of other clips",
-        _score("psnr_shuffled_actions"),
-    ),
+    Column("others' actions (dB)", "pushing: score with the actions of other clips", _score("psnr_shuffled_actions")),
+    Column("and positions (dB)", "pushing: score with both of other clips", _score("psnr_shuffled_conditions")),
     Column("best baseline (dB)", "the baseline with the highest score on the same take", _best_baseline),
     Column("against it (dB)", "score minus that of the best baseline", _gain),
     Column("clips/s", "clips trained per second, the median over epochs", lambda run: decimal(run.clips_per_s, 0)),
