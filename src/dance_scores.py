@@ -79,8 +79,8 @@ def score_dance(trained: Trained, data: DanceData) -> dict[str, object]:
     }
     del psnr["posterior latent"]
     plot_psnr(trained.folder / "psnr_by_frame.png", psnr, scored=range(FIRST_SCORED, LAST_SCORED + 1))
-    save_gif(trained.folder / "validation.gif", side_by_side([truth, drawn, poses]))
-    save_strip(trained.folder / "validation_strip.png", [truth, drawn, poses])
+    save_gif(trained.folder / "rollout.gif", side_by_side([truth, drawn, poses]))
+    save_strip(trained.folder / "rollout_strip.png", [truth, drawn, poses])
     save_gif(trained.folder / "samples.gif", side_by_side([truth, *samples]))
     return content
 

@@ -147,8 +147,16 @@ def keyed_generator(seed: int, purpose: str, *position: int, device: torch.devic
 
     So a resumed run draws what an unbroken one draws, and any number of processes draws what one draws.
     """
+    return torch.Generator(device=device).manual_seed(keyed_seed(seed, purpose, *position))
+
+
+def keyed_seed(seed: int, purpose: str, *position: int) -> int:
+    """Returns a seed in [0, 2^63) that depends on the seed, the purpose and the position alone.
+
+    Sums of seeds would not do: run 0's second sample would be run 1's first.
+    """
     key = hashlib.sha256(repr((seed, purpose, position)).encode()).digest()
-    return torch.Generator(device=device).manual_seed(int.from_bytes(key[:8], "little") >> 1)
+    return int.from_bytes(key[:8], "little") >> 1
 
 
 @dataclass(frozen=True)

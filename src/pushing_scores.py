@@ -102,7 +102,7 @@ def _draw_samples(
     """
     psnr, shown = [], []
     for number in range(trained.config.evaluation.num_samples):
-        drawn = test.draw(trained.model, SINGLE_SAMPLE, seed=trained.config.seed + number)
+        drawn = test.draw(trained.model, SINGLE_SAMPLE, number=number)
         psnr.append(test.psnr(drawn))
         if number < NUM_SHOWN:
             shown.append(drawn[clip].clone())
@@ -142,5 +142,5 @@ def _plot(trained: Trained, psnr: dict[str, Tensor], num_given: int) -> None:
 
 def _save_pictures(trained: Trained, rows: list[Tensor]) -> None:
     """Writes strip and GIF of a clip, each (T, 3, H, W) uint8: the truth, the prior's mean, samples."""
-    save_strip(trained.folder / "validation_strip.png", rows, num_frames=len(rows[0]))
-    save_gif(trained.folder / "validation.gif", side_by_side(rows).repeat_interleave(GIF_REPEATS, dim=0))
+    save_strip(trained.folder / "rollout_strip.png", rows, num_frames=len(rows[0]))
+    save_gif(trained.folder / "rollout.gif", side_by_side(rows).repeat_interleave(GIF_REPEATS, dim=0))

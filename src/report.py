@@ -27,16 +27,16 @@ from src.submission import Provenance
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 DANCE_PICTURES = (  # file, what it shows, the target that makes it; those that move are played on demand
-    ("validation_strip.png", "validation rollout, rows from the top: true | drawn | pose", "evaluate"),
+    ("rollout_strip.png", "validation rollout, rows from the top: true | drawn | pose", "evaluate"),
     ("psnr_by_frame.png", "PSNR by frame of the validation rollout, beside the baselines", "evaluate"),
-    ("validation.gif", "validation rollout, from the left: true | drawn | pose", "evaluate"),
+    ("rollout.gif", "validation rollout, from the left: true | drawn | pose", "evaluate"),
     ("samples.gif", "validation rollout, from the left: true | sample 1 | sample 2 | sample 3", "evaluate"),
     ("pred_seq*.gif", "test rollout {}, from the left: drawn | pose", "submission"),
 )
 PUSHING_PICTURES = (
-    ("validation_strip.png", "best test clip, rows from the top: true | prior's mean | samples", "evaluate"),
+    ("rollout_strip.png", "best test clip, rows from the top: true | prior's mean | samples", "evaluate"),
     ("psnr_by_frame.png", "PSNR by frame, mean over the test clips, beside the baselines", "evaluate"),
-    ("validation.gif", "best test clip, from the left: true | prior's mean | samples", "evaluate"),
+    ("rollout.gif", "best test clip, from the left: true | prior's mean | samples", "evaluate"),
 )
 GIF_END = b";"  # the last byte of every whole GIF
 

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import count
 from statistics import fmean
 from typing import Self
 
@@ -23,7 +24,7 @@ from src.dataset import (
     to_unit,
     with_context,
 )
-from src.distributed import Draws
+from src.distributed import Draws, keyed_seed
 from src.metrics import channel_psnr_per_frame, competition_score, psnr_per_frame, quantise
 from src.models import PoseModel, VideoModel
 from src.rollout import predict, rollout
@@ -138,18 +139,17 @@ class ClipValidation:
         score = self.psnr(self.draw(model, self.config.evaluation)).mean().item()
         return {"validation_score": score, **self.losses(model, weights)}
 
-    def draw(self, model: VideoModel, settings: Evaluation, *, seed: int | None = None) -> Tensor:
-        """Returns rollouts of all clips from their given frames with latents from the prior, (N, T, 3, H, W)."""
+    def draw(self, model: VideoModel, settings: Evaluation, *, number: int = 0) -> Tensor:
+        """Returns rollouts of all clips from their given frames with latents from the prior, (N, T, 3, H, W).
+
+        Each number has samples of its own.
+        """
         frames, conditions = self.batch.frames, self.batch.conditions
         given = quantise(frames[:, : model.num_given])
         parts = zip(given.split(CLIPS_AT_ONCE), conditions.split(CLIPS_AT_ONCE), strict=True)
-        first = self.config.seed if seed is None else seed
-        return torch.cat(
-            [
-                predict(model, some, known, settings, seed=first + 1000 * part)
-                for part, (some, known) in enumerate(parts)
-            ]
-        )
+        seeds = (keyed_seed(self.config.seed, "rollout", number, part) for part in count())
+        drawn = [predict(model, *part, settings, seed=seed) for part, seed in zip(parts, seeds, strict=False)]
+        return torch.cat(drawn)
 
     def with_shuffled_conditions(self, num_shuffled: int) -> Self:
         """Returns the same clips, each with the first so many numbers of a condition from the clip before it."""

@@ -74,8 +74,8 @@ def write_run(
     (folder / "scores.json").write_text(json.dumps(scores(folder.name, score, checkpoint, settings) | numbers))
     noise = np.random.default_rng(0).integers(0, 255, (3, 6, 10, 3), dtype=np.uint8)
     pictures = [Image.fromarray(frame) for frame in noise]
-    for name in ("validation_strip.png", "psnr_by_frame.png"):
+    for name in ("rollout_strip.png", "psnr_by_frame.png"):
         pictures[0].save(folder / name)
-    for name in ("validation.gif", "samples.gif", "pred_seq0.gif", "pred_seq1.gif"):
+    for name in ("rollout.gif", "samples.gif", "pred_seq0.gif", "pred_seq1.gif"):
         pictures[0].save(folder / name, save_all=True, append_images=pictures[1:])
     return folder

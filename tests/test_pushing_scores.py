@@ -16,6 +16,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from src.config import Evaluation
 from src.console import UserError
 from src.dataset import open_pushing
+from src.distributed import keyed_seed
 from src.models import build_model
 from src.pushing_scores import best_of, score_pushing
 from src.report import write_report
@@ -64,7 +65,7 @@ def evaluated(pushing_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
     return Evaluated(runs / "pusher", scores, test.frames[:, :WINDOW], test.conditions[:, :WINDOW])
 
 
-def drawn(evaluated: Evaluated, latent: str, *, seed: int = CONFIG.seed, num_shuffled: int = 0) -> np.ndarray:
+def drawn(evaluated: Evaluated, latent: str, *, number: int = 0, num_shuffled: int = 0) -> np.ndarray:
     """Rollouts (N, T, 3, H, W) of all clips by a model that is put together here.
 
     The first `num_shuffled` numbers of each condition are those of the clip before.
@@ -76,7 +77,11 @@ def drawn(evaluated: Evaluated, latent: str, *, seed: int = CONFIG.seed, num_shu
         conditions[clip, :, :num_shuffled] = torch.from_numpy(evaluated.conditions[clip - 1, :, :num_shuffled])
     settings = Evaluation(latent=latent, num_samples=SAMPLES, mirror=False)
     given = torch.from_numpy(evaluated.frames[:, :GIVEN].copy())
-    return predict(model.eval(), given, conditions, settings, seed=seed).double().numpy()
+    return (
+        predict(model.eval(), given, conditions, settings, seed=keyed_seed(CONFIG.seed, "rollout", number, 0))
+        .double()
+        .numpy()
+    )
 
 
 def slow_psnr(clips: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -100,7 +105,7 @@ def slow_ssim(clips: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 def test_every_number_is_that_of_a_slow_computation(evaluated: Evaluated, pushing_folder: Path) -> None:
     scores, truth = evaluated.scores, evaluated.frames
-    samples = [slow_psnr(drawn(evaluated, "sample", seed=CONFIG.seed + n), truth) for n in range(SAMPLES)]
+    samples = [slow_psnr(drawn(evaluated, "sample", number=n), truth) for n in range(SAMPLES)]
     best = [max((sample[n] for sample in samples), key=lambda levels: levels.mean()) for n in range(len(truth))]
     training = open_pushing("pushed", pushing_folder).train.frames.astype(np.float64)
     still = {
@@ -177,7 +182,7 @@ def test_one_clip_alone_has_no_actions_of_another(evaluated: Evaluated, pushing_
 
 def test_the_pictures_are_whole(evaluated: Evaluated) -> None:
     rows = 2 + SAMPLES  # truth, the prior's mean, samples
-    with Image.open(evaluated.folder / "validation.gif") as gif:
+    with Image.open(evaluated.folder / "rollout.gif") as gif:
         assert gif.width * 64 == gif.height * (rows * 64 + rows - 1)
         durations = []
         for number in range(gif.n_frames):
@@ -185,11 +190,11 @@ def test_the_pictures_are_whole(evaluated: Evaluated) -> None:
             gif.load()
             durations.append(gif.info["duration"])
     assert sum(durations) == WINDOW * 3 * 40  # each frame three times 40 ms
-    for name in ("validation_strip.png", "psnr_by_frame.png", "curves.png"):
+    for name in ("rollout_strip.png", "psnr_by_frame.png", "curves.png"):
         with Image.open(evaluated.folder / name) as image:
             image.load()
             assert np.asarray(image.convert("L")).std() > 1, name
-    with Image.open(evaluated.folder / "validation_strip.png") as strip:
+    with Image.open(evaluated.folder / "rollout_strip.png") as strip:
         assert strip.size == (3 * (WINDOW * 64 + WINDOW - 1), 3 * rows * 65)
 
 
@@ -213,6 +218,6 @@ def test_the_report_shows_pushing_beside_dancers(evaluated: Evaluated, tmp_path:
     for expected in (evaluated.scores["protocol"], f"{evaluated.scores['psnr_best_of_n']:.2f}", "24.50"):
         assert expected in re.sub(r"&gt;", ">", text)
     shown = {path.relative_to(tmp_path / "reports") for path in (tmp_path / "reports" / "figures").rglob("*.*")}
-    for name in ("validation.gif", "validation_strip.png", "psnr_by_frame.png", "curves.png"):
+    for name in ("rollout.gif", "rollout_strip.png", "psnr_by_frame.png", "curves.png"):
         assert Path("figures/pusher") / name in shown
         assert f"figures/pusher/{name}" in text

@@ -107,11 +107,11 @@ def test_copies_equal_the_runs_pictures_and_follow_their_changes(tmp_path: Path,
     copies = tmp_path / "reports" / "figures" / "one"
     for path in (*folder.glob("*.png"), *folder.glob("*.gif")):
         assert (copies / path.name).read_bytes() == path.read_bytes()
-    (folder / "validation.gif").write_bytes((folder / "pred_seq1.gif").read_bytes() + b";")
+    (folder / "rollout.gif").write_bytes((folder / "pred_seq1.gif").read_bytes() + b";")
     os.utime(folder / "psnr_by_frame.png", (1, 1))
     before = (copies / "psnr_by_frame.png").stat().st_mtime_ns
     make()
-    assert (copies / "validation.gif").read_bytes() == (folder / "validation.gif").read_bytes()
+    assert (copies / "rollout.gif").read_bytes() == (folder / "rollout.gif").read_bytes()
     assert (copies / "psnr_by_frame.png").stat().st_mtime_ns == before
 
 
@@ -132,10 +132,10 @@ def test_every_damage_is_said(tmp_path: Path, make: Callable[[], Page]) -> None:
     (write_run(runs / "untested") / "scores.json").unlink()
     (runs / "bare").mkdir()
     spoiled = write_run(runs / "spoiled")
-    for name in ("validation.gif", "psnr_by_frame.png"):
+    for name in ("rollout.gif", "psnr_by_frame.png"):
         (spoiled / name).write_bytes((spoiled / name).read_bytes()[:-100])
     (spoiled / "pred_seq1.gif").write_bytes(b"")
-    (spoiled / "validation_strip.png").unlink()
+    (spoiled / "rollout_strip.png").unlink()
     submissions = tmp_path / "submissions"
     submissions.mkdir()
     provenance("fine").save(submissions / "fine.json")
@@ -149,10 +149,10 @@ def test_every_damage_is_said(tmp_path: Path, make: Callable[[], Page]) -> None:
         "config.json is missing",
         "log.jsonl is missing",
         "make evaluate RUN=bare",
-        "validation.gif is damaged; make evaluate RUN=spoiled",
+        "rollout.gif is damaged; make evaluate RUN=spoiled",
         "psnr_by_frame.png is damaged; make evaluate RUN=spoiled",
         "pred_seq1.gif is damaged; make submission RUN=spoiled",
-        "validation_strip.png is missing; make evaluate RUN=spoiled",
+        "rollout_strip.png is missing; make evaluate RUN=spoiled",
         "broken.json",
         "grid.json is damaged",
         "24.75",

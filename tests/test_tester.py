@@ -89,7 +89,7 @@ def test_scores_are_those_of_a_rollout_made_by_hand(places: dict[str, Path]) -> 
 
     assert json.loads((folder / "scores.json").read_text(), parse_constant=refuse) == scores
     assert scores.keys() == DOCUMENTED
-    for name in ("psnr_by_frame.png", "curves.png", "validation.gif", "validation_strip.png"):
+    for name in ("psnr_by_frame.png", "curves.png", "rollout.gif", "rollout_strip.png"):
         with Image.open(folder / name) as picture:
             picture.verify()
 

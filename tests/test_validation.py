@@ -1,6 +1,8 @@
 """Validation against scores computed by hand from frames drawn by hand."""
 
 import math
+from copy import copy
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -165,8 +167,18 @@ def test_many_clips_are_drawn_in_parts(pushed: tuple[Model, ClipValidation], mon
     assert difference.abs().mean() < 1e-3  # rounding alone, which ten steps of a recurrent network make larger
     samples = subject.draw(model, Evaluation(latent="sample", mirror=False))
     assert torch.equal(samples, subject.draw(model, Evaluation(latent="sample", mirror=False)))
-    others = subject.draw(model, Evaluation(latent="sample", mirror=False), seed=99)
+    others = subject.draw(model, Evaluation(latent="sample", mirror=False), number=1)
     assert all(not torch.allclose(a, b, atol=1e-4) for a, b in zip(samples[:, 2:], others[:, 2:], strict=True))
+
+
+def test_runs_of_neighbouring_seeds_share_no_samples(pushed: tuple[Model, ClipValidation]) -> None:
+    model, one = pushed
+    other = copy(one)
+    other.config = one.config.model_copy(update={"seed": one.config.seed + 1})
+    settings = Evaluation(latent="sample", mirror=False)
+    drawn = [subject.draw(model, settings, number=number) for subject in (one, other) for number in (0, 1)]
+    for a, b in combinations(drawn, 2):
+        assert not torch.allclose(a[:, NUM_GIVEN:], b[:, NUM_GIVEN:], atol=1e-4)
 
 
 def test_losses_of_pushing_are_the_mean_over_clips(pushed: tuple[Model, ClipValidation]) -> None:
