@@ -95,7 +95,7 @@ class SVG(Section):
     name: Literal["svg"] = "svg"
     prior: Literal["fixed", "learned"] = "fixed"  # N(0, I), or an LSTM on the frames before: SVG-FP, SVG-LP
     width: Annotated[int, Field(ge=8, multiple_of=8)] = 64  # channels at 64 x 64; 2, 4, 8 times as many below
-    num_features: Annotated[int, Field(ge=8, multiple_of=8)] = 128  # numbers of an encoded frame
+    num_features: Annotated[int, Field(ge=32, multiple_of=8)] = 128  # of an encoded frame, normed in 8 groups
     num_latents: Positive = 64  # numbers per frame
     num_hidden: Positive = 256  # of every LSTM
     num_given: Positive = 2  # frames seen before the prediction begins
@@ -198,7 +198,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _settings_have_an_effect(self) -> "Config":
-        for refused in (_unfit_window, _unfit_for_pushing, _unfit_for_dance):
+        for refused in (_unfit_window, _unfit_schedule, _unfit_for_pushing, _unfit_for_dance):
             if reason := refused(self):
                 raise ValueError(reason)
         return self
@@ -219,6 +219,13 @@ def _unfit_window(config: Config) -> str | None:
     if window >= needed:
         return None
     return f"training.window = {window}: {model.name} needs at least {needed} frames, the given ones and one to predict"
+
+
+def _unfit_schedule(config: Config) -> str | None:
+    forcing, num_epochs = config.teacher_forcing, config.training.num_epochs
+    if forcing is None or forcing.kind != "late" or forcing.begin < num_epochs:
+        return None
+    return f"model.teacher_forcing.begin = {forcing.begin}: a run of {num_epochs} epochs would never feed a true frame"
 
 
 def _unfit_for_pushing(config: Config) -> str | None:

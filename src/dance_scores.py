@@ -10,6 +10,7 @@ from torch import Tensor
 
 from src.config import Evaluation
 from src.dataset import DanceData, to_unit
+from src.distributed import keyed_seed
 from src.metrics import (
     FIRST_SCORED,
     LAST_SCORED,
@@ -54,7 +55,8 @@ def score_dance(trained: Trained, data: DanceData) -> dict[str, object]:
     leak = scores["posterior latent"].score - validation.score(
         validation.draw(trained.model, settings=validation.unshifted)
     )
-    samples = [validation.draw(trained.model, settings=SAMPLE, seed=seed).cpu() for seed in range(NUM_SAMPLES)]
+    seeds = [keyed_seed(config.seed, "rollout", number) for number in range(NUM_SAMPLES)]
+    samples = [validation.draw(trained.model, settings=SAMPLE, seed=seed).cpu() for seed in seeds]
     mean_of_samples = quantise(to_unit(torch.stack(samples)).mean(dim=0))
     content: dict[str, object] = {
         "run": run,

@@ -226,9 +226,9 @@ class ClipSampler:
 class PushingSampler:
     """Draws windows of training clips; which ones depends on the seed, the epoch and the position in it alone.
 
-    With `shuffle` an epoch has each clip once, at random; else it goes on in order where the epoch before, of
-    `clips_per_epoch` clips, ended. Each time another window of a clip is drawn. Pixels are read from the memory map as
-    they are wanted.
+    With `shuffle` an epoch is the first `clips_per_epoch` clips of a random order of all, from the front again where
+    there are fewer; else it goes on in order where the epoch before ended. Each time another window of a clip is drawn.
+    Pixels are read from the memory map as they are wanted.
     """
 
     def __init__(

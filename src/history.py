@@ -1,7 +1,8 @@
 """What a run did, epoch by epoch: runs/<run>/log.jsonl for people and report.py, TensorBoard beside it.
 
 Names: total, reconstruction, kl (training, mean over the epoch) and the same with `validation_` before them; kl_weight,
-teacher_forcing_ratio, learning_rate as at the epoch's last step; validation_score, the score of a free rollout with
+teacher_forcing_ratio, learning_rate as at the epoch's last step, and the losses of validation are with that weight and
+at that ratio; validation_score, the score of a free rollout with
 latents from the prior and without evaluation.shift, validation_score_posterior, the same with latents that have seen
 the true frames, and held_out_score, as validation_score on the takes held out of training, in dB; clips_per_s;
 data_share, the part of the time spent waiting for batches; skipped_steps, whose gradient was not finite.

@@ -1,7 +1,7 @@
 """A trained model of the SVG family on known clips: scores by protocol, the action test, the baselines, pictures."""
 
 import math
-from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,6 +23,15 @@ GIF_REPEATS = 3  # times a frame is shown: ten frames pass too quickly to be loo
 MEAN_FRAME_CLIPS = 512  # training clips whose frames make the mean frame
 
 
+class Rollouts(NamedTuple):
+    """What a model makes of the test clips."""
+
+    psnr: dict[str, Tensor]  # by protocol, of each clip and predicted frame, (N, T) in dB
+    chosen: Tensor  # by the run's settings, (N, T, 3, H, W)
+    best: int  # the clip whose PSNR with the prior's mean is highest
+    shown: list[Tensor]  # of that clip (T, 3, H, W): the prior's mean, then samples
+
+
 def score_pushing(trained: Trained, data: PushingData) -> dict[str, object]:
     """Rolls out the first frames of all test clips, writes plot, strip and GIF, and returns the scores.
 
@@ -42,28 +51,11 @@ def score_pushing(trained: Trained, data: PushingData) -> dict[str, object]:
             "needed: at least 2 test clips"
         )
     test = ClipValidation(config, data.test, device=trained.device, num_clips=None)
-    model, num_given, truth = trained.model, trained.model.num_given, test.batch.frames
-    with progress_bar("rollouts of all clips", 2 + len(SHUFFLED) + num_samples) as advance:
-        mean = test.draw(model, PRIOR_MEAN)
-        advance()
-        of_mean, with_others = test.psnr(mean), {}
-        for name, numbers in SHUFFLED.items():
-            with_others[name] = test.psnr(test.with_shuffled_conditions(numbers).draw(model, PRIOR_MEAN))
-            advance()
-        best = int(of_mean.mean(dim=1).argmax())
-        of_samples, some_samples = _draw_samples(test, trained, best, advance)
-        chosen = mean if config.evaluation.latent == "mean" else test.draw(model, config.evaluation)
-        advance()
+    num_given, truth = trained.model.num_given, test.batch.frames
+    made = _roll_out(test, trained)
     last = truth[:, num_given - 1 : num_given].expand_as(truth)
     average = mean_frame(data).to(truth.device).expand_as(truth)
-    psnr = {
-        "psnr_prior_mean": of_mean,
-        "psnr_single": of_samples[0],
-        "psnr_best_of_n": best_of(of_samples),
-        **{f"psnr_shuffled_{name}": levels for name, levels in with_others.items()},
-        "psnr_copy_last": test.psnr(last),
-        "psnr_mean_frame": test.psnr(average),
-    }
+    psnr = made.psnr | {"psnr_copy_last": test.psnr(last), "psnr_mean_frame": test.psnr(average)}
     baselines = {"copy of the last frame": last, "mean training frame": average}
 
     def scored(clips: Tensor) -> RolloutScores:
@@ -71,43 +63,53 @@ def score_pushing(trained: Trained, data: PushingData) -> dict[str, object]:
         return RolloutScores(level, level, _ssim(clips, truth, num_given).mean().item(), None, None, None, None)
 
     _plot(trained, psnr, num_given)
-    _save_pictures(trained, [quantise(clip).cpu() for clip in (truth[best], mean[best], *some_samples)])
-    own = scored(chosen)
+    _save_pictures(trained, [quantise(clip).cpu() for clip in (truth[made.best], *made.shown)])
+    own = scored(made.chosen)
     return {
         "run": trained.folder.name,
         **own.as_json(),
         **{name: _as_json(values.mean())[0] for name, values in psnr.items()},
         "ssim": own.mean_ssim,
         **{f"{name}_by_frame": _as_json(values.mean(0)) for name, values in psnr.items()},
-        "ssim_by_frame": _ssim(chosen, truth, num_given).mean(0).tolist(),
+        "ssim_by_frame": _ssim(made.chosen, truth, num_given).mean(0).tolist(),
         "num_given": num_given,
         "num_samples": num_samples,
         "num_clips": len(truth),
-        **{f"{name}_are_worth_db": (of_mean - levels).mean().item() for name, levels in with_others.items()},
+        **{
+            f"{name}_are_worth_db": (psnr["psnr_prior_mean"] - psnr[f"psnr_shuffled_{name}"]).mean().item()
+            for name in SHUFFLED
+        },
         "baselines": {name: scored(clip).as_json() for name, clip in baselines.items()},
         "protocol": f"{len(truth)} test clips of {config.dataset}, from the first frame on, {num_given} -> "
         f"{truth.shape[1] - num_given} frames; PSNR per frame and channel; latent: {latent_of(config)} of the prior; "
         f"checkpoint: {CHECKPOINTS[config.evaluation.checkpoint]}",
-        "psnr_by_frame": ["inf"] * num_given + _as_json(test.psnr(chosen).mean(0)),
+        "psnr_by_frame": ["inf"] * num_given + _as_json(test.psnr(made.chosen).mean(0)),
         **origin_of(trained),
     }
 
 
-def _draw_samples(
-    test: ClipValidation, trained: Trained, clip: int, advance: Callable[[], None]
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Returns the PSNR (N, T) of each sample of all clips, and of the first few the frames of one clip.
-
-    All samples of all clips would need gigabytes.
-    """
-    psnr, shown = [], []
-    for number in range(trained.config.evaluation.num_samples):
-        drawn = test.draw(trained.model, SINGLE_SAMPLE, number=number)
-        psnr.append(test.psnr(drawn))
-        if number < NUM_SHOWN:
-            shown.append(drawn[clip].clone())
+def _roll_out(test: ClipValidation, trained: Trained) -> Rollouts:
+    """Draws all clips by each protocol; all samples of all clips at once would need gigabytes."""
+    model, settings = trained.model, trained.config.evaluation
+    with progress_bar("rollouts of all clips", 2 + len(SHUFFLED) + settings.num_samples) as advance:
+        mean = test.draw(model, PRIOR_MEAN)
         advance()
-    return psnr, shown
+        psnr = {"psnr_prior_mean": test.psnr(mean)}
+        best, of_samples = int(psnr["psnr_prior_mean"].mean(dim=1).argmax()), []
+        shown = [mean[best]]
+        for number in range(settings.num_samples):
+            drawn = test.draw(model, SINGLE_SAMPLE, number=number)
+            of_samples.append(test.psnr(drawn))
+            shown += [drawn[best].clone()] if number < NUM_SHOWN else []
+            advance()
+        psnr |= {"psnr_single": of_samples[0], "psnr_best_of_n": best_of(of_samples)}
+        for name, numbers in SHUFFLED.items():
+            drawn = test.with_shuffled_conditions(numbers).draw(model, PRIOR_MEAN)
+            psnr[f"psnr_shuffled_{name}"] = test.psnr(drawn)
+            advance()
+        chosen = mean if settings.latent == "mean" else test.draw(model, settings)
+        advance()
+    return Rollouts(psnr, chosen, best, shown)
 
 
 def _as_json(psnr: Tensor) -> list[float | str]:

@@ -121,7 +121,7 @@ def section_of(run: Run, figures: Path) -> Section:
             else:
                 notes.append(f"{path.name} is damaged; make {target} RUN={run.name}")
     if run.log:
-        plot_history(folder / "curves.png", run.log)
+        plot_history(folder / "curves.png", run.log, run.schedules)
         shown.append(Figure(f"figures/{run.name}/curves.png", "the log by epoch; the names are explained below"))
     return Section(
         run=run,

@@ -7,6 +7,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from src.config import Config
 from src.console import UserError
 
 KlKind = Literal["cyclical", "monotonic", "constant"]
@@ -85,6 +86,32 @@ def kl_weight(
     tau = progress * (cycles if kind == "cyclical" else 1) % 1
     risen = 1.0 if tau >= ratio else float(tau / ratio)
     return min(start + (stop - start) * risen, maximum)
+
+
+def schedule(config: Config, step: int, steps_per_epoch: int) -> dict[str, float]:
+    """Returns the KL weight and the teacher-forcing ratio of a step, as keyword arguments of a model's loss."""
+    num_epochs, kl = config.training.num_epochs, config.kl_weight
+    weight = kl_weight(
+        kl_progress(step, steps_per_epoch=steps_per_epoch, num_epochs=num_epochs, per=kl.per),
+        kind=kl.kind,
+        start=kl.start,
+        stop=kl.stop,
+        ratio=kl.ratio,
+        cycles=kl.cycles,
+        maximum=math.inf if kl.maximum is None else kl.maximum,
+    )
+    ratio, forcing, epoch = 0.0, config.teacher_forcing, step // steps_per_epoch
+    if forcing is not None:
+        start, decay_from, decay_step = forcing.start, forcing.decay_from, forcing.decay_step
+        if forcing.kind == "decay":
+            ratio = teacher_forcing_ratio(epoch, start=start, decay_from=decay_from, decay_step=decay_step)
+        elif forcing.kind == "late":
+            ratio = late_teacher_forcing_ratio(
+                epoch, begin=forcing.begin, start=start, decay_from=decay_from, decay_step=decay_step
+            )
+        else:
+            ratio = planned_teacher_forcing_ratio(epoch, num_epochs=num_epochs)
+    return {"kl_weight": weight, "teacher_forcing_ratio": ratio}
 
 
 def learning_rate(

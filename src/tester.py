@@ -36,7 +36,7 @@ PROTOCOLS = {  # of a pushing run, beside its score
     "psnr_single": "one sample",
     "psnr_best_of_n": "best of {num_samples} samples, chosen with the truth",
     "psnr_shuffled_actions": "mean of the prior, with the actions of other clips",
-    "psnr_shuffled_conditions": "mean of the prior, with their actions and positions",
+    "psnr_shuffled_conditions": "mean of the prior, with the actions and positions of other clips",
 }
 MOMENTS = {  # of a rollout, beside its score
     "mean_psnr": "mean of all frames",
@@ -69,7 +69,8 @@ def evaluate(
         content = score_dance(trained, data)
     keep_settings(trained)
     write_atomically(trained.folder / "scores.json", (json.dumps(content, indent=1) + "\n").encode())
-    plot_history(trained.folder / "curves.png", read_run(trained.folder).log)
+    made = read_run(trained.folder)
+    plot_history(trained.folder / "curves.png", made.log, made.schedules)
     return content
 
 

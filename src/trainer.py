@@ -45,15 +45,7 @@ from src.distributed import (
 )
 from src.history import History
 from src.models import build_model
-from src.schedules import (
-    change_plan,
-    extended_learning_rate,
-    kl_progress,
-    kl_weight,
-    late_teacher_forcing_ratio,
-    planned_teacher_forcing_ratio,
-    teacher_forcing_ratio,
-)
+from src.schedules import change_plan, extended_learning_rate, schedule
 from src.validation import validation_of
 
 LOSSES = ("total", "reconstruction", "kl")
@@ -217,32 +209,6 @@ class Trainer:
                 f"training.num_epochs: {old} -> {new}, but a schedule of {self.folder.name} spans the whole run "
                 "and would jump; keep the number, or train under another name"
             )
-
-
-def schedule(config: Config, step: int, steps_per_epoch: int) -> dict[str, float]:
-    """Returns the KL weight and the teacher-forcing ratio of a step, as keyword arguments of a model's loss."""
-    num_epochs, kl = config.training.num_epochs, config.kl_weight
-    weight = kl_weight(
-        kl_progress(step, steps_per_epoch=steps_per_epoch, num_epochs=num_epochs, per=kl.per),
-        kind=kl.kind,
-        start=kl.start,
-        stop=kl.stop,
-        ratio=kl.ratio,
-        cycles=kl.cycles,
-        maximum=math.inf if kl.maximum is None else kl.maximum,
-    )
-    ratio, forcing, epoch = 0.0, config.teacher_forcing, step // steps_per_epoch
-    if forcing is not None:
-        start, decay_from, decay_step = forcing.start, forcing.decay_from, forcing.decay_step
-        if forcing.kind == "decay":
-            ratio = teacher_forcing_ratio(epoch, start=start, decay_from=decay_from, decay_step=decay_step)
-        elif forcing.kind == "late":
-            ratio = late_teacher_forcing_ratio(
-                epoch, begin=forcing.begin, start=start, decay_from=decay_from, decay_step=decay_step
-            )
-        else:
-            ratio = planned_teacher_forcing_ratio(epoch, num_epochs=num_epochs)
-    return {"kl_weight": weight, "teacher_forcing_ratio": ratio}
 
 
 def train(config: Config, folder: Path, *, data_folder: Path = Path("data"), stop_at_step: int | None = None) -> bool:

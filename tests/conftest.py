@@ -107,7 +107,7 @@ def tiny_config(model: str, /, **settings: object) -> Config:
         table["training"] |= {"window": 3, "batch_size": 2, "clips_per_epoch": 4, "loss": "mse"}
     elif model in PUSHING_MODELS:
         table["model"] |= {"width": 8, "num_latents": 3}
-        table["model"] |= {"num_features": 16, "num_hidden": 16} if model == "svg" else {}
+        table["model"] |= {"num_features": 32, "num_hidden": 16} if model == "svg" else {}
         table["training"] |= {"window": 5, "batch_size": 2, "clips_per_epoch": 4, "loss": "mse"}
         table |= {"augmentation": {"mirror": False}, "evaluation": {"mirror": False}}
     else:

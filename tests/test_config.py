@@ -112,6 +112,13 @@ def test_every_config_loads_and_survives_json(path: Path) -> None:
             {"model": {"name": "lab_cvae", "teacher_forcing": {"kind": "late", "begin": 15, "start": 1.0}}},
             "decay_from = 10: it would fall before begin = 15",
         ),
+        (
+            {
+                "model": {"name": "lab_cvae", "teacher_forcing": {"kind": "late", "begin": 9, "start": 1.0}},
+                "training": {"window": 2, "num_epochs": 9},
+            },
+            "model.teacher_forcing.begin = 9: a run of 9 epochs would never feed a true frame",
+        ),
         ({"evaluation": {"num_samples": 3}}, "evaluation.num_samples would have no effect with latent"),
         (
             {"training": {"learning_rate_kind": "constant", "final_ratio": 0.5}},

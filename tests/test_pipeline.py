@@ -72,7 +72,7 @@ def test_from_pictures_to_a_valid_csv(model: str, workplace: Path, outcome: Outc
 def write_pushing_config() -> str:
     """Writes configs/pusher.toml, which trains for a step, and returns its name."""
     sections = {
-        "model": {"name": "svg", "width": 8, "num_features": 16, "num_latents": 3, "num_hidden": 16},
+        "model": {"name": "svg", "width": 8, "num_features": 32, "num_latents": 3, "num_hidden": 16},
         "model.teacher_forcing": {"kind": "plan"},
         "augmentation": {"mirror": False},
         "kl_weight": {"kind": "cyclical", "cycles": 3, "per": "within_epoch", "stop": 1e-4},

@@ -182,7 +182,7 @@ def test_the_legend_holds_the_score_and_shades_what_is_not_scored(figures: list[
 
 
 def test_axes_of_a_short_run_are_readable(figures: list[Figure]) -> None:
-    plot_history(Path("curves.png"), [{"epoch": epoch, "total": 28.3 + 1e-6 * epoch} for epoch in (1, 2)])
+    plot_history(Path("curves.png"), [{"epoch": epoch, "total": 28.3 + 1e-6 * epoch} for epoch in (1, 2)], {})
     axes = figures[0].axes[0]
     assert not axes.yaxis.get_major_formatter().get_useOffset()
     bottom, top = axes.get_ylim()
@@ -190,7 +190,7 @@ def test_axes_of_a_short_run_are_readable(figures: list[Figure]) -> None:
     assert bottom < 28.3 < top
     left, right = axes.get_xlim()
     assert [tick for tick in axes.get_xticks() if left <= tick <= right] == [1, 2]
-    plot_history(Path("curves.png"), [{"epoch": 1, "total": 28.3}])
+    plot_history(Path("curves.png"), [{"epoch": 1, "total": 28.3}], {})
     axes = figures[1].axes[0]
     left, right = axes.get_xlim()
     assert [tick for tick in axes.get_xticks() if left <= tick <= right] == [1]
@@ -206,9 +206,13 @@ def test_curves_hold_what_the_log_holds(figures: list[Figure]) -> None:
             row |= {f"validation_{name}": 2 * epoch for name in names}
             row |= {"validation_score": 20 + epoch, "validation_score_posterior": 21 + epoch}
         rows.append(row)
-    plot_history(Path("curves.png"), rows)
+    schedules = {"kl_weight": ([0, 0.5, 1, 1.5], [0, 0.25, 0.5, 0.5]), "teacher_forcing_ratio": ([0, 1], [1, 0])}
+    plot_history(Path("curves.png"), rows, schedules)
     drawn = {line.get_label(): line for axes in figures[0].axes for line in axes.lines}
     assert drawn.keys() == rows[1].keys() - {"epoch"}
+    for name, curve in schedules.items():  # step by step, where the log has an epoch's last step alone
+        line = drawn.pop(name)
+        assert (line.get_xdata().tolist(), line.get_ydata().tolist()) == curve
     for name, line in drawn.items():
         assert line.get_xdata().tolist() == [row["epoch"] for row in rows if name in row]
         assert line.get_ydata().tolist() == [row[name] for row in rows if name in row]
@@ -227,7 +231,7 @@ BLUE, ORANGE = (31, 119, 180), (255, 127, 14)  # matplotlib's first two
 @pytest.mark.parametrize("num_points", [1, 50])
 def test_equal_scores_hide_neither_curve(tmp_path: Path, num_points: int) -> None:
     rows = [{"epoch": 1 + n, "validation_score": 20.0, "validation_score_posterior": 20.0} for n in range(num_points)]
-    plot_history(tmp_path / "curves.png", rows)
+    plot_history(tmp_path / "curves.png", rows, {})
     assert {BLUE, ORANGE} <= colours_within_axes(tmp_path / "curves.png")
 
 
@@ -245,8 +249,8 @@ def test_many_points_are_a_line_alone(figures: list[Figure]) -> None:
 def test_a_run_without_validation_is_drawn_without_complaint(figures: list[Figure]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        plot_history(Path("curves.png"), [{"epoch": 1, "total": 0.5}])
-        plot_history(Path("curves.png"), [])
+        plot_history(Path("curves.png"), [{"epoch": 1, "total": 0.5}], {})
+        plot_history(Path("curves.png"), [], {})
     assert len(figures) == 2
 
 

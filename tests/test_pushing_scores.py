@@ -209,7 +209,7 @@ def test_the_report_shows_pushing_beside_dancers(evaluated: Evaluated, tmp_path:
     cells = {row.cells[0]: dict(zip(table.header, row.cells, strict=True)) for row in table.rows}
     columns = {"score (dB)": "score", "prior's mean (dB)": "psnr_prior_mean", "one sample (dB)": "psnr_single"}
     columns |= {"best of n (dB)": "psnr_best_of_n", "others' actions (dB)": "psnr_shuffled_actions"}
-    columns |= {"and positions (dB)": "psnr_shuffled_conditions"}
+    columns |= {"others' conditions (dB)": "psnr_shuffled_conditions"}
     for column, name in columns.items():
         assert cells["pusher"][column] == f"{evaluated.scores[name]:.2f}", column
         assert name == "score" or cells["dancer"][column] == "-"

@@ -81,6 +81,12 @@ def test_no_damaged_byte_and_no_cut_goes_unnoticed(
         assert "\n" not in str(caught.value)
 
 
+def test_a_record_too_short_for_a_clip_is_named(path: Path) -> None:
+    path.write_bytes(framed(DATA[0]) + framed(b"abc"))
+    with pytest.raises(UserError, match="record 1 at byte 28 holds 3 bytes; needed: a clip"):
+        list(index_records(path))
+
+
 def test_features_are_read_however_they_are_written() -> None:
     packed = example({"a": b"\x00\xff", "b": np.float32([1.5, -2, 3]), "ü": b""})
     features = parse_example(packed)

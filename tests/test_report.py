@@ -185,7 +185,7 @@ NUMBERS = {  # by heading, of ROLLOUT and scores() in run_folders.py, and of the
         "one sample (dB)": "20.25",
         "best of n (dB)": "22.75",
         "others' actions (dB)": "17.12",
-        "and positions (dB)": "16.38",
+        "others' conditions (dB)": "16.38",
     },
 }
 

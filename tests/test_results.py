@@ -35,6 +35,21 @@ def test_training_seconds_are_clips_over_speed(tmp_path: Path) -> None:
     assert run.clips_per_s == 4.0
 
 
+def test_schedules_are_read_step_by_step(tmp_path: Path) -> None:
+    rises = {"kind": "cyclical", "cycles": 3, "stop": 1.0, "per": "within_epoch"}
+    forcing = {"teacher_forcing": {"kind": "plan"}}
+    config = tiny_config("lab_cvae", num_epochs=6, kl_weight=rises, model=forcing)
+    folder = write_run(tmp_path / "one", config=config, num_epochs=6)
+    rows = [row | {"step": 12 * row["epoch"]} for row in log_rows(6)]
+    (folder / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    curves = read_run(folder).schedules
+    for epochs, _ in curves.values():
+        assert epochs == pytest.approx([step / 12 for step in range(72)])
+    assert curves["kl_weight"][1] == pytest.approx([0, 0.5, 1, 1] * 3 * 6)
+    ratios = [ratio for ratio in (1, 1, 1, 2 / 3, 1 / 3, 0) for _ in range(12)]
+    assert curves["teacher_forcing_ratio"][1] == pytest.approx(ratios)
+
+
 def cut(path: Path, part: float) -> None:
     path.write_bytes(path.read_bytes()[: int(len(path.read_bytes()) * part)])
 

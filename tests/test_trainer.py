@@ -24,6 +24,7 @@ from src.dataset import Batch, DanceData, PushingData, open_dance
 from src.distributed import Draws
 from src.history import read_history
 from src.models import MODELS
+from src.schedules import schedule
 from src.trainer import Trainer, main, stop_signals, train
 from tests.conftest import POSE_MODELS, ROOT, tiny_config
 
@@ -342,11 +343,11 @@ def test_schedules_follow_the_config() -> None:
     config = tiny_config(
         "lab_cvae", num_epochs=8, kl_weight=cycles, model={"teacher_forcing": {"start": 1.0, "decay_from": 2}}
     )
-    by_epoch = [trainer.schedule(config, 10 * epoch + 9, 10) for epoch in range(8)]
+    by_epoch = [schedule(config, 10 * epoch + 9, 10) for epoch in range(8)]
     assert [row["kl_weight"] for row in by_epoch] == pytest.approx([0.25, 0.625, 0.9, 0.9] * 2)
     ratios = [row["teacher_forcing_ratio"] for row in by_epoch]
     assert ratios == pytest.approx([1, 1, 1, 0.9, 0.8, 0.7, 0.6, 0.5])
-    assert trainer.schedule(tiny_config("reference_cvae"), 0, 10) == {"kl_weight": 1e-4, "teacher_forcing_ratio": 0.0}
+    assert schedule(tiny_config("reference_cvae"), 0, 10) == {"kl_weight": 1e-4, "teacher_forcing_ratio": 0.0}
 
 
 def steps_of_pushing(config: Config, data: PushingData, folder: Path) -> list[dict[str, float]]:

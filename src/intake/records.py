@@ -18,6 +18,7 @@ from src.console import UserError
 
 POLYNOMIAL = np.uint32(0x82F63B78)  # Castagnoli's, its bits reversed
 MASK = 0xA282EAD8
+SHORTEST = 4  # bytes of a record, so many are inverted to begin its checksum
 HEADER, FOOTER = struct.Struct("<QI"), struct.Struct("<I")
 LENGTH_DELIMITED = 2  # protocol buffers: how a field is written
 FIXED_BYTES = {1: 8, 5: 4}
@@ -46,6 +47,8 @@ def index_records(path: Path) -> Iterator[Record]:
             length, checksum = HEADER.unpack(header)
             if checksum != masked_crc32c(header[:8]):
                 raise UserError(f"{place} has a damaged length, or this is no TFRecord file; copy or download it again")
+            if length < SHORTEST:
+                raise UserError(f"{place} holds {length} bytes; needed: a clip; copy or download the file again")
             footer = os.pread(descriptor, FOOTER.size, offset + HEADER.size + length)
             if len(footer) < FOOTER.size:
                 raise UserError(f"{place} is cut off; needed: the whole file; copy or download it again")
@@ -95,13 +98,13 @@ def masked_crc32c(data: bytes) -> int:
 
 
 def crc32c(data: bytes) -> int:
-    """Returns the CRC-32C (Castagnoli) of at least 4 bytes.
+    """Returns the CRC-32C (Castagnoli) of at least `SHORTEST` bytes.
 
     The register is linear in the bytes, so lanes of the data go through it side by side, and the register of a lane
     is then moved over the zeros that stand for the lanes behind it. Zeros in front change nothing; to begin with a
     register of ones is to invert the first 4 bytes.
     """
-    assert len(data) >= 4, "the beginning is inverted"
+    assert len(data) >= SHORTEST, "the beginning is inverted"
     num_lanes = 1 << max(0, len(data).bit_length() - 7)  # 64 to 128 bytes each: numpy takes as long for one as for many
     num_steps = -(-len(data) // num_lanes)
     lanes = np.zeros(num_lanes * num_steps, dtype=np.uint8)

@@ -12,12 +12,11 @@ from src.console import UserError
 from src.files import write_atomically
 from src.metrics import LAST_SCORED
 from src.reporting.plots import Band, plot_bands
-from src.reporting.results import Run
+from src.reporting.results import SCHEDULES, Run
 from src.reporting.tables import NOTHING, ROLLOUT_COLUMNS, decimal, markdown_table, protocol_of
 
 HARDWARE_FILE = "hardware.txt"  # in a run's folder: what it was trained on
 LOSSES = ("total", "reconstruction", "kl")
-SCHEDULES = ("kl_weight", "teacher_forcing_ratio")
 
 
 class Record(BaseModel):
@@ -93,7 +92,7 @@ MEASURES = {
     "psnr_single": Measure("one sample (dB)", 2, _of_scores("psnr_single")),
     "psnr_best_of_n": Measure("best of n (dB)", 2, _of_scores("psnr_best_of_n")),
     "psnr_shuffled_actions": Measure("others' actions (dB)", 2, _of_scores("psnr_shuffled_actions")),
-    "psnr_shuffled_conditions": Measure("and positions (dB)", 2, _of_scores("psnr_shuffled_conditions")),
+    "psnr_shuffled_conditions": Measure("others' conditions (dB)", 2, _of_scores("psnr_shuffled_conditions")),
     "training_seconds": Measure("training (s)", 0, lambda run: run.training_seconds),
 }
 
@@ -231,7 +230,7 @@ def _curves(runs: Mapping[str, Sequence[Run]]) -> dict[str, list[Band]]:
         validated = [band._replace(label="", dashed=True) for band in _by_epoch(runs, f"validation_{name}")]
         panels[f"{name}; dashed, hollow: validation_{name}"] = trained + validated
     for name in SCHEDULES:
-        if bands := _by_epoch(runs, name):
+        if bands := _planned(runs, name):
             panels[name] = bands
     return panels | {"validation_score (dB)": _by_epoch(runs, "validation_score")}
 
@@ -245,6 +244,12 @@ def _by_epoch(runs: Mapping[str, Sequence[Run]], name: str) -> list[Band]:
         if epochs:
             bands.append(Band(epochs, np.array([[log[epoch] for epoch in epochs] for log in logs]), arm, colour))
     return bands
+
+
+def _planned(runs: Mapping[str, Sequence[Run]], name: str) -> list[Band]:
+    """Returns a schedule of each arm that has it, step by step; it is the same for all seeds."""
+    curves = [(arm, colour, seeds[0].schedules) for colour, (arm, seeds) in enumerate(runs.items()) if seeds]
+    return [Band(known[name][0], np.array([known[name][1]]), arm, n) for arm, n, known in curves if name in known]
 
 
 def _psnr_by_frame(runs: Mapping[str, Sequence[Run]]) -> dict[str, list[Band]]:

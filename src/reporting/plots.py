@@ -25,6 +25,7 @@ LOG_SPAN = 100  # losses that fall further than this are shown on a logarithmic 
 MIN_SPAN = 0.02  # of the largest value, shown at least; less is no change worth a look
 FEW_POINTS = 40  # each with a marker: a line of one point would not be seen
 BENEATH = {"linestyle": "--", "linewidth": 4, "markersize": 12, "color": "C1"}  # seen where another curve covers it
+Curve = tuple[Sequence[float], Sequence[float]]  # positions and values
 PALETTE_FRAMES = 64  # frames of a clip from which its 256 colours are chosen
 
 
@@ -90,20 +91,21 @@ def plot_psnr(path: Path, psnr: Mapping[str, Tensor], *, scored: range | None = 
     _save(figure, path)
 
 
-def plot_history(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Plots a run's log by epoch: losses of training and validation, schedules, validation score."""
+def plot_history(path: Path, rows: Sequence[Mapping[str, Any]], schedules: Mapping[str, Curve]) -> None:
+    """Plots a run's log by epoch, losses of training and validation and the validation score, and its schedules."""
     panels = [
         ("loss", ("total", "validation_total")),
         ("reconstruction", ("reconstruction", "validation_reconstruction")),
         ("KL (nats)", ("kl", "validation_kl")),
-        ("schedules", ("kl_weight", "teacher_forcing_ratio")),
+        ("schedules", tuple(schedules)),
         ("learning rate", ("learning_rate",)),
         ("PSNR (dB)", ("validation_score_posterior", "validation_score")),
     ]
     figure, grid = plt.subplots(2, 3, figsize=(13, 7), layout="constrained")
     for axes, (title, names) in zip(grid.flat, panels, strict=True):
         for name in names:
-            points = [(row["epoch"], row[name]) for row in rows if name in row]
+            logged = [(row["epoch"], row[name]) for row in rows if name in row]
+            points = list(zip(*schedules[name], strict=True)) if name in schedules else logged
             if points:
                 style = BENEATH if name == "validation_score_posterior" else {}
                 axes.plot(*zip(*points, strict=True), label=name, marker=_marker(points), **style)

@@ -14,7 +14,11 @@ from src.config import SVG, Config, ConvSVG
 from src.console import UserError
 from src.files import file_hash
 from src.metrics import RolloutScores
+from src.reporting.plots import Curve
+from src.schedules import schedule
 
+SCHEDULES = ("kl_weight", "teacher_forcing_ratio")
+CURVE_POINTS = 2_000  # steps at which a schedule is drawn, at most about twice as many
 LogRow = dict[str, float]  # the names that history.py explains, but for those without effect in the run's model
 
 
@@ -82,6 +86,17 @@ class Run:
         num_steps = [after["step"] - before["step"] for before, after in pairwise(rows)]
         clips = [steps * self.config.training.batch_size for steps in num_steps]
         return sum(count / row["clips_per_s"] for count, row in zip(clips, self.log, strict=True))
+
+    @property
+    def schedules(self) -> dict[str, Curve]:
+        """KL weight and teacher-forcing ratio of the steps taken, over epochs; the log has each epoch's last alone."""
+        if self.config is None or not self.log:
+            return {}
+        num_steps, per_epoch = int(self.log[-1]["step"]), int(self.log[-1]["step"]) // self.num_epochs
+        steps = range(0, num_steps, max(1, num_steps // CURVE_POINTS))
+        values = [schedule(self.config, step, per_epoch) for step in steps]
+        names = [name for name in SCHEDULES if name in self.log[-1]]
+        return {name: ([step / per_epoch for step in steps], [value[name] for value in values]) for name in names}
 
     @property
     def best_baseline(self) -> tuple[str, float] | None:

@@ -98,7 +98,11 @@ COLUMNS = (
         _score("psnr_best_of_n"),
     ),
     Column("others' actions (dB)", "pushing: score with the actions of other clips", _score("psnr_shuffled_actions")),
-    Column("and positions (dB)", "pushing: score with both of other clips", _score("psnr_shuffled_conditions")),
+    Column(
+        "others' conditions (dB)",
+        "pushing: score with the actions and positions of other clips",
+        _score("psnr_shuffled_conditions"),
+    ),
     Column("best baseline (dB)", "the baseline with the highest score on the same take", _best_baseline),
     Column("against it (dB)", "score minus that of the best baseline", _gain),
     Column("clips/s", "clips trained per second, the median over epochs", lambda run: decimal(run.clips_per_s, 0)),
