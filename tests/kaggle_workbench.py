@@ -14,6 +14,7 @@ import multiprocessing
 import os
 import runpy
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -162,6 +163,7 @@ def run_command(
     folder: Path, environment: dict[str, str], words: list[str], small: bool = True, forked: bool = False
 ) -> Result:
     """Runs one command of src.kaggle_client in this process, which is a worker's."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # as at a terminal, also for tests in a background
     subprocess.Popen = ForkedClient if forked else POPEN
     os.environ.clear()
     os.environ.update(environment)
