@@ -151,7 +151,7 @@ class Training(Section):
     shuffle: bool = True  # an epoch's clips in random order; off, for pushing alone: in the order of the data set
     batch_size: Positive = 32  # clips, over all processes together
     window: Positive = 1  # frames per clip; all but the given ones are predicted, and reference_cvae is given none
-    held_out_takes: Annotated[tuple[NotNegative, ...], Field(strict=False)] = ()  # of training: validated on instead
+    held_out_takes: Annotated[tuple[NotNegative, ...], Field(strict=False)] = ()  # of training; best.pt goes by them
     loss: Literal["mse", "log_mse"] = "log_mse"  # log_mse is the competition's score itself
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
     learning_rate_kind: Literal["cosine", "constant"] = "cosine"

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from src.config import Evaluation
+from src.config import Config, Evaluation
 from src.dataset import DanceData, to_unit
 from src.distributed import keyed_seed
 from src.metrics import (
@@ -28,7 +28,6 @@ from src.runs import Trained, latent_of, origin_of
 from src.validation import TakeValidation, validation_of
 
 LATE = range(500, 601)  # frames whose drift is measured
-CHECKPOINTS = {"best": "best by the validations on this take", "last": "last"}
 NUM_SAMPLES = 3  # of one sequence, to see how far apart they are
 PRIOR_MEAN = Evaluation(latent="mean", mirror=False)  # a mean over mirror images would hide what a latent does
 SAMPLE = Evaluation(latent="sample", mirror=False)
@@ -52,9 +51,8 @@ def score_dance(trained: Trained, data: DanceData) -> dict[str, object]:
     candidates = {run: drawn, "posterior latent": informed, **baselines(data, truth[0], poses)}
     psnr = {name: psnr_per_frame(clip, truth) for name, clip in candidates.items()}
     scores = {name: rollout_scores(psnr[name], ssim_per_frame(clip, truth)) for name, clip in candidates.items()}
-    leak = scores["posterior latent"].score - validation.score(
-        validation.draw(trained.model, settings=validation.unshifted)
-    )
+    uninformed = validation.draw(trained.model, settings=validation.unshifted.model_copy(update={"latent": "mean"}))
+    leak = scores["posterior latent"].score - validation.score(uninformed)
     seeds = [keyed_seed(config.seed, "rollout", number) for number in range(NUM_SAMPLES)]
     samples = [validation.draw(trained.model, settings=SAMPLE, seed=seed).cpu() for seed in seeds]
     mean_of_samples = quantise(to_unit(torch.stack(samples)).mean(dim=0))
@@ -72,7 +70,7 @@ def score_dance(trained: Trained, data: DanceData) -> dict[str, object]:
         "posterior_latent": scores.pop("posterior latent").as_json(),
         "baselines": {name: score.as_json() for name, score in scores.items()},
         "protocol": f"free rollout of {len(truth)} frames from frame 0 of the validation take of {config.dataset}; "
-        f"checkpoint: {CHECKPOINTS[config.evaluation.checkpoint]}; latent: {latent_of(config)} of the prior; "
+        f"checkpoint: {checkpoint_of(config)}; latent: {latent_of(config)} of the prior; "
         f"mirror: {config.evaluation.mirror}; shift: {config.evaluation.shift}; score: mean PSNR of frames "
         f"{FIRST_SCORED}-{min(LAST_SCORED, len(truth) - 1)}",
         "psnr_by_frame": ["inf" if value == math.inf else value for value in psnr[run].tolist()],
@@ -87,16 +85,25 @@ def score_dance(trained: Trained, data: DanceData) -> dict[str, object]:
     return content
 
 
+def checkpoint_of(config: Config) -> str:
+    """Returns in words which checkpoint is evaluated, and what it was chosen by."""
+    if config.evaluation.checkpoint == "last":
+        return "last"
+    return f"best by the validations on {'the takes held out' if config.training.held_out_takes else 'this take'}"
+
+
 def drift(validation: TakeValidation, model: PoseModel, psnr: Tensor) -> float | None:
     """Returns what the frames `LATE` lose by standing deep in the rollout, in dB; None where it is too short.
 
-    They are drawn a second time straight after the given frame: the same frames, the same motion, another depth.
+    They are drawn a second time straight after the given frame and the poses that the model sees around them: the same
+    frames, the same motion, another depth.
     psnr: (T,) of the whole rollout, in dB.
     """
     if len(validation.poses) < LATE.stop:
         return None
-    late = slice(LATE.start, LATE.stop)
-    early = validation.draw(model, poses=torch.cat([validation.poses[:1], validation.poses[late]]))[1:]
+    late, around = slice(LATE.start, LATE.stop), slice(LATE.start - model.context, LATE.stop + model.context)
+    drawn = validation.draw(model, poses=torch.cat([validation.poses[:1], validation.poses[around]]))
+    early = drawn[1 + model.context :][: len(LATE)]
     return (psnr_per_frame(early, validation.frames[late]).mean() - psnr[late].to(early.device).mean()).item()
 
 

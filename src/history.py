@@ -2,10 +2,10 @@
 
 Names: total, reconstruction, kl (training, mean over the epoch) and the same with `validation_` before them; kl_weight,
 teacher_forcing_ratio, learning_rate as at the epoch's last step, and the losses of validation are with that weight and
-at that ratio; validation_score, the score of a free rollout with
-latents from the prior and without evaluation.shift, validation_score_posterior, the same with latents that have seen
-the true frames, and held_out_score, as validation_score on the takes held out of training, in dB; clips_per_s;
-data_share, the part of the time spent waiting for batches; skipped_steps, whose gradient was not finite.
+at that ratio; validation_score, the score of a free rollout with latents from the prior and without evaluation.shift,
+validation_score_posterior, the same with latents that have seen the true frames, and held_out_score, as
+validation_score on the takes held out of training, in dB; clips_per_s; data_share, the part of the time spent waiting
+for batches; skipped_steps, whose gradient was not finite.
 """
 
 import json
@@ -40,6 +40,14 @@ class History:
     def close(self) -> None:
         """Closes TensorBoard's file."""
         self.tensorboard.close()
+
+
+def score_to_choose_by(row: dict[str, float]) -> float:
+    """Returns the score in dB of a validated epoch's row that best.pt and patience go by.
+
+    Where takes are held out of training it is theirs, so that nothing is chosen on the take that is reported.
+    """
+    return row.get("held_out_score", row["validation_score"])
 
 
 def read_history(folder: Path) -> list[dict[str, Any]]:

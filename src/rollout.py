@@ -76,7 +76,7 @@ def _mean_over_samples(
     shape, mean = (len(given) // num_copies, conditions.shape[1]), torch.zeros((), device=given.device)
     for sample in range(num_samples):  # one after the other: eight at once would need gigabytes
         noise = prior_noise(model, shape, settings, seed=seed, sample=sample).to(given.device)
-        drawn = rollout(model, frames, known, torch.cat([noise] * num_copies))
+        drawn = rollout(model, frames, known, torch.cat([noise, noise.flip(-1)]) if settings.mirror else noise)
         if settings.mirror:
             original, mirrored = drawn.chunk(2)
             drawn = (original + mirrored.flip(-1)) / 2

@@ -43,7 +43,7 @@ from src.distributed import (
     share,
     world_size,
 )
-from src.history import History
+from src.history import History, score_to_choose_by
 from src.models import build_model
 from src.schedules import change_plan, extended_learning_rate, schedule
 from src.validation import validation_of
@@ -162,8 +162,9 @@ class Trainer:
     def validate(self, weights: dict[str, float]) -> dict[str, float]:
         """Returns the scores of the averaged weights; keeps them as best.pt where they are the best so far."""
         scores = self.validation.report(self.ema, **weights)
-        if scores["validation_score"] > self.best_score:
-            self.best_score, self.without_gain = scores["validation_score"], 0
+        score = score_to_choose_by(scores)
+        if score > self.best_score:
+            self.best_score, self.without_gain = score, 0
             self.save("best.pt")
         else:
             self.without_gain += 1
@@ -286,6 +287,8 @@ def _line(row: dict[str, float], num_epochs: int) -> str:
         text += f"  skipped steps: {row['skipped_steps']:.0f} (gradient not finite)"
     if "validation_score" in row:
         text += f"  validation {row['validation_score']:.2f} dB"
+    if "held_out_score" in row:
+        text += f"  held out {row['held_out_score']:.2f} dB"
     return text
 
 

@@ -196,7 +196,8 @@ class UNet(nn.Module):
 class PooledPosterior(nn.Module):
     """Strided convolutions and means over parts of the picture: (B, C_in, H, W) -> (B, 2 * num_latents, h, w).
 
-    The mean comes first. The last layer starts at zero: training begins with the posterior equal to the prior.
+    The mean comes first. No layer starts at zero: where both this and the modulation it feeds did, neither would learn
+    until noise moved one of them.
     """
 
     def __init__(self, num_in: int, width: int, num_latents: int, places: tuple[int, int]) -> None:
@@ -212,7 +213,7 @@ class PooledPosterior(nn.Module):
             nn.GroupNorm(8, 2 * width),
             nn.SiLU(),
         )
-        self.head = zero_initialised(nn.Linear(2 * width, 2 * num_latents))
+        self.head = nn.Linear(2 * width, 2 * num_latents)
 
     def forward(self, inputs: Tensor) -> Tensor:
         pooled = functional.adaptive_avg_pool2d(self.features(inputs), self.places)

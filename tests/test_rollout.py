@@ -77,7 +77,7 @@ def test_prediction_is_the_mean_of_single_rollouts(model: Model, latent: str, mi
         assert sample.shape == (2, 4, *model.latent_shape)
         singles.append(frame_by_frame(model, to_unit(given), to_unit(poses), sample))
         if mirror:
-            flipped = frame_by_frame(model, to_unit(given.flip(-1)), to_unit(mirror_poses(poses)), sample)
+            flipped = frame_by_frame(model, to_unit(given.flip(-1)), to_unit(mirror_poses(poses)), sample.flip(-1))
             singles.append(flipped.flip(-1))
     drawn = predict(model, given, poses, settings, seed=7)
     assert torch.allclose(drawn, torch.stack(singles).mean(0), atol=1e-5)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.distributions import Normal, kl_divergence
 
 from src.config import LabCVAE as LabConfig
 from src.config import ReferenceCVAE as ReferenceConfig
@@ -122,8 +123,12 @@ def test_reference_loss_by_hand() -> None:
     drawn = (0.5 * clip.reference + 0.25)[:, None]  # as the model starts
     expected = torch.log(((drawn - clip.frames) ** 2).mean(dim=(2, 3, 4)) + 1e-5).mean()
     assert loss.reconstruction.item() == pytest.approx(expected.item(), rel=1e-5)
-    assert loss.kl.item() == pytest.approx(0.0, abs=1e-4)
-    assert loss.total.item() == pytest.approx(2 * expected.item(), rel=1e-3)
+    state = model.start(clip.reference[:, None], clip.reference_pose[:, None])
+    mean, log_variance = model.posterior(clip.frames, model.encode_conditions(clip.poses), state)
+    posterior = Normal(mean, (log_variance / 2).exp())
+    kl = kl_divergence(posterior, Normal(torch.zeros(()), torch.ones(()))).sum(dim=(2, 3, 4)).mean().item()
+    assert loss.kl.item() == pytest.approx(kl, rel=1e-4)
+    assert loss.total.item() == pytest.approx(2 * (expected.item() + 0.5 * kl), rel=1e-4)
 
 
 @pytest.mark.parametrize(("latent_map", "places"), [(False, 1), (True, HEIGHT // 4 * (WIDTH // 4))])

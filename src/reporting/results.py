@@ -13,6 +13,7 @@ from src.checkpoint import load_checkpoint, read_config
 from src.config import SVG, Config, ConvSVG
 from src.console import UserError
 from src.files import file_hash
+from src.history import score_to_choose_by
 from src.metrics import RolloutScores
 from src.reporting.plots import Curve
 from src.schedules import schedule
@@ -117,7 +118,7 @@ class Run:
         if self.config is None:
             return False
         settings = self.config.training
-        reached = [row["validation_score"] for row in self.log if "validation_score" in row]
+        reached = [score_to_choose_by(row) for row in self.log if "validation_score" in row]
         without_gain = len(reached) - 1 - reached.index(max(reached)) if reached else 0
         return self.num_epochs >= settings.num_epochs or 0 < settings.patience <= without_gain
 
