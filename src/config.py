@@ -76,8 +76,8 @@ class ReferenceCVAE(Section):
     width: Annotated[int, Field(ge=8, multiple_of=8)] = (
         32  # channels at the first level; level i has (i + 1) times as many
     )
-    patch: Literal[1, 2, 4] = 2  # pixels a side that become channels: 2 works at half resolution inside
-    num_levels: Annotated[int, Field(ge=1, le=4)] = 3  # resolutions; with patch 2: 16 x 32, 8 x 16, 4 x 8, 2 x 4
+    patch: Literal[1, 2, 4] = 1  # pixels a side that become channels: 2 works at half resolution inside
+    num_levels: Annotated[int, Field(ge=1, le=4)] = 4  # resolutions; with patch 1: 32 x 64, 16 x 32, 8 x 16, 4 x 8
     num_blocks: Positive = 2  # residual blocks per level and direction
     pose_window: NotNegative = 1  # poses t-k..t+k are seen for frame t
     reference: Literal["mixed", "seen", "none"] = "mixed"  # the first frame: seen and mixed into the output, or less
@@ -131,7 +131,7 @@ class KLWeight(Section):
 
     kind: Literal["cyclical", "monotonic", "constant"] = "constant"
     start: Annotated[float, Field(ge=0)] = 0.0
-    stop: Annotated[float, Field(ge=0)] = 1.0
+    stop: Annotated[float, Field(ge=0)] = 3.255e-4  # 2 / (3 * 32 * 64): makes log MSE a bound, see docs/theory.md
     ratio: Annotated[float, Field(gt=0, le=1)] = 0.5  # part of a cycle that ramps
     cycles: Positive = 1
     maximum: Annotated[float, Field(ge=0)] | None = None

@@ -71,8 +71,8 @@ def score_dance(trained: Trained, data: DanceData) -> dict[str, object]:
         "baselines": {name: score.as_json() for name, score in scores.items()},
         "protocol": f"free rollout of {len(truth)} frames from frame 0 of the validation take of {config.dataset}; "
         f"checkpoint: {checkpoint_of(config)}; latent: {latent_of(config)} of the prior; "
-        f"mirror: {config.evaluation.mirror}; shift: {config.evaluation.shift}; score: mean PSNR of frames "
-        f"{FIRST_SCORED}-{min(LAST_SCORED, len(truth) - 1)}",
+        f"mirror: {config.evaluation.mirror}; shift: {config.evaluation.shift}; samples compared: {NUM_SAMPLES}; "
+        f"score: mean PSNR of frames {FIRST_SCORED}-{min(LAST_SCORED, len(truth) - 1)}",
         "psnr_by_frame": ["inf" if value == math.inf else value for value in psnr[run].tolist()],
         "rollout_seconds": seconds,
         **origin_of(trained),

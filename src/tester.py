@@ -31,7 +31,15 @@ from src.rollout import predict
 from src.runs import Trained, data_of, keep_settings, open_run, origin_of
 from src.submission import SEQUENCE_LENGTH, Provenance, check_submission, safe_to_replace, write_submission
 
-PROTOCOLS = {  # of a pushing run, beside its score
+PROTOCOLS = {  # beside the score, of dancers and then of pushing
+    "held_out_score": "the takes held out of training",
+    "score_prior_mean": "mean of the prior, without mirror images and shifts",
+    "score_single": "one sample, likewise",
+    "score_mean_of_samples": "mean of {num_samples} samples, likewise",
+    "psnr_between_samples": "between two samples",
+    "psnr_between_samples_vague": "between two samples, in the tenth of the frames with the least drawn pose",
+    "posterior_minus_prior_db": "latents that have seen the truth gain",
+    "drift_db": "frames 500 to 600 lose by standing deep in the rollout",
     "psnr_prior_mean": "mean of the prior",
     "psnr_single": "one sample",
     "psnr_best_of_n": "best of {num_samples} samples, chosen with the truth",
@@ -249,8 +257,8 @@ def print_scores(run: str, runs_folder: Path = Path("runs")) -> None:
             name, f"{float(numbers['score']):.2f}", f"{numbers['mean_ssim']:.3f}", style="bold" if name == run else ""
         )
     Console().print(table)
-    for name in (name for name in PROTOCOLS if name in scores):
-        say(f"{PROTOCOLS[name].format(**scores)}: {scores[name]:.2f} dB")
+    for name in (name for name in PROTOCOLS if scores.get(name) is not None):
+        say(f"{PROTOCOLS[name].format(**scores)}: {float(scores[name]):.2f} dB")
     if at := [f"{label} {float(scores[name]):.2f}" for name, label in MOMENTS.items() if scores.get(name) is not None]:
         say(f"PSNR (dB): {', '.join(at)}")
     best = max(float(baseline["score"]) for baseline in scores["baselines"].values())

@@ -111,7 +111,7 @@ def tiny_config(model: str, /, **settings: object) -> Config:
         table["training"] |= {"window": 5, "batch_size": 2, "clips_per_epoch": 4, "loss": "mse"}
         table |= {"augmentation": {"mirror": False}, "evaluation": {"mirror": False}}
     else:
-        table["model"] |= {"width": 8, "num_levels": 2, "num_blocks": 1, "num_latents": 3}
+        table["model"] |= {"width": 8, "patch": 2, "num_levels": 2, "num_blocks": 1, "num_latents": 3}
         table["training"] |= {"batch_size": 4, "clips_per_epoch": 8}
     for name, value in settings.items():
         if isinstance(value, dict):

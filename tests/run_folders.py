@@ -46,6 +46,7 @@ def scores(run: str, score: float, checkpoint: bytes, config: bytes) -> dict[str
         "score_single": 18.5,
         "score_mean_of_samples": 19.5,
         "psnr_between_samples": 40.0,
+        "psnr_between_samples_vague": 35.0,
         "posterior_latent": {"score": score + 0.25} | ROLLOUT,
         "baselines": {name: {"score": value} | ROLLOUT for name, value in BASELINES.items()},
         "protocol": "free rollout of 12 frames of tiny",

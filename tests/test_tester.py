@@ -1,9 +1,11 @@
 """What a trained run predicts: scores against hand-made ones, the csv, a person's own pictures, and every refusal."""
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,10 +19,11 @@ from skimage.metrics import peak_signal_noise_ratio
 from src import tester
 from src.checkpoint import read_config, settle_config
 from src.console import UserError
-from src.dance_scores import baselines
+from src.dance_scores import baselines, drift, psnr_between
 from src.dataset import open_dance
 from src.distributed import keyed_seed
 from src.files import file_hash
+from src.metrics import psnr_per_frame
 from src.models import build_model
 from src.packing import pack_synthetic
 from src.rollout import predict
@@ -124,6 +127,48 @@ def test_latents_are_compared_without_mirror_images(talkative: dict[str, Path]) 
     assert min(abs(levels["single"] - levels[name]) for name in ("prior_mean", "mean_of_samples")) > 1e-2
     between = [mean_psnr(samples[a], samples[b]) for a, b in ((0, 1), (0, 2), (1, 2))]
     assert scores["psnr_between_samples"] == pytest.approx(np.mean(between))
+
+
+def test_samples_are_compared_where_the_poses_say_least() -> None:
+    """Ten frames without a pose stand among a hundred, and there alone the samples are one grey level of 255 apart."""
+    poses = torch.zeros(101, 3, 4, 8, dtype=torch.uint8)
+    empty = torch.arange(7, 101, 10)
+    poses[empty] = 255
+    samples = [torch.full((101, 3, 4, 8), 100, dtype=torch.uint8) for _ in range(2)]
+    samples[1] += 10
+    samples[1][empty] = 101
+    levels = psnr_between(samples, poses)
+    far, near = 20 * math.log10(255 / 10), 20 * math.log10(255)
+    assert levels["psnr_between_samples_vague"] == pytest.approx(near)
+    assert levels["psnr_between_samples"] == pytest.approx(0.9 * far + 0.1 * near)
+
+
+class Take:
+    """A take of 630 frames whose drawn ones lie a grey level further from the truth for every hundred of depth."""
+
+    def __init__(self, drifts: bool) -> None:
+        self.frames = torch.full((630, 3, 4, 8), 100, dtype=torch.uint8)
+        self.poses = torch.arange(630)[:, None, None, None].expand(-1, 3, 4, 8)
+        self.drifts = drifts
+
+    def draw(self, model: object, *, poses: torch.Tensor | None = None) -> torch.Tensor:
+        """Frames drawn from poses, of which each holds its own number; where poses do not adjoin, they are black."""
+        followed = self.poses if poses is None else poses
+        numbers = followed[:, 0, 0, 0]
+        jumps = (numbers[1:] != numbers[:-1] + 1).nonzero().flatten() + 1
+        drawn = self.frames[: len(followed)] + 1 + (torch.arange(len(followed)) // 100)[:, None, None, None]
+        drawn = drawn if self.drifts else torch.full_like(drawn, 101)
+        drawn[jumps] = 0
+        return drawn.to(torch.uint8)
+
+
+@pytest.mark.parametrize("drifts", [False, True])
+def test_drift_is_what_depth_costs_and_not_what_a_jump_costs(drifts: bool) -> None:
+    take, model = Take(drifts), SimpleNamespace(context=2)
+    lost = drift(take, model, psnr_per_frame(take.draw(model), take.frames))
+    early = np.mean([20 * math.log10(255 / (1 + (3 + number) // 100)) for number in range(101)])
+    late = np.mean([20 * math.log10(255 / (1 + number // 100)) for number in range(500, 601)])
+    assert lost == pytest.approx(early - late if drifts else 0.0, abs=1e-4)
 
 
 def test_baselines_by_hand(data_folder: Path) -> None:

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import pairwise, product
+from itertools import count, pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from src.history import read_history
 from src.models import MODELS
 from src.schedules import schedule
 from src.trainer import Trainer, main, stop_signals, train
+from src.validation import TakeValidation
 from tests.conftest import POSE_MODELS, ROOT, tiny_config
 
 CPU = torch.device("cpu")
@@ -310,6 +311,15 @@ def test_a_schedule_that_spans_the_run_cannot_be_stretched(
     with pytest.raises(UserError, match=r"training.num_epochs: 1 -> 2, but a schedule of run spans the whole run"):
         train(long, tmp_path / "run")
     assert train(short, tmp_path / "run"), "the run itself is as it was"
+
+
+def test_takes_held_out_choose_the_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The validation take is what is reported; its scores rise here while those of the held-out takes fall."""
+    reports = ({"validation_score": 20.0 + n, "held_out_score": 30.0 - n} for n in count())
+    monkeypatch.setattr(TakeValidation, "report", lambda *_, **__: next(reports))
+    train(tiny_config("reference_cvae", num_epochs=3, validate_every=1), tmp_path / "run")
+    assert last(tmp_path / "run", "best.pt")["step"] == 2
+    assert (last(tmp_path / "run")["best_score"], last(tmp_path / "run")["without_gain"]) == (30.0, 2)
 
 
 def test_scores_of_other_rollouts_do_not_compete(tmp_path: Path) -> None:

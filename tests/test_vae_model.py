@@ -22,7 +22,7 @@ def lab(**settings: object) -> LabCVAE:
 
 def reference(**settings: object) -> ReferenceCVAE:
     torch.manual_seed(0)
-    config = ReferenceConfig(width=8, num_levels=2, num_blocks=1, num_latents=3, **settings)
+    config = ReferenceConfig(**{"width": 8, "patch": 2, "num_levels": 2, "num_blocks": 1, "num_latents": 3} | settings)
     return ReferenceCVAE(config, height=HEIGHT, width=WIDTH, loss="log_mse")
 
 
@@ -115,6 +115,24 @@ def test_reference_gradient_reaches_every_parameter(latent_map: bool) -> None:
     model(clip, draws(), kl_weight=1.0, teacher_forcing_ratio=0.0).total.backward()
     silent = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert silent == []
+
+
+def test_the_posterior_sees_the_frame_its_own_pose_and_the_reference() -> None:
+    model = reference(pose_window=1)
+    state, frames = torch.rand(1, 6, HEIGHT, WIDTH), torch.rand(1, 1, 3, HEIGHT, WIDTH)
+    before, own, after = torch.rand(3, 1, 1, 3, HEIGHT, WIDTH).unbind(0)
+
+    def mean(frames: torch.Tensor, *poses: torch.Tensor, state: torch.Tensor = state) -> torch.Tensor:
+        return model.posterior(frames, torch.cat(poses, dim=2), state)[0]
+
+    usual = mean(frames, before, own, after)
+    assert torch.equal(usual, mean(frames, after, own, before)), "the poses beside its own are not for it"
+    changed = [
+        mean(1 - frames, before, own, after),
+        mean(frames, before, 1 - own, after),
+        *(mean(frames, before, own, after, state=state.index_fill(1, torch.tensor(part), 0.5)) for part in (0, 3)),
+    ]
+    assert min((usual - other).abs().max() for other in changed) > 1e-4
 
 
 def test_reference_loss_by_hand() -> None:

@@ -88,6 +88,8 @@ MEASURES = {
     "score_single": Measure("one sample (dB)", 2, _of_scores("score_single")),
     "score_mean_of_samples": Measure("mean of samples (dB)", 2, _of_scores("score_mean_of_samples")),
     "psnr_between_samples": Measure("between samples (dB)", 2, _of_scores("psnr_between_samples")),
+    "psnr_between_samples_vague": Measure("of vague poses (dB)", 2, _of_scores("psnr_between_samples_vague")),
+    "kl_nats": Measure("KL (nats a frame)", 1, lambda run: run.kl_nats),
     "psnr_prior_mean": Measure("prior's mean (dB)", 2, _of_scores("psnr_prior_mean")),
     "psnr_single": Measure("one sample (dB)", 2, _of_scores("psnr_single")),
     "psnr_best_of_n": Measure("best of n (dB)", 2, _of_scores("psnr_best_of_n")),

@@ -36,6 +36,7 @@ class Scores(BaseModel):
     score_single: float | None = None
     score_mean_of_samples: float | None = None
     psnr_between_samples: float | None = None
+    psnr_between_samples_vague: float | None = None
     psnr_prior_mean: float | None = None  # these five of pushing alone
     psnr_single: float | None = None
     psnr_best_of_n: float | None = None
@@ -77,6 +78,11 @@ class Run:
         """Training speed, the median over epochs; the first ones warm up."""
         speeds = [row["clips_per_s"] for row in self.log if "clips_per_s" in row]
         return median(speeds) if speeds else None
+
+    @property
+    def kl_nats(self) -> float | None:
+        """What the posterior says more than the prior, nats a frame, at the last validation."""
+        return next((row["validation_kl"] for row in reversed(self.log) if "validation_kl" in row), None)
 
     @property
     def training_seconds(self) -> float | None:
