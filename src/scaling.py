@@ -121,6 +121,15 @@ def clips_of_an_epoch(config: Config, data_folder: Path) -> tuple[int, str]:
     return FULL_DANCE // window, f"{FULL_DANCE:,} frames, as the competition has; {folder} is not packed"
 
 
+def resident_bytes(config: Config, num_frames: int) -> int:
+    """Returns the bytes of dancers' frames and poses that stay on the device; clips of pushing are read as needed."""
+    if isinstance(config.model, SVG | ConvSVG):
+        return 0
+    changes, (height, width) = config.augmentation, FRAME_SIZE
+    pixels = (height + 2 * changes.shift_y) * (width + 2 * changes.shift_x)  # a shift is a view of padded pictures
+    return 2 * (1 + changes.mirror) * num_frames * 3 * pixels
+
+
 def describe(config: Config, cost: Cost, *, num_clips: int, training_set: str) -> str:
     """Returns the estimate in words, for a training set covered by so many clips."""
     settings = config.training
@@ -128,6 +137,7 @@ def describe(config: Config, cost: Cost, *, num_clips: int, training_set: str) -
     steps = max(1, clips // settings.batch_size) * settings.num_epochs
     flops = cost.flops * settings.batch_size * steps
     memory = cost.activation_bytes * settings.batch_size + BYTES_PER_WEIGHT * cost.num_parameters
+    resident = resident_bytes(config, num_clips * settings.window)
     speed = cost.num_clips / cost.step_seconds
     busy, launching = flops / (PEAK_TFLOPS * REACHED * 1e12), steps * cost.num_kernels * LAUNCH_SECONDS
     return "\n".join(
@@ -137,7 +147,8 @@ def describe(config: Config, cost: Cost, *, num_clips: int, training_set: str) -
             f"{cost.activation_bytes / 2**20:.1f} MiB kept between them",
             f"training set          {training_set}",
             f"the run               {steps:,} steps of {settings.batch_size} clips, {flops / 1e15:.2f} PFLOP",
-            f"memory                {memory / 2**30:.2f} GiB for weights, optimiser and a step's activations",
+            f"memory                {memory / 2**30:.2f} GiB for weights, optimiser and a step's activations, "
+            f"{resident / 2**30:.2f} GiB for the training frames and poses; rollouts not counted",
             f"measured here         {speed:.2f} clips/s on {torch.get_num_threads()} CPU threads, "
             f"{cost.flops * speed / 1e9:.0f} GFLOP/s; the run: {duration(settings.batch_size * steps / speed)}",
             f"estimated on an H200  {duration(max(busy, launching))}, not measured: {duration(busy)} of arithmetic at "

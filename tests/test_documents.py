@@ -1,5 +1,6 @@
 """What documents name exists, what exists is named, and nothing in the checkout points to one machine or registry."""
 
+import json
 import re
 import subprocess
 import tomllib
@@ -17,6 +18,17 @@ IGNORED = {".git", *re.findall(r"^([\w./]+)/$", (ROOT / ".gitignore").read_text(
 TEXT = {".md", ".py", ".toml", ".yml", ".yaml", ".lock", ".json", ".jsonl", ".jinja", ""}  # suffixes
 LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+MEASURED = {  # headings of the README's tables
+    "score (dB)": "score",
+    "validation take (dB)": "score",
+    "held out (dB)": "held_out_score",
+    "KL (nats a frame)": "kl_nats",
+    "between samples (dB)": "psnr_between_samples",
+    "of vague poses (dB)": "psnr_between_samples_vague",
+    "with other clips' actions": "psnr_shuffled_actions",
+    "and positions": "psnr_shuffled_conditions",
+    "best of 4 samples": "psnr_best_of_n",
+}
 documents = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 
 
@@ -91,11 +103,39 @@ def test_a_target_reads_the_variables_that_its_recipe_names() -> None:
         assert named == set(declared.get(target, "").split()) or target == "help", target
 
 
-def test_every_mean_and_spread_stands_in_a_report() -> None:
+def tables(text: str) -> Iterator[tuple[list[str], list[list[str]]]]:
+    """Header and rows of each table of a Markdown text."""
+    for block in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+        header, _, *rows = ([cell.strip(" *") for cell in line.strip("|").split("|")] for line in block.splitlines())
+        yield header, rows
+
+
+def test_every_mean_and_spread_is_that_of_its_arm() -> None:
+    """A row names its arm, `arm` or `grid/arm`, and its table the grid, if not the row."""
+    checked = 0
+    for header, rows in tables(read(ROOT / "README.md")):
+        for row in (row for row in rows if "±" in "".join(row)):
+            (name,) = re.findall(r"`([\w/]+)`", row[0])
+            grid, arm = name.split("/") if "/" in name else (header[0].split("`")[1], name)
+            spreads = json.loads(read(ROOT / "reports" / f"{grid}.json"))["arms"][arm]
+            for heading, cell in list(zip(header, row, strict=True))[1:]:
+                if "±" in cell:
+                    spread = spreads[MEASURED[heading]]
+                    assert cell == f"{spread['mean']:.2f} ± {spread['deviation']:.2f}", (name, heading)
+                    checked += 1
+    assert checked > 20
+
+
+def test_every_other_mean_and_spread_stands_in_a_report() -> None:
     reports = "".join(read(path) for path in (ROOT / "reports").glob("*.md") if path.name != "LOG.md")
     spreads = re.findall(r"\d+\.\d+ ± \d+\.\d+", read(ROOT / "README.md"))
-    assert len(spreads) > 10
     assert [spread for spread in spreads if spread not in reports] == []
+
+
+def test_the_baselines_of_the_real_sample_are_those_of_the_report() -> None:
+    known = json.loads(read(ROOT / "reports/dance_mini.json"))["runs"][0]["baselines"]
+    stated = next(rows for header, rows in tables(read(ROOT / "README.md")) if header[0].startswith("real sample"))
+    assert {row[0]: row[1] for row in stated if row[0] in known} == {name: f"{known[name]:.2f}" for name in known}
 
 
 def test_the_tree_has_every_source_file_once() -> None:

@@ -9,7 +9,7 @@ from torch import nn
 from src.dataset import open_data
 from src.distributed import Draws
 from src.models import MODELS, build_model
-from src.scaling import clips_of_an_epoch, cost_of, describe, duration, random_batch
+from src.scaling import clips_of_an_epoch, cost_of, describe, duration, random_batch, resident_bytes
 from src.trainer import Trainer
 from tests.conftest import tiny_config
 
@@ -46,6 +46,19 @@ def test_costs_are_those_of_a_clip() -> None:
     assert 0 < two.num_kernels <= six.num_kernels < two.num_kernels + 30  # each clip draws its own random numbers
     assert two.activation_bytes == pytest.approx(six.activation_bytes, rel=0.2)
     assert two.num_parameters == sum(p.numel() for p in build_model(config, height=32, width=64).parameters())
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+@pytest.mark.parametrize("shift", [0, 3])
+def test_what_stays_on_the_device_is_what_the_sampler_holds(
+    mirror: bool, shift: int, data_folder: Path, tmp_path: Path
+) -> None:
+    config = tiny_config("reference_cvae", augmentation={"mirror": mirror, "shift_x": shift, "shift_y": 1})
+    data = open_data(config.dataset, data_folder)
+    sampler = Trainer(config, data, tmp_path, torch.device("cpu")).sampler
+    held = sum(kept.untyped_storage().nbytes() for kept in (sampler.frames, sampler.poses))
+    assert resident_bytes(config, len(data.train.frames)) == held
+    assert resident_bytes(tiny_config("conv_svg"), 100) == 0
 
 
 @pytest.mark.parametrize("name", ["reference_cvae", "conv_svg"])
