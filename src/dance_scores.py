@@ -51,8 +51,9 @@ def score_dance(trained: Trained, data: DanceData) -> dict[str, object]:
     candidates = {run: drawn, "posterior latent": informed, **baselines(data, truth[0], poses)}
     psnr = {name: psnr_per_frame(clip, truth) for name, clip in candidates.items()}
     scores = {name: rollout_scores(psnr[name], ssim_per_frame(clip, truth)) for name, clip in candidates.items()}
-    uninformed = validation.draw(trained.model, settings=validation.unshifted.model_copy(update={"latent": "mean"}))
-    leak = scores["posterior latent"].score - validation.score(uninformed)
+    plain = validation.unshifted.model_copy(update={"latent": "mean"})
+    uninformed = drawn if plain == config.evaluation else validation.draw(trained.model, settings=plain).cpu()
+    leak = scores["posterior latent"].score - validation.score(uninformed.to(trained.device))
     seeds = [keyed_seed(config.seed, "rollout", number) for number in range(NUM_SAMPLES)]
     samples = [validation.draw(trained.model, settings=SAMPLE, seed=seed).cpu() for seed in seeds]
     mean_of_samples = quantise(to_unit(torch.stack(samples)).mean(dim=0))
