@@ -65,11 +65,15 @@ def test_commit_is_that_of_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert commit() is None
     git("init", "-q")
     (tmp_path / "files.py").write_text("1")
-    git("add", "files.py")
+    (tmp_path / "reports").mkdir()
+    (tmp_path / "reports/grid.md").write_text("1")
+    assert commit() is None, "there is no commit yet"
+    git("add", "files.py", "reports")
     git("commit", "-q", "-m", "first")
     head = git("rev-parse", "HEAD")[:12]
     assert commit() == head
     (tmp_path / "untracked").touch()
+    (tmp_path / "reports/grid.md").write_text("2")
     assert commit() == head
     (tmp_path / "files.py").write_text("2")
     assert commit() == f"{head}-dirty"
