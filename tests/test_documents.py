@@ -121,7 +121,8 @@ def test_every_mean_and_spread_is_that_of_its_arm() -> None:
             for heading, cell in list(zip(header, row, strict=True))[1:]:
                 if "±" in cell:
                     spread = spreads[MEASURED[heading]]
-                    assert cell == f"{spread['mean']:.2f} ± {spread['deviation']:.2f}", (name, heading)
+                    places = len(cell.partition(".")[2].partition(" ")[0])
+                    assert cell == f"{spread['mean']:.{places}f} ± {spread['deviation']:.{places}f}", (name, heading)
                     checked += 1
     assert checked > 20
 
