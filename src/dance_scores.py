@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from src.config import Config, Evaluation
+from src.console import progress_bar
 from src.dataset import DanceData, to_unit
 from src.distributed import keyed_seed
 from src.metrics import (
@@ -43,27 +44,40 @@ def score_dance(trained: Trained, data: DanceData) -> dict[str, object]:
     run, config = trained.folder.name, trained.config
     validation = validation_of(config, data, context=trained.model.context, device=trained.device)
     assert isinstance(validation, TakeValidation), "dancers are validated on takes"
-    started = time.monotonic()
-    drawn = validation.draw(trained.model).cpu()
-    seconds = time.monotonic() - started
-    truth, poses = validation.frames.cpu(), validation.poses.cpu()
-    informed = validation.draw_from_posterior(trained.model).cpu()
-    candidates = {run: drawn, "posterior latent": informed, **baselines(data, truth[0], poses)}
-    psnr = {name: psnr_per_frame(clip, truth) for name, clip in candidates.items()}
-    scores = {name: rollout_scores(psnr[name], ssim_per_frame(clip, truth)) for name, clip in candidates.items()}
+    model, settings, truth, poses = trained.model, config.evaluation, validation.frames.cpu(), validation.poses.cpu()
     plain = validation.unshifted.model_copy(update={"latent": "mean"})
-    uninformed = drawn if plain == config.evaluation else validation.draw(trained.model, settings=plain).cpu()
+    with progress_bar(f"{run}: rollouts", 6 + NUM_SAMPLES) as advance:
+        started = time.monotonic()
+        drawn = validation.draw(model).cpu()
+        seconds = time.monotonic() - started
+        advance()
+        uninformed = drawn if plain == settings else validation.draw(model, settings=plain).cpu()
+        advance()
+        informed = validation.draw_from_posterior(model).cpu()
+        advance()
+        samples = []
+        for number in range(NUM_SAMPLES):
+            seed = keyed_seed(config.seed, "rollout", number)
+            samples.append(validation.draw(model, settings=SAMPLE, seed=seed).cpu())
+            advance()
+        prior_mean = validation.draw(model, settings=PRIOR_MEAN)
+        advance()
+        held_out_score = validation.held_out_score(model) if validation.held_out else None
+        advance()
+        candidates = {run: drawn, "posterior latent": informed, **baselines(data, truth[0], poses)}
+        psnr = {name: psnr_per_frame(clip, truth) for name, clip in candidates.items()}
+        drift_db = drift(validation, model, psnr[run])
+        advance()
+    scores = {name: rollout_scores(psnr[name], ssim_per_frame(clip, truth)) for name, clip in candidates.items()}
     leak = scores["posterior latent"].score - validation.score(uninformed.to(trained.device))
-    seeds = [keyed_seed(config.seed, "rollout", number) for number in range(NUM_SAMPLES)]
-    samples = [validation.draw(trained.model, settings=SAMPLE, seed=seed).cpu() for seed in seeds]
     mean_of_samples = quantise(to_unit(torch.stack(samples)).mean(dim=0))
     content: dict[str, object] = {
         "run": run,
         **scores.pop(run).as_json(),
         "posterior_minus_prior_db": leak,
-        "held_out_score": validation.held_out_score(trained.model) if validation.held_out else None,
-        "drift_db": drift(validation, trained.model, psnr[run]),
-        "score_prior_mean": validation.score(validation.draw(trained.model, settings=PRIOR_MEAN)),
+        "held_out_score": held_out_score,
+        "drift_db": drift_db,
+        "score_prior_mean": validation.score(prior_mean),
         "score_single": validation.score(samples[0].to(trained.device)),
         "score_mean_of_samples": validation.score(mean_of_samples.to(trained.device)),
         "num_samples": NUM_SAMPLES,

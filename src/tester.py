@@ -33,13 +33,13 @@ from src.submission import SEQUENCE_LENGTH, Provenance, check_submission, safe_t
 
 PROTOCOLS = {  # beside the score, of dancers and then of pushing
     "held_out_score": "the takes held out of training",
-    "score_prior_mean": "mean of the prior, without mirror images and shifts",
-    "score_single": "one sample, likewise",
-    "score_mean_of_samples": "mean of {num_samples} samples, likewise",
-    "psnr_between_samples": "between two samples",
-    "psnr_between_samples_vague": "between two samples, in the tenth of the frames with the least drawn pose",
-    "posterior_minus_prior_db": "latents that have seen the truth gain",
-    "drift_db": "frames 500 to 600 lose by standing deep in the rollout",
+    "score_prior_mean": "score with the mean of the prior, without mirror images and shifts",
+    "score_single": "score of one sample, likewise",
+    "score_mean_of_samples": "score of the mean of {num_samples} samples, likewise",
+    "psnr_between_samples": "PSNR between two samples, the lower the more they differ",
+    "psnr_between_samples_vague": "the same in the tenth of the frames whose poses say least",
+    "posterior_minus_prior_db": "gain of latents that have seen the truth, a leak if it is large",
+    "drift_db": "loss of frames 500 to 600 to their place deep in the rollout",
     "psnr_prior_mean": "mean of the prior",
     "psnr_single": "one sample",
     "psnr_best_of_n": "best of {num_samples} samples, chosen with the truth",
@@ -60,6 +60,15 @@ def announce(line: str) -> None:
     print(line, file=sys.stderr if terminal.is_terminal else sys.stdout, flush=True)
 
 
+def unfinished(trained: Trained) -> str:
+    """Returns in words how far the training of a run came that has not come to its end; else nothing."""
+    run = read_run(trained.folder)
+    if run.is_trained() or run.config is None:
+        return ""
+    wanted = f"{run.num_epochs} of {run.config.training.num_epochs} epochs"
+    return f"; its training stands at {wanted}, make train RUN={run.name} goes on"
+
+
 def evaluate(
     run: str, *, overrides: str = "", data_folder: Path = Path("data"), runs_folder: Path = Path("runs")
 ) -> dict[str, object]:
@@ -70,10 +79,10 @@ def evaluate(
     trained = open_run(run, runs_folder, overrides)
     data = data_of(trained, data_folder)
     if isinstance(data, PushingData):
-        announce(f"{trained.folder}: rolling out {len(data.test.frames)} test clips")
+        announce(f"{trained.folder}: rolling out {len(data.test.frames)} test clips{unfinished(trained)}")
         content = score_pushing(trained, data)
     else:
-        announce(f"{trained.folder}: rolling out {len(data.val.frames)} frames of validation")
+        announce(f"{trained.folder}: rolling out {len(data.val.frames)} frames of validation{unfinished(trained)}")
         content = score_dance(trained, data)
     keep_settings(trained)
     write_atomically(trained.folder / "scores.json", (json.dumps(content, indent=1) + "\n").encode())
@@ -127,7 +136,7 @@ def submission(
         say(f"{path} is up to date: it was written from this checkpoint, configuration and data set")
         return path
     num_sequences, length = data.test_poses.shape[:2]
-    announce(f"{trained.folder}: rolling out {num_sequences} test sequences of {length} frames")
+    announce(f"{trained.folder}: rolling out {num_sequences} test sequences of {length} frames{unfinished(trained)}")
     rollouts = roll_out_tests(trained, data)
     for number, clip in enumerate(rollouts):
         poses = torch.from_numpy(np.array(data.test_poses[number]))
@@ -249,7 +258,7 @@ def print_scores(run: str, runs_folder: Path = Path("runs")) -> None:
     if not path.is_file():
         raise UserError(f"{path} does not exist; evaluate the run first: make evaluate RUN={run}")
     scores = read_scores(path)
-    table = Table(run, "score (dB)", "SSIM", caption=scores["protocol"], caption_justify="left")
+    table = Table("rollout", "score (dB)", "SSIM")
     score = float(scores["score"])  # a perfect one is the string "inf"
     rows = {run: scores, **scores["baselines"]}
     for name, numbers in rows.items():
@@ -257,6 +266,7 @@ def print_scores(run: str, runs_folder: Path = Path("runs")) -> None:
             name, f"{float(numbers['score']):.2f}", f"{numbers['mean_ssim']:.3f}", style="bold" if name == run else ""
         )
     Console().print(table)
+    say(scores["protocol"])
     for name in (name for name in PROTOCOLS if scores.get(name) is not None):
         say(f"{PROTOCOLS[name].format(**scores)}: {float(scores[name]):.2f} dB")
     if at := [f"{label} {float(scores[name]):.2f}" for name, label in MOMENTS.items() if scores.get(name) is not None]:

@@ -98,6 +98,15 @@ def test_scores_are_those_of_a_rollout_made_by_hand(places: dict[str, Path]) -> 
             picture.verify()
 
 
+def test_an_unfinished_run_says_so(places: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    evaluate("tiny", **places)
+    assert "epochs" not in capsys.readouterr().out
+    log = places["runs_folder"] / "tiny" / "log.jsonl"
+    log.write_text(log.read_text().splitlines(keepends=True)[0])
+    evaluate("tiny", **places)
+    assert "; its training stands at 1 of 2 epochs, make train RUN=tiny goes on\n" in capsys.readouterr().out
+
+
 @pytest.fixture
 def talkative(places: dict[str, Path]) -> dict[str, Path]:
     """The same places with weights whose latent matters."""
