@@ -49,6 +49,11 @@ close := $(filter $(shell tr a-z A-Z <<< '$(unknown)'),$(shown))
 $(error $(unknown) is no variable of this Makefile; $(if $(close),did you mean $(close)?,known: $(shown)))
 endif
 goals := $(or $(MAKECMDGOALS),help)
+targets := $(shell awk -F : '/^[a-z-]+:.*\#\# / {print $$1}' $(MAKEFILE_LIST))
+strange := $(firstword $(filter-out $(targets),$(goals)))
+ifneq ($(strange),)
+$(error there is no target $(strange); known: $(targets))
+endif
 unread := $(firstword $(filter-out $(foreach goal,$(goals),$(reads.$(goal))),$(filter $(shown),$(given))))
 ifneq ($(unread),)
 instead := $(if $(filter DATASET,$(unread)),a run reads the data set its configuration names: SET="dataset=$(value DATASET)" with make train)

@@ -76,6 +76,7 @@ def test_make_lists_every_target() -> None:
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
+        (["trian", "RUN=x"], "there is no target trian; known: help setup"),
         (["train", "Run=x"], "Run is no variable of this Makefile; did you mean RUN?"),
         (["train", 'set=seed=1 training.loss="mse"'], "set is no variable of this Makefile; did you mean SET?"),
         (["report", "VERBOUS=1"], "VERBOUS is no variable of this Makefile; known: DATASET RUN"),
