@@ -3,6 +3,7 @@
 import math
 import time
 from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -34,6 +35,18 @@ PRIOR_MEAN = Evaluation(latent="mean", mirror=False)  # a mean over mirror image
 SAMPLE = Evaluation(latent="sample", mirror=False)
 
 
+class Rollouts(NamedTuple):
+    """What a model makes of the validation take, (T, 3, H, W) uint8 each."""
+
+    drawn: Tensor  # by the run's settings
+    uninformed: Tensor  # with the prior's mean, without shifts
+    informed: Tensor  # the same with latents that have seen the truth
+    samples: list[Tensor]  # of the prior, without mirror images and shifts
+    prior_mean: Tensor  # its mean, likewise
+    held_out_score: float | None  # dB
+    seconds: float  # that `drawn` took
+
+
 def score_dance(trained: Trained, data: DanceData) -> dict[str, object]:
     """Rolls out the validation take, writes plot, strip and GIF into the run's folder, and returns its scores.
 
@@ -44,9 +57,47 @@ def score_dance(trained: Trained, data: DanceData) -> dict[str, object]:
     run, config = trained.folder.name, trained.config
     validation = validation_of(config, data, context=trained.model.context, device=trained.device)
     assert isinstance(validation, TakeValidation), "dancers are validated on takes"
-    model, settings, truth, poses = trained.model, config.evaluation, validation.frames.cpu(), validation.poses.cpu()
+    truth, poses = validation.frames.cpu(), validation.poses.cpu()
+    made = roll_out(trained, validation)
+    candidates = {run: made.drawn, "posterior latent": made.informed, **baselines(data, truth[0], poses)}
+    psnr = {name: psnr_per_frame(clip, truth) for name, clip in candidates.items()}
+    scores = {name: rollout_scores(psnr[name], ssim_per_frame(clip, truth)) for name, clip in candidates.items()}
+    leak = scores["posterior latent"].score - validation.score(made.uninformed.to(trained.device))
+    mean_of_samples = quantise(to_unit(torch.stack(made.samples)).mean(dim=0))
+    content: dict[str, object] = {
+        "run": run,
+        **scores.pop(run).as_json(),
+        "posterior_minus_prior_db": leak,
+        "held_out_score": made.held_out_score,
+        "drift_db": drift(validation, trained.model, psnr[run]),
+        "score_prior_mean": validation.score(made.prior_mean),
+        "score_single": validation.score(made.samples[0].to(trained.device)),
+        "score_mean_of_samples": validation.score(mean_of_samples.to(trained.device)),
+        "num_samples": NUM_SAMPLES,
+        **psnr_between(made.samples, poses),
+        "posterior_latent": scores.pop("posterior latent").as_json(),
+        "baselines": {name: score.as_json() for name, score in scores.items()},
+        "protocol": f"free rollout of {len(truth)} frames from frame 0 of the validation take of {config.dataset}; "
+        f"checkpoint: {checkpoint_of(config)}; latent: {latent_of(config)} of the prior; "
+        f"mirror: {config.evaluation.mirror}; shift: {config.evaluation.shift}; samples compared: {NUM_SAMPLES}; "
+        f"score: mean PSNR of frames {FIRST_SCORED}-{min(LAST_SCORED, len(truth) - 1)}",
+        "psnr_by_frame": ["inf" if value == math.inf else value for value in psnr[run].tolist()],
+        "rollout_seconds": made.seconds,
+        **origin_of(trained),
+    }
+    del psnr["posterior latent"]
+    plot_psnr(trained.folder / "psnr_by_frame.png", psnr, scored=range(FIRST_SCORED, LAST_SCORED + 1))
+    save_gif(trained.folder / "rollout.gif", side_by_side([truth, made.drawn, poses]))
+    save_strip(trained.folder / "rollout_strip.png", [truth, made.drawn, poses])
+    save_gif(trained.folder / "samples.gif", side_by_side([truth, *made.samples]))
+    return content
+
+
+def roll_out(trained: Trained, validation: TakeValidation) -> Rollouts:
+    """Returns the rollouts of the validation take that its scores need, and says how far it is."""
+    model, settings = trained.model, trained.config.evaluation
     plain = validation.unshifted.model_copy(update={"latent": "mean"})
-    with progress_bar(f"{run}: rollouts", 6 + NUM_SAMPLES) as advance:
+    with progress_bar(f"{trained.folder.name}: rollouts", 5 + NUM_SAMPLES) as advance:
         started = time.monotonic()
         drawn = validation.draw(model).cpu()
         seconds = time.monotonic() - started
@@ -57,47 +108,14 @@ def score_dance(trained: Trained, data: DanceData) -> dict[str, object]:
         advance()
         samples = []
         for number in range(NUM_SAMPLES):
-            seed = keyed_seed(config.seed, "rollout", number)
+            seed = keyed_seed(trained.config.seed, "rollout", number)
             samples.append(validation.draw(model, settings=SAMPLE, seed=seed).cpu())
             advance()
         prior_mean = validation.draw(model, settings=PRIOR_MEAN)
         advance()
         held_out_score = validation.held_out_score(model) if validation.held_out else None
         advance()
-        candidates = {run: drawn, "posterior latent": informed, **baselines(data, truth[0], poses)}
-        psnr = {name: psnr_per_frame(clip, truth) for name, clip in candidates.items()}
-        drift_db = drift(validation, model, psnr[run])
-        advance()
-    scores = {name: rollout_scores(psnr[name], ssim_per_frame(clip, truth)) for name, clip in candidates.items()}
-    leak = scores["posterior latent"].score - validation.score(uninformed.to(trained.device))
-    mean_of_samples = quantise(to_unit(torch.stack(samples)).mean(dim=0))
-    content: dict[str, object] = {
-        "run": run,
-        **scores.pop(run).as_json(),
-        "posterior_minus_prior_db": leak,
-        "held_out_score": held_out_score,
-        "drift_db": drift_db,
-        "score_prior_mean": validation.score(prior_mean),
-        "score_single": validation.score(samples[0].to(trained.device)),
-        "score_mean_of_samples": validation.score(mean_of_samples.to(trained.device)),
-        "num_samples": NUM_SAMPLES,
-        **psnr_between(samples, poses),
-        "posterior_latent": scores.pop("posterior latent").as_json(),
-        "baselines": {name: score.as_json() for name, score in scores.items()},
-        "protocol": f"free rollout of {len(truth)} frames from frame 0 of the validation take of {config.dataset}; "
-        f"checkpoint: {checkpoint_of(config)}; latent: {latent_of(config)} of the prior; "
-        f"mirror: {config.evaluation.mirror}; shift: {config.evaluation.shift}; samples compared: {NUM_SAMPLES}; "
-        f"score: mean PSNR of frames {FIRST_SCORED}-{min(LAST_SCORED, len(truth) - 1)}",
-        "psnr_by_frame": ["inf" if value == math.inf else value for value in psnr[run].tolist()],
-        "rollout_seconds": seconds,
-        **origin_of(trained),
-    }
-    del psnr["posterior latent"]
-    plot_psnr(trained.folder / "psnr_by_frame.png", psnr, scored=range(FIRST_SCORED, LAST_SCORED + 1))
-    save_gif(trained.folder / "rollout.gif", side_by_side([truth, drawn, poses]))
-    save_strip(trained.folder / "rollout_strip.png", [truth, drawn, poses])
-    save_gif(trained.folder / "samples.gif", side_by_side([truth, *samples]))
-    return content
+    return Rollouts(drawn, uninformed, informed, samples, prior_mean, held_out_score, seconds)
 
 
 def checkpoint_of(config: Config) -> str:
