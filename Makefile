@@ -128,7 +128,7 @@ report: setup ## reports/index.html: table of runs, curves, rollouts
 	@$(py) -m src.report
 
 cost: setup ## parameters, arithmetic, memory and hours of RUN before it is started
-	@$(py) -m src.scaling configs/$(call quoted,RUN).toml --set $(call quoted,SET)
+	@$(py) -m src.cost configs/$(call quoted,RUN).toml --set $(call quoted,SET)
 
 bench: setup ## speed, side by side with the plain loop, in one run
 	@$(py) -m src.benchmark

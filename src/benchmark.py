@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,27 +23,30 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from src.config import SVG as SVGConfig
-from src.config import Augmentation, parse_config
-from src.console import run_main, say, track
-from src.dataset import Batch, ClipSampler, Footage, PushingBatch, to_unit, with_context
-from src.distributed import Draws, hardware
-from src.files import commit, write_atomically
+from src.base.console import run_main, say, track
+from src.base.devices import hardware
+from src.base.files import write_atomically
+from src.base.provenance import commit
+from src.base.randomness import Draws
+from src.config import AugmentationConfig, parse_config
+from src.dataset import Batch, ClipSampler, Footage, to_unit, with_context
+from src.evaluation.rollout import rollout
 from src.intake.manifest import NUM_ACTION, NUM_POSITION
-from src.losses import (
+from src.maths.losses import (
     LOG_VARIANCE_BOUNDS,
     bound_log_variance,
     kl_between,
     kl_to_standard_normal,
     reparameterise,
 )
-from src.models import Model, VideoModel, build_model
+from src.models.configs import SVGConfig
+from src.models.interface import VideoModel, build_model
+from src.models.lab_cvae import LabCVAE
+from src.models.svg import SVG
 from src.packing import pack_images
-from src.rollout import rollout
+from src.pushing.data import PushingBatch
 from src.submission import write_submission
-from src.svg_model import SVG
-from src.synthetic import dance_take, write_dance
-from src.vae_model import LabCVAE
+from src.synthetic.dancers import dance_take, write_dance
 
 HEIGHT, WIDTH = 32, 64
 SVG_SIZE, SVG_KL_WEIGHT = 64, 1e-4
@@ -124,7 +128,7 @@ def batch_row(folder: Path, device: torch.device) -> Row:
     """A training batch from packed pixels against decoding its pictures, as is done every epoch without packing."""
     footage, poses_around = _footage(256), 1
     sampler = ClipSampler(
-        footage, window=1, context=poses_around, augmentation=Augmentation(mirror=False), seed=0, device=device
+        footage, window=1, context=poses_around, augmentation=AugmentationConfig(mirror=False), seed=0, device=device
     )
     encoded = [[_png(picture) for picture in pictures] for pictures in (footage.frames, footage.poses)]
     starts = range(poses_around, 33 - poses_around)
@@ -305,7 +309,7 @@ def _png(pixels: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _model(name: str) -> Model:
+def _model(name: str) -> Any:
     torch.manual_seed(0)
     config = parse_config({"model": {"name": name}, "training": {"window": 4, "loss": "mse"}}, "benchmark")
     return build_model(config, height=HEIGHT, width=WIDTH)

@@ -10,115 +10,16 @@ import shlex
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from src.console import UserError
-
-Probability = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[int, Field(ge=1)]
-NotNegative = Annotated[int, Field(ge=0)]
-Shift = Annotated[int, Field(ge=0, lt=32)]  # pixels, less than a frame is high
+from src.base.console import UserError
+from src.base.settings import NotNegative, Positive, Probability, Section, Shift, refuse_without_effect
+from src.models.configs import MODELS, ModelConfig, ReferenceCVAEConfig, TeacherForcingConfig
 
 
-class Section(BaseModel):
-    """A frozen table of settings; an unknown key or a value of another type is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-Kind = TypeVar("Kind", bound="KLWeight | TeacherForcing")
-
-
-def _without_effect(section: Kind, unused: tuple[str, ...]) -> Kind:
-    """Returns the section; raises ValueError where a setting that its kind does not read was given another value."""
-    changed = [name for name in unused if getattr(section, name) != type(section).model_fields[name].default]
-    if changed:
-        raise ValueError(f'{", ".join(changed)} would have no effect with kind = "{section.kind}"; remove it')
-    return section
-
-
-class TeacherForcing(Section):
-    """How often training sees the true previous frame; see schedules.py."""
-
-    kind: Literal["decay", "late", "plan"] = "decay"
-    start: Probability = 0.0  # ratio before the decay
-    begin: NotNegative = 0  # epoch at which "late" switches on
-    decay_from: NotNegative = 10  # epoch
-    decay_step: Probability = 0.1  # per epoch
-    coin: Literal["batch", "step"] = "step"  # one toss for the whole batch and clip, or one for each time step
-
-    @model_validator(mode="after")
-    def _settings_have_an_effect(self) -> "TeacherForcing":
-        if self.kind == "late" and not self.start:
-            raise ValueError('start = 0 with kind = "late" would never feed a true frame; set start')
-        if self.kind == "late" and self.decay_from < self.begin:
-            raise ValueError(f"decay_from = {self.decay_from}: it would fall before begin = {self.begin}; set it later")
-        unused = {"decay": ("begin",), "late": (), "plan": ("start", "begin", "decay_from", "decay_step")}[self.kind]
-        return _without_effect(self, unused)
-
-
-class LabCVAE(Section):
-    """The lab template's network (vae_model.LabCVAE): autoregressive, full resolution, one latent per pixel."""
-
-    name: Literal["lab_cvae"] = "lab_cvae"
-    num_latents: Annotated[int, Field(ge=4)] = 12  # channels of the latent, each 32 x 64; a block has a quarter of them
-    negative_slope: Annotated[float, Field(ge=0, le=1)] = 0.2  # 1 reproduces the template's LeakyReLU(True)
-    bounded_output: bool = True  # a sigmoid after the generator; the template had none
-    teacher_forcing: TeacherForcing = TeacherForcing()
-
-
-class ReferenceCVAE(Section):
-    """Draws frame t from the first frame and the poses around t (vae_model.ReferenceCVAE)."""
-
-    name: Literal["reference_cvae"] = "reference_cvae"
-    width: Annotated[int, Field(ge=8, multiple_of=8)] = (
-        32  # channels at the first level; level i has (i + 1) times as many
-    )
-    patch: Literal[1, 2, 4] = 1  # pixels a side that become channels: 2 works at half resolution inside
-    num_levels: Annotated[int, Field(ge=1, le=4)] = 4  # resolutions; with patch 1: 32 x 64, 16 x 32, 8 x 16, 4 x 8
-    num_blocks: Positive = 2  # residual blocks per level and direction
-    pose_window: NotNegative = 1  # poses t-k..t+k are seen for frame t
-    reference: Literal["mixed", "seen", "none"] = "mixed"  # the first frame: seen and mixed into the output, or less
-    previous_frame: bool = False  # the autoregressive twin, which also sees the frame before
-    teacher_forcing: TeacherForcing = TeacherForcing()  # of the twin
-    num_latents: Positive = 16  # numbers per frame, or at each place of the map
-    latent_map: bool = False  # a latent at each place of the coarsest level, instead of one for the whole frame
-    prior_probability: Probability = 0.75  # share of training frames rendered from the prior mean (Sohn et al. 2015)
-    num_members: Positive = 1  # networks that differ in their initial weights alone, trained side by side and averaged
-
-
-class SVG(Section):
-    """Stochastic Video Generation (svg_model.SVG): recurrent in time, each frame encoded and decoded anew."""
-
-    name: Literal["svg"] = "svg"
-    prior: Literal["fixed", "learned"] = "fixed"  # N(0, I), or an LSTM on the frames before: SVG-FP, SVG-LP
-    width: Annotated[int, Field(ge=8, multiple_of=8)] = 64  # channels at 64 x 64; 2, 4, 8 times as many below
-    num_features: Annotated[int, Field(ge=32, multiple_of=8)] = 128  # of an encoded frame, normed in 8 groups
-    num_latents: Positive = 64  # numbers per frame
-    num_hidden: Positive = 256  # of every LSTM
-    num_given: Positive = 2  # frames seen before the prediction begins
-    last_frame_skip: bool = True  # the decoder's skips come from the frame before; off: from the last given frame
-    teacher_forcing: TeacherForcing = TeacherForcing()
-
-
-class ConvSVG(Section):
-    """The default for pushing (svg_model.ConvSVG): a convolutional recurrent state that never sees its own frames."""
-
-    name: Literal["conv_svg"] = "conv_svg"
-    prior: Literal["fixed", "learned"] = "learned"
-    width: Annotated[int, Field(ge=8, multiple_of=8)] = 32  # channels at half resolution; twice as many in the state
-    num_latents: Positive = 16  # numbers per frame
-    num_given: Positive = 2
-    prior_probability: Probability = 0.5  # share of training clips rolled out from the prior mean (Sohn et al. 2015)
-
-
-ModelConfig = Annotated[LabCVAE | ReferenceCVAE | SVG | ConvSVG, Field(discriminator="name")]
-MODEL_CONFIGS = {kind.model_fields["name"].default: kind for kind in get_args(get_args(ModelConfig)[0])}
-
-
-class Augmentation(Section):
+class AugmentationConfig(Section):
     """Random changes of training clips; frames, poses and the reference of a clip change alike."""
 
     mirror: bool = True  # half of the clips are mirrored, left limbs becoming right ones; see also evaluation.mirror
@@ -126,7 +27,7 @@ class Augmentation(Section):
     shift_y: Shift = 0  # the same up and down
 
 
-class KLWeight(Section):
+class KLWeightConfig(Section):
     """Weight of the KL term: of sum-over-latents KL against mean-over-pixels reconstruction; see schedules.py."""
 
     kind: Literal["cyclical", "monotonic", "constant"] = "constant"
@@ -138,12 +39,12 @@ class KLWeight(Section):
     per: Literal["epoch", "run", "within_epoch"] = "epoch"
 
     @model_validator(mode="after")
-    def _settings_have_an_effect(self) -> "KLWeight":
+    def _settings_have_an_effect(self) -> "KLWeightConfig":
         unused = {"constant": ("start", "ratio", "cycles", "per"), "monotonic": ("cycles",), "cyclical": ()}[self.kind]
-        return _without_effect(self, unused)
+        return refuse_without_effect(self, unused)
 
 
-class Training(Section):
+class TrainingConfig(Section):
     """The training loop."""
 
     num_epochs: Positive = 100
@@ -168,14 +69,14 @@ class Training(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
     @model_validator(mode="after")
-    def _settings_have_an_effect(self) -> "Training":
+    def _settings_have_an_effect(self) -> "TrainingConfig":
         default = type(self).model_fields["final_ratio"].default
         if self.learning_rate_kind == "constant" and self.final_ratio != default:
             raise ValueError('final_ratio would have no effect with learning_rate_kind = "constant"; remove it')
         return self
 
 
-class Evaluation(Section):
+class EvaluationConfig(Section):
     """Rollouts for validation, test and prediction."""
 
     latent: Literal["mean", "sample", "mean_of_samples"] = "mean"  # of the prior
@@ -190,32 +91,27 @@ class Config(Section):
 
     dataset: str = "dance"  # data/<dataset>
     seed: NotNegative = 0
-    model: ModelConfig = ReferenceCVAE()
-    augmentation: Augmentation = Augmentation()
-    kl_weight: KLWeight = KLWeight()
-    training: Training = Training()
-    evaluation: Evaluation = Evaluation()
+    model: ModelConfig = ReferenceCVAEConfig()
+    augmentation: AugmentationConfig = AugmentationConfig()
+    kl_weight: KLWeightConfig = KLWeightConfig()
+    training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
 
     @model_validator(mode="after")
     def _settings_have_an_effect(self) -> "Config":
-        for refused in (_unfit_window, _unfit_schedule, _unfit_for_pushing, _unfit_for_dance):
-            if reason := refused(self):
-                raise ValueError(reason)
+        reason = _unfit_window(self) or _unfit_schedule(self) or self.model.misfit(self)
+        if reason:
+            raise ValueError(reason)
         return self
 
     @property
-    def teacher_forcing(self) -> TeacherForcing | None:
-        """The schedule of models that may be fed true frames in training."""
-        feeds_back = not isinstance(self.model, ReferenceCVAE) or self.model.previous_frame
-        return getattr(self.model, "teacher_forcing", None) if feeds_back else None
+    def teacher_forcing(self) -> TeacherForcingConfig | None:
+        """The schedule of a model that may be fed true frames in training; None for the others."""
+        return self.model.teacher_forcing_schedule
 
 
 def _unfit_window(config: Config) -> str | None:
-    model, window = config.model, config.training.window
-    if isinstance(model, ReferenceCVAE):
-        needed = 2 if model.previous_frame else 1
-    else:
-        needed = 2 if isinstance(model, LabCVAE) else model.num_given + 1
+    model, window, needed = config.model, config.training.window, config.model.smallest_window
     if window >= needed:
         return None
     return f"training.window = {window}: {model.name} needs at least {needed} frames, the given ones and one to predict"
@@ -226,32 +122,6 @@ def _unfit_schedule(config: Config) -> str | None:
     if forcing is None or forcing.kind != "late" or forcing.begin < num_epochs:
         return None
     return f"model.teacher_forcing.begin = {forcing.begin}: a run of {num_epochs} epochs would never feed a true frame"
-
-
-def _unfit_for_pushing(config: Config) -> str | None:
-    if not isinstance(config.model, SVG | ConvSVG):
-        return None
-    if config.augmentation != Augmentation(mirror=False) or config.evaluation.mirror or config.evaluation.shift:
-        return (
-            f"{config.model.name} cannot mirror or shift clips, whose actions and positions would not fit: "
-            "set augmentation.mirror and evaluation.mirror to false, and leave the shifts out"
-        )
-    if config.training.held_out_takes:
-        return "training.held_out_takes is for takes of dancers; remove it"
-    return None
-
-
-def _unfit_for_dance(config: Config) -> str | None:
-    model, evaluation = config.model, config.evaluation
-    if isinstance(model, SVG | ConvSVG):
-        return None
-    if not config.training.shuffle:
-        return f"training.shuffle = false: {model.name} draws its clips at random; remove it"
-    if isinstance(model, ReferenceCVAE) and not model.previous_frame and model.teacher_forcing != TeacherForcing():
-        return "model.teacher_forcing would have no effect without model.previous_frame; remove it"
-    if evaluation.latent != "mean_of_samples" and evaluation.num_samples != Evaluation().num_samples:
-        return f'evaluation.num_samples would have no effect with latent = "{evaluation.latent}"; remove it'
-    return None
 
 
 # Settings that may differ when a run goes on: they say how long it trains and how it is read, not what it is.
@@ -361,8 +231,6 @@ def _explain(error: ValidationError, table: dict[str, Any]) -> str:
     key = _key(first["loc"])
     if first["type"] == "extra_forbidden":
         text = f"unknown setting {key}; {_near(key, table)}"
-    elif first["type"].startswith("union_tag"):
-        text = f"{key}.name must be one of {', '.join(sorted(MODEL_CONFIGS))}; found {first['input'].get('name')!r}"
     elif first["type"] == "value_error":
         text = f"{key + ': ' if key else ''}{first['ctx']['error']}"
     elif first["type"] == "bool_type":
@@ -373,13 +241,13 @@ def _explain(error: ValidationError, table: dict[str, Any]) -> str:
 
 
 def _key(location: tuple[int | str, ...]) -> str:
-    return ".".join(str(part) for part in location if part not in MODEL_CONFIGS)
+    return ".".join(str(part) for part in location)
 
 
 def _near(key: str, table: dict[str, Any]) -> str:
     """Returns what may be meant by an unknown key: one of that name anywhere, or of a name like it, there first."""
     section, dot, name = key.rpartition(".")
-    model = MODEL_CONFIGS[table["model"]["name"]]() if "model" in table else Config().model
+    model = MODELS[table["model"]["name"]].model_construct() if "model" in table else Config().model
     settings = flatten(Config.model_construct(model=model))
     sections = dict.fromkeys(known.rpartition(".")[0] for known in settings if "." in known)
     names = {known: known.rpartition(".")[2] for known in (*settings, *sections)}

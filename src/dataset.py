@@ -3,20 +3,35 @@
 Opens what packing.py wrote; alone scales pixels.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from src.config import Augmentation, Config
-from src.console import UserError
-from src.distributed import keyed_generator
-from src.intake.manifest import NUM_ACTION, NUM_POSITION, SPLITS, DanceManifest, Manifest, PushingManifest
-from src.symmetries import WHITE, all_shifts, mirror_poses
+from src.base.console import UserError
+from src.base.randomness import keyed_generator
+from src.base.systems import SYSTEMS
+from src.config import AugmentationConfig, Config
+from src.dance.augmentations import WHITE, all_shifts, mirror_poses
+from src.intake.manifest import DanceManifest, Manifest
+
+
+class PackedData(Protocol):
+    """A packed data set of either system."""
+
+    @property
+    def manifest(self) -> Manifest:
+        """What it holds and where it came from."""
+        ...
+
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """Height and width of a frame."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -50,33 +65,6 @@ class DanceData:
 
 
 @dataclass(frozen=True)
-class Clips:
-    """One split of robot pushing: frames (N, 30, 3, H, W) uint8, conditions (N, 30, 7) float32.
-
-    A frame's conditions are its action, 4 numbers, and the position of the end effector, 3; each of the seven is
-    standardised to mean 0 and deviation 1 over the training clips.
-    """
-
-    frames: np.ndarray
-    conditions: np.ndarray
-
-
-@dataclass(frozen=True)
-class PushingData:
-    """A packed data set of robot pushing, memory-mapped."""
-
-    manifest: PushingManifest
-    train: Clips
-    validate: Clips
-    test: Clips
-
-    @property
-    def frame_size(self) -> tuple[int, int]:
-        """Height and width of a frame."""
-        return self.train.frames.shape[3], self.train.frames.shape[4]
-
-
-@dataclass(frozen=True)
 class Batch:
     """Training clips, float32 in [0, 1].
 
@@ -90,23 +78,14 @@ class Batch:
     reference_pose: Tensor
 
 
-@dataclass(frozen=True)
-class PushingBatch:
-    """Windows of clips: frames (B, T, 3, H, W) float32 in [0, 1], conditions (B, T, 7) float32 of the same frames."""
-
-    frames: Tensor
-    conditions: Tensor
-
-
-def open_data(name: str, data_folder: Path = Path("data")) -> DanceData | PushingData:
-    """Returns the packed data set of either system; UserError where it is missing, half written or damaged."""
-    manifest = Manifest.load(data_folder / name)
-    return open_dance(name, data_folder) if isinstance(manifest, DanceManifest) else open_pushing(name, data_folder)
-
-
-def open_dance(name: str, data_folder: Path = Path("data")) -> DanceData:
-    """Returns the packed data set; UserError where it is missing, half written, damaged or of another system."""
+def open_data(name: str, data_folder: Path = Path("data")) -> Any:
+    """Returns a packed data set as its system holds it; UserError where it is missing, half written or damaged."""
     folder = data_folder / name
+    return SYSTEMS[Manifest.load(folder).system].part("data").open_folder(folder)
+
+
+def open_folder(folder: Path) -> DanceData:
+    """Returns packed dancers; UserError where they are missing, half written, damaged or of another system."""
     manifest = DanceManifest.load(folder)
     arrays = {stem: np.load(folder / f"{stem}.npy", mmap_mode="r") for stem in manifest.shapes}
     return DanceData(
@@ -116,21 +95,6 @@ def open_dance(name: str, data_folder: Path = Path("data")) -> DanceData:
         test_frames=arrays["test_frames"],
         test_poses=arrays["test_poses"],
     )
-
-
-def open_pushing(name: str, data_folder: Path = Path("data")) -> PushingData:
-    """Returns the packed data set; UserError where it is missing, half written, damaged or of another system."""
-    folder = data_folder / name
-    manifest = PushingManifest.load(folder)
-    arrays = {stem: np.load(folder / f"{stem}.npy", mmap_mode="r") for stem in manifest.shapes}
-    known = arrays["train_conditions"].reshape(-1, NUM_ACTION + NUM_POSITION)
-    center, scale = known.mean(axis=0, dtype=np.float64), known.std(axis=0, dtype=np.float64)  # of a million summands
-    scale[scale == 0] = 1  # a number that never changes
-    center, scale = center.astype(np.float32), scale.astype(np.float32)
-    train, validate, test = (
-        Clips(arrays[f"{split}_frames"], (arrays[f"{split}_conditions"] - center) / scale) for split in SPLITS
-    )
-    return PushingData(manifest, train, validate, test)
 
 
 def to_unit(pixels: Tensor | np.ndarray) -> Tensor:
@@ -163,7 +127,7 @@ class ClipSampler:
         *,
         window: int,
         context: int,
-        augmentation: Augmentation,
+        augmentation: AugmentationConfig,
         seed: int,
         device: torch.device,
     ) -> None:
@@ -223,65 +187,6 @@ class ClipSampler:
         return torch.randperm(len(self.starts), generator=keyed_generator(self.seed, "order", epoch))
 
 
-class PushingSampler:
-    """Draws windows of training clips; which ones depends on the seed, the epoch and the position in it alone.
-
-    With `shuffle` an epoch is the first `clips_per_epoch` clips of a random order of all, from the front again where
-    there are fewer; else it goes on in order where the epoch before ended. Each time another window of a clip is drawn.
-    Pixels are read from the memory map as they are wanted.
-    """
-
-    def __init__(
-        self, clips: Clips, *, window: int, seed: int, device: torch.device, shuffle: bool, clips_per_epoch: int
-    ) -> None:
-        _check_window(clips, window)
-        self.clips, self.window, self.seed, self.device, self.shuffle = clips, window, seed, device, shuffle
-        self.clips_per_epoch = clips_per_epoch
-        self._order = lru_cache(maxsize=1)(self._draw_order)
-
-    def __len__(self) -> int:
-        """Number of clips in an epoch, each clip once."""
-        return len(self.clips.frames)
-
-    def batch(self, epoch: int, first: int, clips: range) -> PushingBatch:
-        """Returns clips `first + clips` of an epoch, `window` frames of each."""
-        order = self._order(epoch)
-        indices = order[[(first + clip) % len(order) for clip in clips]].tolist()
-        generator = keyed_generator(self.seed, "window", epoch, first)
-        last_start = self.clips.frames.shape[1] - self.window
-        starts = torch.randint(last_start + 1, (clips.stop,), generator=generator)[clips.start :].tolist()
-        return _read_windows(self.clips, indices, starts, self.window, self.device)
-
-    def _draw_order(self, epoch: int) -> Tensor:
-        if not self.shuffle:
-            return torch.arange(len(self)).roll(-epoch * self.clips_per_epoch)
-        return torch.randperm(len(self), generator=keyed_generator(self.seed, "order", epoch))
-
-
-def first_frames(clips: Clips, window: int, indices: Sequence[int], device: torch.device) -> PushingBatch:
-    """Returns the first `window` frames of the clips with these indices, for evaluation."""
-    _check_window(clips, window)
-    return _read_windows(clips, indices, [0] * len(indices), window, device)
-
-
-def _check_window(clips: Clips, window: int) -> None:
-    if not 1 <= window <= clips.frames.shape[1]:
-        raise UserError(f"training.window = {window}; clips have {clips.frames.shape[1]} frames; needed: one that fits")
-
-
-def _read_windows(
-    clips: Clips, indices: Sequence[int], starts: Sequence[int], window: int, device: torch.device
-) -> PushingBatch:
-    """Returns `window` frames of each clip from its start on; reads nothing else."""
-    frames, conditions = (
-        torch.from_numpy(
-            np.stack([array[index, start : start + window] for index, start in zip(indices, starts, strict=True)])
-        ).to(device, non_blocking=True)
-        for array in (clips.frames, clips.conditions)
-    )
-    return PushingBatch(to_unit(frames), conditions)
-
-
 def hold_out(footage: Footage, takes: tuple[int, ...]) -> tuple[Footage, tuple[Footage, ...]]:
     """Returns the footage without these takes, counted from 0, and each of them; UserError where that cannot be."""
     if not takes:
@@ -299,22 +204,14 @@ def hold_out(footage: Footage, takes: tuple[int, ...]) -> tuple[Footage, tuple[F
     return Footage(footage.frames, footage.poses, kept), held
 
 
-def training_clips(
-    config: Config, data: DanceData | PushingData, *, context: int, device: torch.device
-) -> ClipSampler | PushingSampler:
-    """Returns the clips that a run trains on; `context` is the number of conditions needed before and after a frame."""
-    window, seed = config.training.window, config.seed
-    if isinstance(data, PushingData):
-        batch_size, num_clips = config.training.batch_size, config.training.clips_per_epoch or len(data.train.frames)
-        return PushingSampler(
-            data.train,
-            window=window,
-            seed=seed,
-            device=device,
-            shuffle=config.training.shuffle,
-            clips_per_epoch=max(1, num_clips // batch_size) * batch_size,
-        )
+def sampler(config: Config, data: DanceData, *, context: int, device: torch.device) -> ClipSampler:
+    """Returns the clips that a run trains on; `context` is the number of poses needed before and after a frame."""
     shown, _ = hold_out(data.train, config.training.held_out_takes)
     return ClipSampler(
-        shown, window=window, context=context, augmentation=config.augmentation, seed=seed, device=device
+        shown,
+        window=config.training.window,
+        context=context,
+        augmentation=config.augmentation,
+        seed=config.seed,
+        device=device,
     )

@@ -19,10 +19,11 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError, model_validator
 
-from src.config import Config, NotNegative, Section, load_config
-from src.console import UserError, run_main, say
-from src.distributed import hardware
-from src.files import file_hash, write_atomically
+from src.base.console import UserError, run_main, say
+from src.base.devices import hardware
+from src.base.files import file_hash, write_atomically
+from src.base.settings import NotNegative, Section
+from src.config import Config, load_config
 from src.intake.manifest import Manifest
 from src.reporting.comparison import HARDWARE_FILE, Comparison, result_of, spreads, write_comparison
 from src.reporting.results import read_run

@@ -6,7 +6,7 @@
     python -m src.kaggle_client leaderboard --competition SLUG
     python -m src.kaggle_client kernel --run RUN --competition SLUG --folder kernel
 
-The official client does the talking, as a child process (src/competition/child.py). Every command can be interrupted
+The official client does the talking, as a child process (src/competition/client.py). Every command can be interrupted
 and run again.
 """
 
@@ -20,15 +20,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from src.competition.answers import competition_page, warn_of_open_files
-from src.competition.child import Patience
+from src.base.console import UserError, run_main, say
+from src.competition.client import Patience
 from src.competition.download import download
+from src.competition.errors import competition_page, warn_of_open_files
 from src.competition.kernel import push_kernel, write_kernel
 from src.competition.ledger import Ledger, Submission
 from src.competition.order import SUBMISSIONS, Wish
-from src.competition.questions import leaderboard, place_of, username
+from src.competition.queries import leaderboard, place_of, username
 from src.competition.submit import refresh, submit
-from src.console import UserError, run_main, say
 
 PATIENCE = {
     "deadline_s": "waiting for the score",

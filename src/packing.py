@@ -22,17 +22,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
-from src.console import UserError, run_main, say
-from src.files import write_atomically
+from src.base.console import UserError, run_main, say
+from src.base.files import write_atomically
 from src.intake.chunks import PROGRESS, pack_arrays
 from src.intake.dance import DanceContent, DanceRequest
+from src.intake.layouts import read_content
 from src.intake.manifest import Camera, Manifest, SourceRecord, array_hashes, partial_folder
 from src.intake.pushing import PushingContent, PushingRequest
 from src.intake.sources import WORDS, open_source
-from src.intake.systems import read_content
 from src.intake.takes import parse_cuts
-from src.synthetic import write_dance
-from src.tabletop import write_pushing
+from src.synthetic.dancers import write_dance
+from src.synthetic.tabletop import write_pushing
 
 Request = DanceRequest | PushingRequest
 Content = DanceContent | PushingContent

@@ -15,29 +15,19 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
-from src import history
+from src.base.console import UserError, run_main, say
+from src.base.files import write_atomically
+from src.base.provenance import commit
+from src.base.systems import SYSTEMS
 from src.config import flatten
-from src.console import UserError, run_main, say
-from src.files import commit, write_atomically
 from src.reporting.comparison import Comparison, figure_paths, origins, read_comparison, table_of_arms
 from src.reporting.plots import plot_history
 from src.reporting.results import Run, read_run, read_runs
 from src.reporting.tables import TEXT, decimal, markdown_runs, markdown_table, protocol_of, table_of
 from src.submission import Provenance
+from src.training import log as training_log
 
-TEMPLATE = Path(__file__).with_name("report.html.jinja")
-DANCE_PICTURES = (  # file, what it shows, the target that makes it; those that move are played on demand
-    ("rollout_strip.png", "validation rollout, rows from the top: true | drawn | pose", "evaluate"),
-    ("psnr_by_frame.png", "PSNR by frame of the validation rollout, beside the baselines", "evaluate"),
-    ("rollout.gif", "validation rollout, from the left: true | drawn | pose", "evaluate"),
-    ("samples.gif", "validation rollout, from the left: true | sample 1 | sample 2 | sample 3", "evaluate"),
-    ("pred_seq*.gif", "test rollout {}, from the left: drawn | pose", "submission"),
-)
-PUSHING_PICTURES = (
-    ("rollout_strip.png", "best test clip, rows from the top: true | prior's mean | samples", "evaluate"),
-    ("psnr_by_frame.png", "PSNR by frame, mean over the test clips, beside the baselines", "evaluate"),
-    ("rollout.gif", "best test clip, from the left: true | prior's mean | samples", "evaluate"),
-)
+TEMPLATE = Path(__file__).parent / "reporting" / "report.html.jinja"
 GIF_END = b";"  # the last byte of every whole GIF
 
 
@@ -109,7 +99,7 @@ def section_of(run: Run, figures: Path) -> Section:
     folder, notes = figures / run.name, list(run.notes)
     folder.mkdir(parents=True, exist_ok=True)
     shown = []
-    for pattern, caption, target in PUSHING_PICTURES if run.is_pushing else DANCE_PICTURES:
+    for pattern, caption, target in SYSTEMS[run.system].part("pictures").PICTURES:
         paths = sorted(run.folder.glob(pattern))
         if not paths and run.scores and target == "evaluate":
             notes.append(f"{pattern} is missing; make {target} RUN={run.name}")
@@ -198,7 +188,7 @@ def _submissions(folder: Path, notes: list[str]) -> list[Provenance]:
 
 def log_names() -> list[str]:
     """Returns what history.py says about each name of the log."""
-    names = (history.__doc__ or "").partition("Names: ")[2]
+    names = (training_log.__doc__ or "").partition("Names: ")[2]
     return " ".join(names.split()).rstrip(".").split("; ")
 
 

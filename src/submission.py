@@ -20,10 +20,10 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
-from src.console import UserError, run_main, say
-from src.files import file_hash, write_atomically
+from src.base.console import UserError, run_main, say
+from src.base.files import file_hash, write_atomically
 from src.intake.sources import FRAME_SIZE, decode, image_size
-from src.metrics import quantise
+from src.maths.metrics import quantise
 
 FRAME_SHAPE = (3, *FRAME_SIZE)  # C, H, W
 SEQUENCE_LENGTH = 630  # rows of one sequence, the given frame among them

@@ -16,19 +16,17 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from src.config import SVG, ConvSVG
-from src.console import UserError, run_main, say, terminal
-from src.dance_scores import score_dance
-from src.dataset import DanceData, PushingData
-from src.files import write_atomically
-from src.intake.listing import NUMBERED
+from src.base.console import UserError, run_main, say, terminal
+from src.base.files import write_atomically
+from src.base.systems import SYSTEMS
+from src.dataset import DanceData
+from src.evaluation.rollout import predict
+from src.evaluation.trained import Trained, data_of, keep_settings, open_run, origin_of
+from src.intake.dance_listing import NUMBERED
 from src.intake.sources import FRAME_SIZE, decode, image_size
-from src.metrics import quantise
-from src.pushing_scores import score_pushing
+from src.maths.metrics import quantise
 from src.reporting.plots import plot_history, save_gif, side_by_side
 from src.reporting.results import read_run
-from src.rollout import predict
-from src.runs import Trained, data_of, keep_settings, open_run, origin_of
 from src.submission import SEQUENCE_LENGTH, Provenance, check_submission, safe_to_replace, write_submission
 
 PROTOCOLS = {  # beside the score, of dancers and then of pushing
@@ -78,12 +76,9 @@ def evaluate(
     """
     trained = open_run(run, runs_folder, overrides)
     data = data_of(trained, data_folder)
-    if isinstance(data, PushingData):
-        announce(f"{trained.folder}: rolling out {len(data.test.frames)} test clips{unfinished(trained)}")
-        content = score_pushing(trained, data)
-    else:
-        announce(f"{trained.folder}: rolling out {len(data.val.frames)} frames of validation{unfinished(trained)}")
-        content = score_dance(trained, data)
+    scores = SYSTEMS[trained.config.model.system].part("scores")
+    announce(f"{trained.folder}: rolling out {scores.what_is_rolled_out(data)}{unfinished(trained)}")
+    content = scores.score(trained, data)
     keep_settings(trained)
     write_atomically(trained.folder / "scores.json", (json.dumps(content, indent=1) + "\n").encode())
     made = read_run(trained.folder)
@@ -165,7 +160,7 @@ def submission(
 def _open_pose_run(run: str, runs_folder: Path, overrides: str) -> Trained:
     """Returns a trained run that draws dancers; UserError where it draws robot pushing."""
     trained = open_run(run, runs_folder, overrides)
-    if isinstance(trained.config.model, SVG | ConvSVG):
+    if not SYSTEMS[trained.config.model.system].has_submission:
         raise UserError(
             f"{run} draws robot pushing ({trained.config.model.name}), but the csv and pose pictures are of dancers; "
             f"needed: a run of dancers; what this one can do: make evaluate RUN={run}"

@@ -19,7 +19,26 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from src.checkpoint import (
+from src.base.console import UserError, progress_bar, run_main, say
+from src.base.devices import check_processes, pick_device
+from src.base.distributed import (
+    is_launched,
+    launch,
+    mean_over_processes,
+    process_group,
+    rank,
+    report_mistake,
+    share,
+    world_size,
+)
+from src.base.randomness import Draws
+from src.base.systems import SYSTEMS
+from src.config import Config, from_json, load_config
+from src.dataset import PackedData, open_data
+from src.maths.schedules import change_plan, extended_learning_rate, schedule
+from src.models.configs import models_of
+from src.models.interface import build_model
+from src.training.checkpoint import (
     check_settings,
     load_checkpoint,
     load_weights,
@@ -27,26 +46,7 @@ from src.checkpoint import (
     save_checkpoint,
     settle_config,
 )
-from src.config import SVG, Config, ConvSVG, from_json, load_config
-from src.console import UserError, progress_bar, run_main, say
-from src.dataset import DanceData, PushingData, open_data, training_clips
-from src.distributed import (
-    Draws,
-    check_processes,
-    is_launched,
-    launch,
-    mean_over_processes,
-    pick_device,
-    process_group,
-    rank,
-    report_mistake,
-    share,
-    world_size,
-)
-from src.history import History, score_to_choose_by
-from src.models import build_model
-from src.schedules import change_plan, extended_learning_rate, schedule
-from src.validation import validation_of
+from src.training.log import History, score_to_choose_by
 
 LOSSES = ("total", "reconstruction", "kl")
 
@@ -54,7 +54,7 @@ LOSSES = ("total", "reconstruction", "kl")
 class Trainer:
     """One run: data, network, moving average, optimiser, and how far it has come."""
 
-    def __init__(self, config: Config, data: DanceData | PushingData, folder: Path, device: torch.device) -> None:
+    def __init__(self, config: Config, data: PackedData, folder: Path, device: torch.device) -> None:
         self.config, self.folder, self.device, settings = config, folder, device, config.training
         self.data_fingerprint = data.manifest.fingerprint
         torch.manual_seed(config.seed)  # for the initial weights; every other number comes from a keyed generator
@@ -71,8 +71,9 @@ class Trainer:
             self.model.parameters(), settings.learning_rate, weight_decay=settings.weight_decay, fused=True
         )
         context = self.model.context
-        self.sampler = training_clips(config, data, context=context, device=device)
-        self.validation = validation_of(config, data, context=context, device=device)
+        system = SYSTEMS[config.model.system]
+        self.sampler = system.part("data").sampler(config, data, context=context, device=device)
+        self.validation = system.part("validation").validation_of(config, data, context=context, device=device)
         clips = settings.clips_per_epoch or len(self.sampler)
         self.steps_per_epoch = max(1, clips // settings.batch_size)
         self.num_steps = self.steps_per_epoch * settings.num_epochs
@@ -219,8 +220,8 @@ def train(config: Config, folder: Path, *, data_folder: Path = Path("data"), sto
         raise UserError('this GPU has no bfloat16; use SET="training.precision=float32"')
     with process_group(device):
         data = open_data(config.dataset, data_folder)
-        if isinstance(data, PushingData) != isinstance(config.model, SVG | ConvSVG):
-            fitting = "svg or conv_svg" if isinstance(data, PushingData) else "reference_cvae or lab_cvae"
+        if data.manifest.system != config.model.system:
+            fitting = " or ".join(models_of(data.manifest.system))
             raise UserError(
                 f"data/{config.dataset} is of the system {data.manifest.system}, whose models are {fitting}, not "
                 f"{config.model.name}; needed: another dataset or another model"

@@ -11,11 +11,13 @@ import pytest
 import torch
 
 from src import trainer
+from src.base.console import run_main
 from src.config import Config, parse_config
-from src.console import run_main
-from src.dataset import Batch, DanceData, Footage, PushingBatch, PushingData, open_dance, open_pushing
+from src.dataset import Batch, DanceData, Footage, open_data
+from src.models.conv_svg import ConvSVG
+from src.models.svg import SVG
 from src.packing import pack_synthetic, pack_synthetic_pushing
-from src.svg_model import SVG, ConvSVG
+from src.pushing.data import PushingBatch, PushingData
 
 torch.set_num_threads(1)  # the tests' tensors are small: more threads cost more than they bring
 os.environ["OMP_NUM_THREADS"] = "1"  # nor in the processes that tests start
@@ -68,13 +70,13 @@ def pushing_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def pushing_data(pushing_folder: Path) -> PushingData:
     """`pushed`, opened."""
-    return open_pushing("pushed", pushing_folder)
+    return open_data("pushed", pushing_folder)
 
 
 @pytest.fixture
 def small_data(data_folder: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> DanceData:
     """`tiny` at 4 x 8 pixels, where the lab model trains in a second, too; the trainer opens it in place of `tiny`."""
-    small = shrink(open_dance("tiny", data_folder))
+    small = shrink(open_data("tiny", data_folder))
 
     def open_either(name: str, folder: Path) -> DanceData | PushingData:
         return request.getfixturevalue("pushing_data") if name == "pushed" else small

@@ -31,8 +31,8 @@ from pathlib import Path
 from loopback_kaggle import KEY, USER, Competition, LoopbackKaggle, read_faults
 
 from src import kaggle_client, submission
+from src.base.console import run_main
 from src.competition.ledger import Ledger, Submission
-from src.console import run_main
 
 AT_ONCE = 12  # commands; much of their time is waiting
 HEIGHT, WIDTH, LENGTH = 2, 4, 3  # of the small csv: frames (3, 2, 4), sequences of 3

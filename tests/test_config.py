@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from src.base.console import UserError
 from src.config import Config, differences, flatten, from_json, load_config, parse_config, to_json
-from src.console import UserError
-from src.models import MODELS
+from src.models.configs import MODELS
 from tests.conftest import POSE_MODELS, PUSHING_MODELS, ROOT
 
 SOURCES = [path for path in (ROOT / "src").glob("*.py") if path.name != "config.py"]

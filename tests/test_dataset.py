@@ -10,29 +10,25 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.config import Augmentation
-from src.console import UserError
+from src.base.console import UserError
+from src.config import AugmentationConfig
+from src.dance.augmentations import mirror_poses
 from src.dataset import (
     Batch,
-    Clips,
     ClipSampler,
     Footage,
-    PushingBatch,
-    PushingSampler,
-    first_frames,
     hold_out,
-    open_dance,
-    open_pushing,
+    open_data,
     to_unit,
     window_starts,
     with_context,
 )
 from src.intake.manifest import PushingManifest, SourceRecord, array_type, content_fingerprint, pushing_shapes
-from src.symmetries import mirror_poses
+from src.pushing.data import Clips, PushingBatch, PushingSampler, first_frames
 
 HEIGHT, NARROW = 4, 6
 TAKES = ((0, 7), (7, 9), (9, 24))
-UNCHANGED = Augmentation(mirror=False)
+UNCHANGED = AugmentationConfig(mirror=False)
 
 
 def numbered_footage(takes: tuple[tuple[int, int], ...] = TAKES) -> Footage:
@@ -43,7 +39,9 @@ def numbered_footage(takes: tuple[tuple[int, int], ...] = TAKES) -> Footage:
     return Footage(frames, frames + 2, takes)
 
 
-def sampler(*, window: int = 2, context: int = 1, seed: int = 0, augmentation: Augmentation = UNCHANGED) -> ClipSampler:
+def sampler(
+    *, window: int = 2, context: int = 1, seed: int = 0, augmentation: AugmentationConfig = UNCHANGED
+) -> ClipSampler:
     device = torch.device("cpu")
     return ClipSampler(
         numbered_footage(), window=window, context=context, augmentation=augmentation, seed=seed, device=device
@@ -129,9 +127,9 @@ def test_pixels_are_scaled_once() -> None:
         to_unit(torch.rand(2))
 
 
-@pytest.mark.parametrize("augmentation", [UNCHANGED, Augmentation(mirror=True)])
+@pytest.mark.parametrize("augmentation", [UNCHANGED, AugmentationConfig(mirror=True)])
 @pytest.mark.parametrize("num_clips", [4, 20])
-def test_processes_share_a_batch(augmentation: Augmentation, num_clips: int) -> None:
+def test_processes_share_a_batch(augmentation: AugmentationConfig, num_clips: int) -> None:
     whole = sampler(augmentation=augmentation).batch(2, num_clips, range(num_clips))
     half = num_clips // 2
     first, second = (
@@ -143,10 +141,10 @@ def test_processes_share_a_batch(augmentation: Augmentation, num_clips: int) -> 
 
 
 def test_a_batch_depends_on_its_key_alone() -> None:
-    clips, fresh = sampler(augmentation=Augmentation()), sampler(augmentation=Augmentation())
+    clips, fresh = sampler(augmentation=AugmentationConfig()), sampler(augmentation=AugmentationConfig())
     clips.batch(0, 0, range(4))
     assert torch.equal(clips.batch(1, 8, range(4)).frames, fresh.batch(1, 8, range(4)).frames)
-    other = sampler(seed=1, augmentation=Augmentation())
+    other = sampler(seed=1, augmentation=AugmentationConfig())
     assert not torch.equal(other.batch(1, 8, range(4)).frames, fresh.batch(1, 8, range(4)).frames)
 
 
@@ -155,7 +153,7 @@ def test_half_of_the_clips_are_mirrored_as_a_whole() -> None:
     frames, poses = torch.from_numpy(footage.frames), torch.from_numpy(footage.poses)
     pictures = {False: (frames, poses), True: (frames.flip(-1), mirror_poses(poses))}
     for epoch in range(20):
-        batch = sampler(context=0, augmentation=Augmentation(mirror=True)).batch(epoch, 0, range(20))
+        batch = sampler(context=0, augmentation=AugmentationConfig(mirror=True)).batch(epoch, 0, range(20))
         (numbers, references), flipped = (
             (frame_numbers(batch.frames), frame_numbers(batch.reference[:, None])),
             is_flipped(batch.reference),
@@ -182,7 +180,7 @@ def test_context_repeats_the_ends() -> None:
 
 
 def test_a_data_set_is_opened_as_it_was_packed(data_folder: Path) -> None:
-    data, folder = open_dance("tiny", data_folder), data_folder / "tiny"
+    data, folder = open_data("tiny", data_folder), data_folder / "tiny"
     assert data.frame_size == (32, 64)
     assert data.train.takes == ((0, 24), (24, 48))
     assert data.val.takes == ((0, 12),)
@@ -200,7 +198,7 @@ def test_a_data_set_is_opened_as_it_was_packed(data_folder: Path) -> None:
 
 def test_a_missing_data_set_is_named(data_folder: Path) -> None:
     with pytest.raises(UserError, match=r"nowhere does not exist; data sets there: tiny"):
-        open_dance("nowhere", data_folder)
+        open_data("nowhere", data_folder)
 
 
 NUM_CLIPS, CPU = 7, torch.device("cpu")
@@ -311,7 +309,7 @@ def test_sixteen_gigabytes_are_opened_without_being_read(vast: Path) -> None:
     if not Path("/proc/self/statm").exists():
         pytest.skip("only Linux tells what is in memory")
     before = resident()
-    data = open_pushing("vast", vast)
+    data = open_data("vast", vast)
     assert data.train.frames.nbytes > 16e9
     assert all(isinstance(clips.frames, np.memmap) for clips in (data.train, data.validate, data.test))
     sampler = PushingSampler(data.train, window=12, seed=0, device=CPU, shuffle=True, clips_per_epoch=4)
@@ -325,7 +323,7 @@ def test_a_shifted_clip_moves_whole_and_only_so_far() -> None:
     frames = np.zeros((6, 3, 9, 11), dtype=np.uint8)
     frames[:, :, 4, 5] = 200  # one bright pixel, which says where a picture was moved to
     footage = Footage(frames, 255 - frames, ((0, 6),))
-    augmentation = Augmentation(mirror=False, shift_x=3, shift_y=1)
+    augmentation = AugmentationConfig(mirror=False, shift_x=3, shift_y=1)
     sampler = ClipSampler(footage, window=2, context=1, augmentation=augmentation, seed=0, device=torch.device("cpu"))
     seen = set()
     for epoch in range(40):
@@ -348,7 +346,7 @@ def test_a_take_held_out_is_never_drawn_and_comes_back_whole() -> None:
     assert np.array_equal(held.frames, pixels[5:8])
     assert np.array_equal(held.poses, pixels[5:8])
     sampler = ClipSampler(
-        shown, window=2, context=1, augmentation=Augmentation(mirror=False), seed=0, device=torch.device("cpu")
+        shown, window=2, context=1, augmentation=AugmentationConfig(mirror=False), seed=0, device=torch.device("cpu")
     )
     assert len(sampler) == 9 // 2
     drawn = [sampler.batch(epoch, 0, range(7)) for epoch in range(20)]

@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from src import dance_scores, experiments, tester, trainer
+from src import experiments, tester, trainer
+from src.base.console import UserError, run_main
+from src.base.devices import hardware
 from src.config import load_config, to_json
-from src.console import UserError, run_main
-from src.distributed import hardware
+from src.dance import scores as dance_scores
 from src.experiments import Grid, is_done, jobs_of, launch, load_grid, main, run_grid
 from src.intake.manifest import Manifest
 from src.report import log_names

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from src import packing
-from src.console import UserError
+from src.base.console import UserError
 from src.intake import chunks, dance
 from src.intake.manifest import Manifest
 from src.packing import pack_images, pack_synthetic

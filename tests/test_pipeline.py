@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 from src import packing, report, submission, tester, trainer
+from src.base.console import run_main
 from src.config import to_json
-from src.console import run_main
-from src.synthetic import write_dance
+from src.synthetic.dancers import write_dance
 from tests.conftest import POSE_MODELS, ROOT, tiny_config
 
 LENGTH = 4

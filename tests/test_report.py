@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from src import report
-from src.console import UserError
+from src.base.console import UserError
 from src.report import is_whole, log_names, markdown, write_report
 from src.reporting import comparison, plots
 from src.reporting.comparison import write_comparison

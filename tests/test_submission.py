@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from src import submission
-from src.console import UserError, run_main
+from src.base.console import UserError, run_main
 from src.submission import (
     CheckedSubmission,
     Provenance,

@@ -17,20 +17,20 @@ from rich.console import Console
 from skimage.metrics import peak_signal_noise_ratio
 
 from src import tester
-from src.checkpoint import read_config, settle_config
-from src.console import UserError
-from src.dance_scores import baselines, drift, psnr_between
-from src.dataset import open_dance
-from src.distributed import keyed_seed
-from src.files import file_hash
-from src.metrics import psnr_per_frame
-from src.models import build_model
+from src.base.console import UserError
+from src.base.files import file_hash
+from src.base.randomness import keyed_seed
+from src.dance.scores import baselines, drift, psnr_between
+from src.dataset import open_data
+from src.evaluation.rollout import predict
+from src.evaluation.trained import open_run
+from src.maths.metrics import psnr_per_frame
+from src.models.interface import build_model
 from src.packing import pack_synthetic
-from src.rollout import predict
-from src.runs import open_run
 from src.submission import Provenance
 from src.tester import evaluate, main, predict_pictures, print_scores, submission
 from src.trainer import train
+from src.training.checkpoint import read_config, settle_config
 from tests.conftest import TEST_LENGTH, tiny_config
 
 CONFIG = tiny_config("reference_cvae", num_epochs=2, validate_every=1)
@@ -76,7 +76,7 @@ def mean_psnr(drawn: np.ndarray, truth: np.ndarray) -> float:
 
 def test_scores_are_those_of_a_rollout_made_by_hand(places: dict[str, Path]) -> None:
     scores = evaluate("tiny", **places)
-    folder, data = places["runs_folder"] / "tiny", open_dance("tiny", places["data_folder"])
+    folder, data = places["runs_folder"] / "tiny", open_data("tiny", places["data_folder"])
     truth, poses = np.array(data.val.frames), np.array(data.val.poses)
     score = mean_psnr(predicted(places, truth, poses), truth)
     assert scores["score"] == scores["mean_psnr"] == pytest.approx(score, abs=1e-6)
@@ -123,7 +123,7 @@ def test_the_posterior_is_measured_with_its_own_latents(talkative: dict[str, Pat
 
 
 def test_latents_are_compared_without_mirror_images(talkative: dict[str, Path]) -> None:
-    scores, data = evaluate("tiny", **talkative), open_dance("tiny", talkative["data_folder"])
+    scores, data = evaluate("tiny", **talkative), open_data("tiny", talkative["data_folder"])
     truth, poses = np.array(data.val.frames), np.array(data.val.poses)
     mean = predicted(talkative, truth, poses, mirror=False)
     seeds = [keyed_seed(CONFIG.seed, "rollout", number) for number in range(3)]
@@ -181,7 +181,7 @@ def test_drift_is_what_depth_costs_and_not_what_a_jump_costs(drifts: bool) -> No
 
 
 def test_baselines_by_hand(data_folder: Path) -> None:
-    data = open_dance("tiny", data_folder)
+    data = open_data("tiny", data_folder)
     truth, poses = np.array(data.val.frames), np.array(data.val.poses)
     clips = baselines(data, torch.from_numpy(truth[0]), torch.from_numpy(poses))
     frames, known = np.array(data.train.frames), np.array(data.train.poses).astype(float)
@@ -196,7 +196,7 @@ def test_baselines_by_hand(data_folder: Path) -> None:
 
 
 def test_a_submission_holds_the_test_rollouts(places: dict[str, Path], tmp_path: Path) -> None:
-    data, folder = open_dance("tiny", places["data_folder"]), tmp_path / "submissions"
+    data, folder = open_data("tiny", places["data_folder"]), tmp_path / "submissions"
     path = submission("tiny", submissions_folder=folder, **places)
     assert path == folder / "tiny.csv"
     table = pd.read_csv(path)

@@ -17,16 +17,17 @@ import pytest
 import torch
 
 from src import history, trainer
-from src.checkpoint import load_checkpoint, settle_config
+from src.base.console import UserError
+from src.base.randomness import Draws
 from src.config import Config, load_config
-from src.console import UserError
-from src.dataset import Batch, DanceData, PushingData, open_dance
-from src.distributed import Draws
-from src.history import read_history
-from src.models import MODELS
-from src.schedules import schedule
+from src.dance.validation import TakeValidation
+from src.dataset import Batch, DanceData, open_data
+from src.maths.schedules import schedule
+from src.models.configs import MODELS
+from src.pushing.data import PushingData
 from src.trainer import Trainer, main, stop_signals, train
-from src.validation import TakeValidation
+from src.training.checkpoint import load_checkpoint, settle_config
+from src.training.log import read_history
 from tests.conftest import POSE_MODELS, ROOT, tiny_config
 
 CPU = torch.device("cpu")
@@ -580,7 +581,7 @@ def test_ctrl_c_saves_and_the_same_command_finishes(
     assert output.splitlines()[-1] == f"runs/short: step {stopped} of 32, stopped; the same command goes on from here"
     assert 2 <= stopped < 32
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(trainer, "open_data", open_dance)
+    monkeypatch.setattr(trainer, "open_data", open_data)
     assert outcome(main, config) == (0, "")
     assert last(tmp_path / "runs" / "short")["step"] == 32
     assert [row["epoch"] for row in read_history(tmp_path / "runs" / "short")] == list(range(1, 17))

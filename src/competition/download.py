@@ -12,9 +12,9 @@ import zipfile
 import zlib
 from pathlib import Path
 
-from src.competition.answers import AGAIN, KaggleError, KaggleRefusal, KaggleSilence, explain
-from src.competition.child import Lock, Patience, Transfer, follow, one_at_a_time, size_of, start, ticks
-from src.console import say
+from src.base.console import say
+from src.competition.client import Lock, Patience, Transfer, follow, one_at_a_time, size_of, start, ticks
+from src.competition.errors import AGAIN, KaggleError, KaggleRefusal, KaggleSilence, explain
 
 ATTEMPTS = 5  # that may end without a new byte, or with a damaged archive, before we give up
 

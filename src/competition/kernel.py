@@ -14,11 +14,12 @@ import sys
 import zipfile
 from pathlib import Path
 
-from src.competition.answers import KaggleRefusal, redact
-from src.competition.child import Patience, ask
+from src.base.console import UserError, say
+from src.base.files import write_atomically
+from src.base.provenance import commit
+from src.competition.client import Patience, ask
+from src.competition.errors import KaggleRefusal, redact
 from src.config import load_config
-from src.console import UserError, say
-from src.files import commit, write_atomically
 
 TRACKED = ("src", "configs", "pyproject.toml", "LICENSE")
 LARGEST_SCRIPT = 1_000_000  # bytes; Kaggle takes no larger code file

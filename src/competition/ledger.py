@@ -16,7 +16,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from src.console import UserError, say
+from src.base.console import UserError, say
 
 Kind = Literal["intent", "accepted", "refused", "unknown", "scored"]
 

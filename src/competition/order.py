@@ -7,8 +7,8 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from src.console import UserError
-from src.files import file_hash, write_atomically
+from src.base.console import UserError
+from src.base.files import file_hash, write_atomically
 
 SUBMISSIONS = Path("submissions")
 UPLOADS = SUBMISSIONS / ".uploads"  # lock, logs and zips of uploads under way

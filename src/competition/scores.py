@@ -1,10 +1,10 @@
 """What became of a submission: its score, asked for until it is there, and kept in the ledger."""
 
-from src.competition.answers import KaggleError, KaggleRefusal, KaggleSilence, competition_page
-from src.competition.child import Patience, ticks
+from src.base.console import UserError, say
+from src.competition.client import Patience, ticks
+from src.competition.errors import KaggleError, KaggleRefusal, KaggleSilence, competition_page
 from src.competition.ledger import Event, Ledger, Submission
-from src.competition.questions import Listed, leaderboard, list_submissions, place_of
-from src.console import UserError, say
+from src.competition.queries import Listed, leaderboard, list_submissions, place_of
 
 
 def record(ledger: Ledger, submission: Submission, kind: str, **fields: object) -> Submission:

@@ -13,7 +13,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from src.competition.answers import (
+from src.base.console import UserError, say
+from src.base.files import file_hash
+from src.competition.client import Lock, Patience, Transfer, follow, one_at_a_time, size_of, start, ticks
+from src.competition.errors import (
     KaggleError,
     KaggleRefusal,
     KaggleSilence,
@@ -22,13 +25,10 @@ from src.competition.answers import (
     judge_upload,
     percent_uploaded,
 )
-from src.competition.child import Lock, Patience, Transfer, follow, one_at_a_time, size_of, start, ticks
 from src.competition.ledger import Event, Ledger, Submission
 from src.competition.order import SUBMISSIONS, UPLOADS, Order, Wish, manual_command, packed, prepare
-from src.competition.questions import Listed, check_allowance, list_submissions
+from src.competition.queries import Listed, check_allowance, list_submissions
 from src.competition.scores import record, update, wait_for_score
-from src.console import UserError, say
-from src.files import file_hash
 
 BOOT = Path("/proc/sys/kernel/random/boot_id")  # changes with every start of the machine
 

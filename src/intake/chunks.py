@@ -16,8 +16,8 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from src.console import UserError, say, track
-from src.files import write_atomically
+from src.base.console import UserError, say, track
+from src.base.files import write_atomically
 from src.intake.manifest import FORMAT, Shapes, array_type, is_whole
 from src.intake.sources import Source
 

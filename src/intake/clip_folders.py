@@ -11,8 +11,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from src.console import UserError
-from src.intake.listing import is_litter
+from src.base.console import UserError
+from src.intake.dance_listing import is_litter
 from src.intake.manifest import CLIP_LENGTH, CLIP_SIZE, NUM_ACTION, NUM_POSITION, SPLITS
 from src.intake.pushing import ClipContent, ClipListing
 from src.intake.sources import Source, check_sizes, decode, image_size

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from src.console import UserError, say
+from src.base.console import UserError, say
 from src.intake.chunks import Chunk, Piece, Plan
-from src.intake.listing import Listing, list_images
+from src.intake.dance_listing import Listing, list_images
 from src.intake.manifest import (
     CutsOrigin,
     DanceManifest,

@@ -9,8 +9,8 @@ from typing import Literal, Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from src.console import UserError, say
-from src.files import file_hash
+from src.base.console import UserError, say
+from src.base.files import file_hash
 from src.intake.sources import FRAME_SIZE
 from src.intake.takes import Takes, list_cuts
 

@@ -17,8 +17,8 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from src.console import UserError, track
-from src.files import file_hash
+from src.base.console import UserError, track
+from src.base.files import file_hash
 
 WORDS = ("synthetic", "synthetic-pushing", "kaggle")  # that SOURCE may be besides FILE.zip or FOLDER
 FRAME_SIZE = (32, 64)  # height and width of every packed image of dancers

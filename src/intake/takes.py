@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from src.console import UserError
+from src.base.console import UserError
 
 JUMP = 3.0  # a cut changes frame and pose at least this many times as much as the steps around it
 BLOCK = 128  # images compared at once: few enough for the cache

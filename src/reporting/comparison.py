@@ -8,9 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from src.console import UserError
-from src.files import write_atomically
-from src.metrics import LAST_SCORED
+from src.base.console import UserError
+from src.base.files import write_atomically
 from src.reporting.plots import Band, plot_bands
 from src.reporting.results import SCHEDULES, Run
 from src.reporting.tables import NOTHING, ROLLOUT_COLUMNS, decimal, markdown_table, protocol_of
@@ -260,7 +259,7 @@ def _psnr_by_frame(runs: Mapping[str, Sequence[Run]]) -> dict[str, list[Band]]:
         given = next((run.scores.num_given for run in seeds if run.scores), 1)
         values = np.array([run.scores.psnr_by_frame[given:] for run in seeds if run.scores])
         if len(values):
-            scored = values if given > 1 else values[:, :LAST_SCORED]  # dancers: what the competition scores
+            scored = values[:, : seeds[0].num_scored]
             seeds_told = "1 seed" if len(values) == 1 else f"{len(values)} seeds"
             label = f"{arm} (mean {scored.mean():.2f} dB, {seeds_told})"
             bands.append(Band(range(given, values.shape[1] + given), values, label, colour))

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from src.files import write_atomically
+from src.base.files import write_atomically
 
 mpl.use("Agg")  # there may be no screen
 from matplotlib import pyplot as plt

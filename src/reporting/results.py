@@ -9,14 +9,14 @@ from statistics import median
 import torch
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from src.checkpoint import load_checkpoint, read_config
-from src.config import SVG, Config, ConvSVG
-from src.console import UserError
-from src.files import file_hash
-from src.history import score_to_choose_by
-from src.metrics import RolloutScores
+from src.base.console import UserError
+from src.base.files import file_hash
+from src.config import Config
+from src.maths.metrics import LAST_SCORED, RolloutScores
+from src.maths.schedules import schedule
 from src.reporting.plots import Curve
-from src.schedules import schedule
+from src.training.checkpoint import load_checkpoint, read_config
+from src.training.log import score_to_choose_by
 
 SCHEDULES = ("kl_weight", "teacher_forcing_ratio")
 CURVE_POINTS = 2_000  # steps at which a schedule is drawn, at most about twice as many
@@ -113,11 +113,16 @@ class Run:
         return max(((name, numbers.score) for name, numbers in self.scores.baselines.items()), key=lambda pair: pair[1])
 
     @property
-    def is_pushing(self) -> bool:
-        """Whether it is of robot pushing; its scores tell where its settings are lost."""
-        if self.config is None:
-            return self.scores is not None and self.scores.psnr_prior_mean is not None
-        return isinstance(self.config.model, SVG | ConvSVG)
+    def system(self) -> str:
+        """The system of its model; where its settings are lost, that of the scores."""
+        if self.config is not None:
+            return self.config.model.system
+        return "pushing" if self.scores is not None and self.scores.psnr_prior_mean is not None else "dance"
+
+    @property
+    def num_scored(self) -> int:
+        """How many of the predicted frames count for the score."""
+        return LAST_SCORED if self.system == "dance" else len(self.scores.psnr_by_frame) if self.scores else 0
 
     def is_trained(self) -> bool:
         """Whether training has come to its end: all epochs, or the end of its patience."""

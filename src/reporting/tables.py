@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from src.config import Config
-from src.metrics import RolloutScores
+from src.maths.metrics import RolloutScores
 from src.reporting.results import Run, Scores
 
 NOTHING = "-"

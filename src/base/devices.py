@@ -1,0 +1,54 @@
+"""Which processor a command uses, and what machine this is."""
+
+import os
+import platform
+from collections import Counter
+from pathlib import Path
+
+import torch
+
+from src.base.console import UserError
+from src.base.distributed import local_rank
+
+
+def check_processes(wanted: str, device: str) -> int:
+    """Returns the number of processes that GPUS asks for; UserError where it is none, or more than there are GPUs.
+
+    Without any GPU, or with `training.device` "cpu", the processes share the CPU.
+    """
+    if not wanted.isdecimal() or int(wanted) < 1:
+        raise UserError(f"GPUS={wanted}; needed: how many processes train together, GPUS=1 or GPUS=2 say")
+    number, count = int(wanted), torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if number > 1 and device == "cuda" and not count:
+        raise UserError(
+            f'GPUS={number}, but no CUDA device is usable here; leave GPUS out, with training.device="auto"'
+        )
+    if device != "cpu" and number > count > 0:
+        raise UserError(f"GPUS={number}, but only {count} can be used here; use GPUS={count}")
+    return number
+
+
+def pick_device(wanted: str) -> torch.device:
+    """Returns the device for "auto", "cpu" or "cuda"; UserError where CUDA is demanded and this process has none."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if wanted == "cuda" and not count:
+        raise UserError('training.device = "cuda", but no CUDA device is usable here; use SET="training.device=auto"')
+    if wanted == "cpu" or not count:
+        return torch.device("cpu")
+    if local_rank() >= count:
+        raise UserError(f"process {local_rank() + 1} has no GPU of its own: there are {count}; use GPUS={count}")
+    torch.cuda.set_device(local_rank())
+    torch.backends.cudnn.allow_tf32 = False  # float32 shall mean float32 in final rollouts; training has bfloat16
+    return torch.device("cuda", local_rank())
+
+
+def hardware() -> str:
+    """Returns this machine in one line: processor, cores, GPUs."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    model = models[0] if models else platform.processor() or platform.machine()
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return ", ".join(
+        [f"{model}, {os.cpu_count()} cores", *(f"{count} x {gpu}" for gpu, count in Counter(gpus).items())]
+    )

@@ -1,0 +1,28 @@
+"""What every table of settings is made of: frozen, typed, strict."""
+
+from typing import Annotated, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(ge=1)]
+NotNegative = Annotated[int, Field(ge=0)]
+Shift = Annotated[int, Field(ge=0, lt=32)]  # pixels, less than a frame is high
+
+
+class Section(BaseModel):
+    """A frozen table of settings; an unknown key or a value of another type is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+Kind = TypeVar("Kind", bound=Section)
+
+
+def refuse_without_effect(section: Kind, unused: tuple[str, ...]) -> Kind:
+    """Returns the section; raises ValueError where a setting that its kind does not read was given another value."""
+    changed = [name for name in unused if getattr(section, name) != type(section).model_fields[name].default]
+    if changed:
+        kind = section.model_dump()["kind"]
+        raise ValueError(f'{", ".join(changed)} would have no effect with kind = "{kind}"; remove it')
+    return section

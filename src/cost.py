@@ -1,0 +1,153 @@
+"""What a run costs before it is started: size, arithmetic, memory, and from them hours on a device. `make cost`.
+
+    python -m src.cost configs/dance.toml
+
+Arithmetic is counted by torch's own counter over one real forward and backward pass of a few clips of noise, memory by
+adding up what autograd keeps; both grow in proportion to the clips. Speed is measured here. For a GPU it is estimated,
+the higher of two numbers: the arithmetic over an assumed share of the peak, and the launches of the kernels.
+"""
+
+import argparse
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from src.base.console import run_main, say
+from src.base.randomness import Draws
+from src.base.systems import SYSTEMS
+from src.config import Config, load_config
+from src.intake.manifest import Manifest
+from src.models.interface import build_model
+
+PEAK_TFLOPS, REACHED = 989.0, 0.1  # an H100's or H200's dense bfloat16 peak, and the share assumed of it
+LAUNCH_SECONDS = 5e-6  # of one kernel, issued eagerly
+BYTES_PER_WEIGHT = 4 * 5  # float32: weight, gradient, two moments of AdamW, moving average
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What training costs; flops and bytes are those of one clip, the seconds those of a step here."""
+
+    num_parameters: int
+    flops: float
+    num_kernels: int  # of a step, whatever its clips, about one for each operation
+    activation_bytes: float
+    step_seconds: float
+    num_clips: int  # of the measured step
+
+
+class OperationCounter(TorchDispatchMode):
+    """Counts the operations that compute something; views cost nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += not func.is_view
+        return func(*args, **(kwargs or {}))
+
+
+def cost_of(config: Config, *, num_clips: int) -> Cost:
+    """Returns what one training step of `num_clips` clips costs, for a clip."""
+    system = SYSTEMS[config.model.system].part("cost")
+    height, width = system.FRAME_SIZE
+    model = build_model(config, height=height, width=width)
+    batch = system.noise_batch(config, model, num_clips)
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    keeping = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+    with FlopCounterMode(display=False) as flops, OperationCounter() as operations, keeping:
+        _step(config, model, batch, num_clips)
+    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    activations = sum(size for pointer, size in kept.items() if pointer not in weights)
+    started = time.perf_counter()
+    _step(config, model, batch, num_clips)
+    seconds = time.perf_counter() - started
+    return Cost(
+        num_parameters=sum(parameter.numel() for parameter in model.parameters()),
+        flops=flops.get_total_flops() / num_clips,
+        num_kernels=operations.count,
+        activation_bytes=activations / num_clips,
+        step_seconds=seconds,
+        num_clips=num_clips,
+    )
+
+
+def _step(config: Config, model: Any, batch: Any, num_clips: int) -> None:
+    draws = Draws(config.seed, 0, range(num_clips), torch.device("cpu"))
+    with torch.autocast("cpu", torch.bfloat16, enabled=config.training.precision == "bfloat16"):
+        loss = model(batch, draws, kl_weight=1e-4, teacher_forcing_ratio=0.0)
+    loss.total.backward()
+
+
+def clips_of_an_epoch(config: Config, data_folder: Path) -> tuple[int, str]:
+    """Returns how many clips cover the training set once, and in words which set that is: packed, or assumed."""
+    folder = data_folder / config.dataset
+    manifest = Manifest.load(folder) if (folder / "manifest.json").is_file() else None
+    num_clips, what = SYSTEMS[config.model.system].part("cost").clips_of_an_epoch(config, manifest)
+    return num_clips, f"{what} of {folder}" if manifest else f"{what}; {folder} is not packed"
+
+
+def describe(config: Config, cost: Cost, *, num_clips: int, training_set: str) -> str:
+    """Returns the estimate in words, for a training set covered by so many clips."""
+    settings = config.training
+    clips = settings.clips_per_epoch or num_clips
+    steps = max(1, clips // settings.batch_size) * settings.num_epochs
+    flops = cost.flops * settings.batch_size * steps
+    memory = cost.activation_bytes * settings.batch_size + BYTES_PER_WEIGHT * cost.num_parameters
+    resident = SYSTEMS[config.model.system].part("cost").resident_bytes(config, num_clips * settings.window)
+    speed = cost.num_clips / cost.step_seconds
+    busy, launching = flops / (PEAK_TFLOPS * REACHED * 1e12), steps * cost.num_kernels * LAUNCH_SECONDS
+    return "\n".join(
+        (
+            f"parameters            {cost.num_parameters:,}",
+            f"a clip                {cost.flops / 1e9:.2f} GFLOP forward and backward, "
+            f"{cost.activation_bytes / 2**20:.1f} MiB kept between them",
+            f"training set          {training_set}",
+            f"the run               {steps:,} steps of {settings.batch_size} clips, {flops / 1e15:.2f} PFLOP",
+            f"memory                {memory / 2**30:.2f} GiB for weights, optimiser and a step's activations, "
+            f"{resident / 2**30:.2f} GiB for the training frames and poses; rollouts not counted",
+            f"measured here         {speed:.2f} clips/s on {torch.get_num_threads()} CPU threads, "
+            f"{cost.flops * speed / 1e9:.0f} GFLOP/s; the run: {duration(settings.batch_size * steps / speed)}",
+            f"estimated on an H200  {duration(max(busy, launching))}, not measured: {duration(busy)} of arithmetic at "
+            f"{REACHED:.0%} of {PEAK_TFLOPS:.0f} TFLOP/s, which is assumed, {duration(launching)} of launching "
+            f"{cost.num_kernels:,} kernels a step",
+        )
+    )
+
+
+def duration(seconds: float) -> str:
+    """Returns seconds as a person says them: in s, min or h."""
+    for size, unit in ((3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m src.cost", description="What a run costs.")
+    parser.add_argument("config", type=Path, help="configs/<run>.toml")
+    parser.add_argument("--set", default="", metavar="'section.key=value ...'", help="settings to replace")
+    parser.add_argument("--clips", type=int, default=4, help="clips of the measured step")
+    arguments = parser.parse_args()
+    config = load_config(arguments.config, arguments.set)
+    num_clips, training_set = clips_of_an_epoch(config, Path("data"))
+    cost = cost_of(config, num_clips=arguments.clips)
+    say(describe(config, cost, num_clips=num_clips, training_set=training_set))
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,85 @@
+"""runs/<run>/ -> its trained model, opened, and the data set that it was trained on."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from src.base.console import UserError
+from src.base.devices import pick_device
+from src.base.files import file_hash
+from src.base.provenance import commit
+from src.config import Config, to_json
+from src.dataset import open_data
+from src.models.interface import build_model
+from src.training.checkpoint import check_settings, load_checkpoint, load_weights, read_trained_config, settle_config
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained run: its configuration, its network in evaluation mode, and the checkpoint it came from."""
+
+    folder: Path
+    config: Config
+    model: Any
+    checkpoint: Path
+    step: int
+    frame_size: tuple[int, int]  # height and width
+    dataset_fingerprint: str
+    device: torch.device
+
+
+def open_run(run: str, runs_folder: Path = Path("runs"), overrides: str = "") -> Trained:
+    """Returns the trained model of a run; UserError where it is missing, damaged or trained with other settings.
+
+    `overrides` are words of SET that say how it is evaluated; the run's own settings stay (`keep_settings`).
+    """
+    folder = runs_folder / run
+    config = read_trained_config(folder, overrides)
+    device = pick_device(config.training.device)
+    path = folder / f"{config.evaluation.checkpoint}.pt"
+    state = load_checkpoint(path, device)
+    check_settings(state, config, path)
+    height, width = state["frame_size"]
+    model = build_model(config, height=height, width=width).to(device)
+    load_weights(model, state["ema"], path)
+    fingerprint = state["dataset_fingerprint"]
+    return Trained(folder, config, model.eval(), path, state["step"], (height, width), fingerprint, device)
+
+
+def data_of(trained: Trained, data_folder: Path = Path("data")) -> Any:
+    """Returns the data set of a run; UserError where it is missing or not the one that the run was trained on."""
+    dataset = trained.config.dataset
+    data = open_data(dataset, data_folder)
+    if data.manifest.fingerprint != trained.dataset_fingerprint:
+        raise UserError(
+            f"{trained.checkpoint} was trained on other data than {data_folder / dataset} now holds; "
+            "pack that data again, or train on this one under another name"
+        )
+    return data
+
+
+def keep_settings(trained: Trained) -> None:
+    """Makes the settings that a run was opened with its own, since its scores or its csv were made with them."""
+    if (trained.folder / "config.json").read_bytes() != to_json(trained.config).encode():
+        settle_config(trained.folder, trained.config)
+
+
+def latent_of(config: Config) -> str:
+    """Returns in words which latents a run's rollouts use."""
+    settings = config.evaluation
+    return f"mean of {settings.num_samples} samples" if settings.latent == "mean_of_samples" else settings.latent
+
+
+def origin_of(trained: Trained) -> dict[str, object]:
+    """Returns what must stand beside every number in scores.json: size, checkpoint, settings, data and code."""
+    return {
+        "num_parameters": sum(parameter.numel() for parameter in trained.model.parameters()),
+        "checkpoint_step": trained.step,
+        "checkpoint_sha256": file_hash(trained.checkpoint),
+        "config_sha256": hashlib.sha256(to_json(trained.config).encode()).hexdigest(),
+        "dataset_fingerprint": trained.dataset_fingerprint,
+        "commit": commit(),
+    }

@@ -1,0 +1,197 @@
+"""The members of a zip or folder -> the dance data set's images in order, verified before any of them is decoded.
+
+The layout is the competition's, any number of folders deep: `train/train_img/N.png`, `train/train_label/N.png`, the
+same for `val`, `test/test_img/K/*.png` with one frame each, `test/test_label/K/N.png`; `frameN.png` is also a name.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+from src.base.console import UserError
+from src.intake.sources import Source, check_sizes
+
+FOLDERS = {  # where the competition keeps the images, and the array that will hold them
+    "train/train_img": "train_frames",
+    "train/train_label": "train_poses",
+    "val/val_img": "val_frames",
+    "val/val_label": "val_poses",
+    "test/test_img": "test_frames",
+    "test/test_label": "test_poses",
+}
+NUMBERED = re.compile(r"(?:frame)?([0-9]{1,9})\.png")
+DECLARE = "python -m src.packing --source SOURCE --dataset DATASET --test-length NUMBER"
+SEQUENCE = re.compile(r"0|[1-9][0-9]{0,4}")
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The images of a data set, in order.
+
+    images: array name -> member names; those of `test_poses` are of one test after the other.
+    prefix: what all names begin with, down to the folder that holds train, val and test.
+    unused: members outside the six folders.
+    """
+
+    images: dict[str, tuple[str, ...]]
+    prefix: str
+    unused: tuple[str, ...]
+
+    @property
+    def num_tests(self) -> int:
+        """Number of test sequences."""
+        return len(self.images["test_frames"])
+
+    @property
+    def names(self) -> Iterator[str]:
+        """All images."""
+        return (name for names in self.images.values() for name in names)
+
+
+def holds_dance(source: Source) -> bool:
+    """Returns whether the source has a file in one of the six folders, whatever else there is or lacks."""
+    return any(_place(name.rpartition("/")[0]) for name in source.members if not is_litter(name))
+
+
+def list_images(source: Source, *, test_length: int) -> Listing:
+    """Returns the images in order, each frame with its pose; UserError for what is missing, unexpected or too big.
+
+    test_length: poses of each test sequence, in frames.
+    """
+    prefix, found, unused = _sort_into_folders(source)
+    missing = [folder for folder in FOLDERS if folder not in found]
+    if missing:
+        raise UserError(f"{source.path}: {prefix}{missing[0]} is missing or empty; needed: all of {', '.join(FOLDERS)}")
+    images: dict[str, tuple[str, ...]] = {}
+    for part in ("train", "val"):
+        frame_folder, pose_folder = f"{part}/{part}_img", f"{part}/{part}_label"
+        frames = _numbered(prefix + frame_folder, found[frame_folder])
+        poses = _numbered(prefix + pose_folder, found[pose_folder])
+        _check_pairs(frames, poses, prefix + frame_folder, prefix + pose_folder)
+        images[f"{part}_frames"] = _in_order(prefix + frame_folder, frames)
+        images[f"{part}_poses"] = _in_order(prefix + pose_folder, poses)
+    given = _by_sequence(f"{prefix}test/test_img", found["test/test_img"])
+    sequences = _by_sequence(f"{prefix}test/test_label", found["test/test_label"])
+    test_frames: list[str] = []
+    test_poses: list[str] = []
+    for k in range(max(*given, *sequences) + 1):
+        test_frames.append(_given_frame(f"{prefix}test/test_img/{k}", given.get(k, [])))
+        test_poses.extend(_test_poses(f"{prefix}test/test_label/{k}", sequences.get(k, []), test_length))
+    images |= {"test_frames": tuple(test_frames), "test_poses": tuple(test_poses)}
+    listing = Listing(images, prefix, tuple(unused))
+    check_sizes(source, listing.names)
+    return listing
+
+
+def is_litter(name: str) -> bool:
+    """Returns whether a member is what macOS leaves in folders and zips."""
+    *folders, file = name.split("/")
+    return file == ".DS_Store" or file.startswith("._") or "__MACOSX" in folders
+
+
+@lru_cache(maxsize=4096)
+def _place(directory: str) -> tuple[str, str, str] | None:
+    """Returns a directory as (top, one of `FOLDERS`, rest); None where it lies in none of them."""
+    parts = directory.split("/")
+    for index in range(len(parts) - 1):
+        folder = "/".join(parts[index : index + 2])
+        if folder in FOLDERS:
+            return "/".join(parts[:index]), folder, "/".join(parts[index + 2 :])
+    return None
+
+
+def _sort_into_folders(source: Source) -> tuple[str, dict[str, list[tuple[str, str]]], list[str]]:
+    """Returns the prefix, folder -> (subfolder or "", member name), and the members in none of the folders."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    tops, unused = set(), []
+    for name in source.members:
+        directory = name.rpartition("/")[0]
+        if is_litter(name):
+            continue
+        place = _place(directory)
+        if place is None:
+            unused.append(name)
+            continue
+        tops.add(place[0])
+        found.setdefault(place[1], []).append((place[2], name))
+    if len(tops) > 1:
+        first, second = sorted(tops)[:2]
+        raise UserError(
+            f"{source.path} holds two data sets, in {first or '.'} and {second}; needed: one; remove the other"
+        )
+    if not tops:
+        raise UserError(f"{source.path} holds none of the folders {', '.join(FOLDERS)}; needed: all six, at any depth")
+    top = tops.pop()
+    return f"{top}/" if top else "", found, unused
+
+
+def _numbered(folder: str, entries: list[tuple[str, str]]) -> dict[int, str]:
+    """Returns frame number -> member name."""
+    numbers: dict[int, str] = {}
+    for subfolder, name in entries:
+        match = NUMBERED.fullmatch(name.rpartition("/")[2])
+        if subfolder or match is None:
+            raise UserError(f"{name} is unexpected; needed in {folder}: only N.png or frameN.png; remove or rename it")
+        number = int(match[1])
+        if number in numbers:
+            raise UserError(
+                f"{numbers[number]} and {name} are both frame {number}; needed: one of them; remove the other"
+            )
+        numbers[number] = name
+    return numbers
+
+
+def _check_pairs(frames: dict[int, str], poses: dict[int, str], frame_folder: str, pose_folder: str) -> None:
+    for present, others, other, folder in (
+        (frames, poses, "pose", pose_folder),
+        (poses, frames, "frame", frame_folder),
+    ):
+        alone = sorted(present.keys() - others.keys())
+        if alone:
+            more = f" (nor have {len(alone) - 1} more)" if len(alone) > 1 else ""
+            raise UserError(
+                f"{present[alone[0]]} has no {other} in {folder}{more}; needed: both; add one or remove the other"
+            )
+
+
+def _in_order(folder: str, numbers: dict[int, str]) -> tuple[str, ...]:
+    first, last = min(numbers), max(numbers)
+    holes = last - first + 1 - len(numbers)
+    if holes:
+        hole = next(number for number in range(first, last) if number not in numbers)
+        found = f"{hole} and {holes - 1} more are" if holes > 1 else f"{hole} is"
+        raise UserError(
+            f"{folder}: number {found} missing between {first} and {last}; needed: no holes; add what is missing"
+        )
+    if len(numbers) < 2:
+        raise UserError(f"{folder} holds one image; needed: at least 2")
+    return tuple(numbers[number] for number in range(first, last + 1))
+
+
+def _by_sequence(folder: str, entries: list[tuple[str, str]]) -> dict[int, list[str]]:
+    """Returns test sequence -> member names."""
+    sequences: dict[int, list[str]] = {}
+    for subfolder, name in entries:
+        if not SEQUENCE.fullmatch(subfolder):
+            raise UserError(f"{name} is unexpected; needed in {folder}: only folders 0, 1, ... of images; remove it")
+        sequences.setdefault(int(subfolder), []).append(name)
+    return sequences
+
+
+def _given_frame(folder: str, names: list[str]) -> str:
+    if len(names) != 1 or not names[0].endswith(".png"):
+        found = ", ".join(name.rpartition("/")[2] for name in names[:3]) or "nothing"
+        raise UserError(f"{folder} holds {len(names)} files ({found}); needed: one .png file, the given frame")
+    return names[0]
+
+
+def _test_poses(folder: str, names: list[str], test_length: int) -> tuple[str, ...]:
+    numbers = _numbered(folder, [("", name) for name in names])
+    if len(numbers) != test_length:
+        missing = next((number for number in range(test_length) if number not in numbers), None)
+        found = f"{len(numbers)} poses" if missing is None or not numbers else f"{len(numbers)} poses, no {missing}.png"
+        raise UserError(f"{folder} holds {found}; needed: {test_length}, or another number declared by {DECLARE}")
+    if min(numbers) != 0:
+        raise UserError(f"{folder} starts at number {min(numbers)}; needed: numbers from 0; renumber it")
+    return _in_order(folder, numbers)

@@ -1,0 +1,184 @@
+"""TensorFlow's files of records, read without TensorFlow: framing, checksums, and the features of an Example.
+
+A record is its length in 8 bytes, their checksum, the data, its checksum. A checksum is the CRC-32C rotated right by 15
+bits plus a constant, all little-endian. An Example is a protocol buffer: features by name, each a list of byte strings,
+of floats or of integers.
+"""
+
+import os
+import struct
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from src.base.console import UserError
+
+POLYNOMIAL = np.uint32(0x82F63B78)  # Castagnoli's, its bits reversed
+MASK = 0xA282EAD8
+SHORTEST = 4  # bytes of a record, so many are inverted to begin its checksum
+HEADER, FOOTER = struct.Struct("<QI"), struct.Struct("<I")
+LENGTH_DELIMITED = 2  # protocol buffers: how a field is written
+FIXED_BYTES = {1: 8, 5: 4}
+BITS = np.arange(32, dtype=np.uint32)
+
+
+class Record(NamedTuple):
+    """Where a record lies in its file, in bytes, and the checksum of its data as the file has it."""
+
+    number: int
+    offset: int
+    length: int
+    checksum: int
+
+
+def index_records(path: Path) -> Iterator[Record]:
+    """Yields the records of a file without reading their data; UserError where it is cut off or a length is damaged."""
+    size, offset, number = path.stat().st_size, 0, 0
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        while offset < size:
+            header = os.pread(descriptor, HEADER.size, offset)
+            place = f"{path}: record {number} at byte {offset}"
+            if len(header) < HEADER.size:
+                raise UserError(f"{place} is cut off; needed: the whole file; copy or download it again")
+            length, checksum = HEADER.unpack(header)
+            if checksum != masked_crc32c(header[:8]):
+                raise UserError(f"{place} has a damaged length, or this is no TFRecord file; copy or download it again")
+            if length < SHORTEST:
+                raise UserError(f"{place} holds {length} bytes; needed: a clip; copy or download the file again")
+            footer = os.pread(descriptor, FOOTER.size, offset + HEADER.size + length)
+            if len(footer) < FOOTER.size:
+                raise UserError(f"{place} is cut off; needed: the whole file; copy or download it again")
+            yield Record(number, offset, length, *FOOTER.unpack(footer))
+            offset += HEADER.size + length + FOOTER.size
+            number += 1
+    finally:
+        os.close(descriptor)
+
+
+def read_record(path: Path, record: Record) -> bytes:
+    """Returns the data of a record; UserError where they are not those of its checksum."""
+    with path.open("rb") as file:
+        file.seek(record.offset + HEADER.size)
+        data = file.read(record.length)
+    if len(data) != record.length or masked_crc32c(data) != record.checksum:
+        place = f"{path}: record {record.number} at byte {record.offset}"
+        raise UserError(f"{place} is damaged: wrong checksum; needed: the whole file; copy or download it again")
+    return data
+
+
+def parse_example(data: bytes) -> dict[str, memoryview]:
+    """Returns the features of an Example by name, each to be read by one of the two below; ValueError for others."""
+    features: dict[str, memoryview] = {}
+    for _, message in _fields(memoryview(data), 1):
+        for _, entry in _fields(message, 1):
+            parts = dict(_fields(entry, 1, 2))
+            features[bytes(parts.get(1, b"")).decode()] = parts.get(2, memoryview(b""))
+    return features
+
+
+def byte_strings(feature: memoryview) -> list[memoryview]:
+    """Returns the byte strings of a feature, none where it holds numbers."""
+    return [value for _, values in _fields(feature, 1) for _, value in _fields(values, 1)]
+
+
+def floats(feature: memoryview) -> np.ndarray:
+    """Returns the floats (N,) float32 of a feature, none where it holds others; packed or one by one alike."""
+    found = [bytes(value) for _, values in _fields(feature, 2) for _, value in _fields(values, 1)]
+    return np.frombuffer(b"".join(found), dtype="<f4")
+
+
+def masked_crc32c(data: bytes) -> int:
+    """Returns the checksum of a record's data or of its length."""
+    crc = crc32c(data)
+    return ((crc >> 15 | crc << 17) + MASK) & 0xFFFFFFFF
+
+
+def crc32c(data: bytes) -> int:
+    """Returns the CRC-32C (Castagnoli) of at least `SHORTEST` bytes.
+
+    The register is linear in the bytes, so lanes of the data go through it side by side, and the register of a lane
+    is then moved over the zeros that stand for the lanes behind it. Zeros in front change nothing; to begin with a
+    register of ones is to invert the first 4 bytes.
+    """
+    assert len(data) >= SHORTEST, "the beginning is inverted"
+    num_lanes = 1 << max(0, len(data).bit_length() - 7)  # 64 to 128 bytes each: numpy takes as long for one as for many
+    num_steps = -(-len(data) // num_lanes)
+    lanes = np.zeros(num_lanes * num_steps, dtype=np.uint8)
+    body = lanes[lanes.size - len(data) :]
+    body[:] = np.frombuffer(data, dtype=np.uint8)
+    body[:4] ^= 0xFF
+    registers = _advance(np.zeros(num_lanes, dtype=np.uint32), np.ascontiguousarray(lanes.reshape(num_lanes, -1).T))
+    for level in range(num_lanes.bit_length() - 1):
+        registers = _apply(_skip(num_steps, level), registers[0::2]) ^ registers[1::2]
+    return int(registers[0]) ^ 0xFFFFFFFF
+
+
+def _advance(registers: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Returns the registers (N,) after the bytes of each column (steps, N)."""
+    for column in columns:
+        registers = TABLE.take(registers.astype(np.uint8) ^ column) ^ (registers >> 8)
+    return registers
+
+
+def _apply(matrix: np.ndarray, registers: np.ndarray) -> np.ndarray:
+    """Returns the product of a matrix over GF(2), given by its columns (32,), with each of the registers (N,)."""
+    return np.bitwise_xor.reduce(np.where(registers[:, None] >> BITS & 1, matrix, np.uint32(0)), axis=1)
+
+
+@lru_cache(maxsize=1024)
+def _skip(num_steps: int, level: int) -> np.ndarray:
+    """Returns the matrix that moves a register over num_steps * 2 ** level zeros."""
+    if level == 0:
+        return _advance(np.uint32(1) << BITS, np.zeros((num_steps, 32), dtype=np.uint8))
+    half = _skip(num_steps, level - 1)
+    return _apply(half, half)
+
+
+def _table() -> np.ndarray:
+    """Returns the register after one byte, for each of the 256."""
+    table = np.arange(256, dtype=np.uint32)
+    for _ in range(8):
+        table = np.where(table & 1, table >> 1 ^ POLYNOMIAL, table >> 1)
+    return table
+
+
+TABLE = _table()
+
+
+def _fields(message: memoryview, *wanted: int) -> Iterator[tuple[int, memoryview]]:
+    """Yields (number, content) of the fields with the wanted numbers; ValueError where it is no protocol buffer."""
+    position = 0
+    while position < len(message):
+        key, position = _varint(message, position)
+        kind = key & 7
+        if kind == 0:
+            start, (_, position) = position, _varint(message, position)
+        elif kind == LENGTH_DELIMITED:
+            length, start = _varint(message, position)
+            position = start + length
+        elif kind in FIXED_BYTES:
+            start, position = position, position + FIXED_BYTES[kind]
+        else:
+            raise ValueError(f"unknown kind of field {kind}")
+        if position > len(message):
+            raise ValueError("a field ends beyond its message")
+        if key >> 3 in wanted:
+            yield key >> 3, message[start:position]
+
+
+def _varint(message: memoryview, position: int) -> tuple[int, int]:
+    """Returns the number written from a position on in groups of 7 bits, and the position behind it."""
+    value = 0
+    for shift in range(0, 70, 7):
+        if position == len(message):
+            break
+        byte = message[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+    raise ValueError("a number does not end")

@@ -1,0 +1,199 @@
+"""The settings of every model, and the models by name. Nothing here imports torch.
+
+A model's class of settings says all that the rest of the project must know of the model before it is built: its system,
+its network, and which other settings do not fit it.
+"""
+
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
+
+from src.base.settings import NotNegative, Positive, Probability, Section, refuse_without_effect
+
+if TYPE_CHECKING:
+    from src.config import Config
+
+
+class TeacherForcingConfig(Section):
+    """How often training sees the true previous frame; see maths/schedules.py."""
+
+    kind: Literal["decay", "late", "plan"] = "decay"
+    start: Probability = 0.0  # ratio before the decay
+    begin: NotNegative = 0  # epoch at which "late" switches on
+    decay_from: NotNegative = 10  # epoch
+    decay_step: Probability = 0.1  # per epoch
+    coin: Literal["batch", "step"] = "step"  # one toss for the whole batch and clip, or one for each time step
+
+    @model_validator(mode="after")
+    def _settings_have_an_effect(self) -> "TeacherForcingConfig":
+        if self.kind == "late" and not self.start:
+            raise ValueError('start = 0 with kind = "late" would never feed a true frame; set start')
+        if self.kind == "late" and self.decay_from < self.begin:
+            raise ValueError(f"decay_from = {self.decay_from}: it would fall before begin = {self.begin}; set it later")
+        unused = {"decay": ("begin",), "late": (), "plan": ("start", "begin", "decay_from", "decay_step")}[self.kind]
+        return refuse_without_effect(self, unused)
+
+
+class PoseModelConfig(Section):
+    """Settings of a model that draws dancers from one given frame and a pose image per frame."""
+
+    system: ClassVar[str] = "dance"
+    network: ClassVar[str]  # module:class
+    num_given: ClassVar[int] = 1  # frames seen before the first prediction
+
+    name: str
+
+    @property
+    def teacher_forcing_schedule(self) -> TeacherForcingConfig | None:
+        """The teacher forcing of training; None for a model that is never fed a frame."""
+        return getattr(self, "teacher_forcing", None)
+
+    @property
+    def smallest_window(self) -> int:
+        """The fewest frames of a training clip."""
+        return self.num_given + 1
+
+    def misfit(self, config: "Config") -> str | None:
+        """Returns in words which other setting does not fit this model; None where all do."""
+        if not config.training.shuffle:
+            return f"training.shuffle = false: {self.name} draws its clips at random; remove it"
+        evaluation = config.evaluation
+        if evaluation.latent != "mean_of_samples" and evaluation.num_samples != type(evaluation)().num_samples:
+            return f'evaluation.num_samples would have no effect with latent = "{evaluation.latent}"; remove it'
+        return None
+
+
+class PushingModelConfig(Section):
+    """Settings of a model that draws robot pushing from given frames and the numbers that belong to each frame."""
+
+    system: ClassVar[str] = "pushing"
+    network: ClassVar[str]
+
+    name: str
+    num_given: Positive = 2  # frames seen before the first prediction
+
+    @property
+    def teacher_forcing_schedule(self) -> TeacherForcingConfig | None:
+        """The teacher forcing of training; None for a model that is never fed a frame."""
+        return getattr(self, "teacher_forcing", None)
+
+    @property
+    def smallest_window(self) -> int:
+        """The fewest frames of a training clip."""
+        return self.num_given + 1
+
+    def misfit(self, config: "Config") -> str | None:
+        """Returns in words which other setting does not fit this model; None where all do."""
+        augmentation, evaluation = config.augmentation, config.evaluation
+        if augmentation != type(augmentation)(mirror=False) or evaluation.mirror or evaluation.shift:
+            return (
+                f"{self.name} cannot mirror or shift clips, whose actions and positions would not fit: "
+                "set augmentation.mirror and evaluation.mirror to false, and leave the shifts out"
+            )
+        if config.training.held_out_takes:
+            return "training.held_out_takes is for takes of dancers; remove it"
+        return None
+
+
+class LabCVAEConfig(PoseModelConfig):
+    """The lab template's network (lab_cvae.py): autoregressive, full resolution, one latent per pixel."""
+
+    network: ClassVar[str] = "src.models.lab_cvae:LabCVAE"
+
+    name: Literal["lab_cvae"] = "lab_cvae"
+    num_latents: Annotated[int, Field(ge=4)] = 12  # channels of the latent, each 32 x 64; a block has a quarter of them
+    negative_slope: Annotated[float, Field(ge=0, le=1)] = 0.2  # 1 reproduces the template's LeakyReLU(True)
+    bounded_output: bool = True  # a sigmoid after the generator; the template had none
+    teacher_forcing: TeacherForcingConfig = TeacherForcingConfig()
+
+
+class ReferenceCVAEConfig(PoseModelConfig):
+    """Draws frame t from the first frame and the poses around t (reference_cvae.py)."""
+
+    network: ClassVar[str] = "src.models.reference_cvae:ReferenceCVAE"
+
+    name: Literal["reference_cvae"] = "reference_cvae"
+    width: Annotated[int, Field(ge=8, multiple_of=8)] = (
+        32  # channels at the first level; level i has (i + 1) times as many
+    )
+    patch: Literal[1, 2, 4] = 1  # pixels a side that become channels: 2 works at half resolution inside
+    num_levels: Annotated[int, Field(ge=1, le=4)] = 4  # resolutions; with patch 1: 32 x 64, 16 x 32, 8 x 16, 4 x 8
+    num_blocks: Positive = 2  # residual blocks per level and direction
+    pose_window: NotNegative = 1  # poses t-k..t+k are seen for frame t
+    reference: Literal["mixed", "seen", "none"] = "mixed"  # the first frame: seen and mixed into the output, or less
+    previous_frame: bool = False  # the autoregressive variant, which also sees the frame before
+    teacher_forcing: TeacherForcingConfig = TeacherForcingConfig()  # of the autoregressive variant
+    num_latents: Positive = 16  # numbers per frame, or at each place of the map
+    latent_map: bool = False  # a latent at each place of the coarsest level, instead of one for the whole frame
+    prior_probability: Probability = 0.75  # share of training frames rendered from the prior mean (Sohn et al. 2015)
+    num_members: Positive = 1  # networks that differ in their initial weights alone, trained side by side and averaged
+
+    @property
+    def teacher_forcing_schedule(self) -> TeacherForcingConfig | None:
+        """The teacher forcing of the autoregressive variant; else None, since no frame is fed back."""
+        return self.teacher_forcing if self.previous_frame else None
+
+    @property
+    def smallest_window(self) -> int:
+        """The fewest frames of a training clip: without the frame before, all frames of a clip are predicted."""
+        return 2 if self.previous_frame else 1
+
+    def misfit(self, config: "Config") -> str | None:
+        """Returns in words which other setting does not fit this model; None where all do."""
+        if not self.previous_frame and self.teacher_forcing != TeacherForcingConfig():
+            return "model.teacher_forcing would have no effect without model.previous_frame; remove it"
+        return super().misfit(config)
+
+
+class SVGConfig(PushingModelConfig):
+    """Stochastic Video Generation (svg.py): recurrent in time, each frame encoded and decoded anew."""
+
+    network: ClassVar[str] = "src.models.svg:SVG"
+
+    name: Literal["svg"] = "svg"
+    prior: Literal["fixed", "learned"] = "fixed"  # N(0, I), or an LSTM on the frames before: SVG-FP, SVG-LP
+    width: Annotated[int, Field(ge=8, multiple_of=8)] = 64  # channels at 64 x 64; 2, 4, 8 times as many below
+    num_features: Annotated[int, Field(ge=32, multiple_of=8)] = 128  # of an encoded frame, normed in 8 groups
+    num_latents: Positive = 64  # numbers per frame
+    num_hidden: Positive = 256  # of every LSTM
+    last_frame_skip: bool = True  # the decoder's skips come from the frame before; off: from the last given frame
+    teacher_forcing: TeacherForcingConfig = TeacherForcingConfig()
+
+
+class ConvSVGConfig(PushingModelConfig):
+    """The default for pushing (conv_svg.py): a convolutional recurrent state that never sees its own frames."""
+
+    network: ClassVar[str] = "src.models.conv_svg:ConvSVG"
+
+    name: Literal["conv_svg"] = "conv_svg"
+    prior: Literal["fixed", "learned"] = "learned"
+    width: Annotated[int, Field(ge=8, multiple_of=8)] = 32  # channels at half resolution; twice as many in the state
+    num_latents: Positive = 16  # numbers per frame
+    prior_probability: Probability = 0.5  # share of training clips rolled out from the prior mean (Sohn et al. 2015)
+
+
+# Adding a model is a line here, beside its file and its class of settings.
+MODELS: dict[str, type[PoseModelConfig] | type[PushingModelConfig]] = {
+    "reference_cvae": ReferenceCVAEConfig,
+    "lab_cvae": LabCVAEConfig,
+    "conv_svg": ConvSVGConfig,
+    "svg": SVGConfig,
+}
+
+
+def models_of(system: str) -> list[str]:
+    """Returns the names of a system's models."""
+    return [name for name, kind in MODELS.items() if kind.system == system]
+
+
+def _by_name(value: Any) -> Any:
+    """Returns the settings in a table as the class that its `name` says; ValueError for a name of no model."""
+    if not isinstance(value, dict):
+        return value
+    name = value.get("name")
+    if name not in MODELS:
+        raise ValueError(f"name must be one of {', '.join(sorted(MODELS))}; found {name!r}")
+    return MODELS[name].model_validate(value)
+
+
+ModelConfig = Annotated[SerializeAsAny[PoseModelConfig | PushingModelConfig], BeforeValidator(_by_name)]

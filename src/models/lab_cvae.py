@@ -1,0 +1,118 @@
+"""The lab template's network: an autoregressive conditional VAE p(x_t | z_t, x_{t-1}, p_t) with the prior N(0, I).
+
+Denton & Fergus 2018 with the pose images of Chan et al. 2019; one latent per pixel. Frames and poses are float in
+[0, 1]; clips are (B, T, 3, H, W).
+"""
+
+import torch
+from torch import Tensor, nn
+
+from src.base.randomness import Draws
+from src.dataset import Batch
+from src.maths.losses import (
+    LOG_VARIANCE_BOUNDS,
+    RECONSTRUCTIONS,
+    ClipLoss,
+    bound_log_variance,
+    clip_loss,
+    kl_to_standard_normal,
+    reparameterise,
+)
+from src.maths.schedules import teacher_forcing_coin
+from src.models.configs import LabCVAEConfig
+from src.vae_modules import (
+    decoder_fusion,
+    frame_encoder,
+    gaussian_predictor,
+    generator,
+    pose_encoder,
+)
+
+
+class LabCVAE(nn.Module):
+    """The lab template's network; its state is the feature map of the frame before, (B, 128, H, W)."""
+
+    autoregressive = True
+    num_given = 1
+    context = 0
+
+    def __init__(self, config: LabCVAEConfig, *, height: int, width: int, loss: str) -> None:
+        super().__init__()
+        slope = config.negative_slope
+        self.config = config
+        self.reconstruction = RECONSTRUCTIONS[loss]
+        self.latent_shape: tuple[int, ...] = (config.num_latents, height, width)
+        self.frame_encoder = frame_encoder(slope)
+        self.pose_encoder = pose_encoder(slope)
+        self.gaussian_predictor = gaussian_predictor(config.num_latents, slope)
+        self.decoder_fusion = decoder_fusion(config.num_latents, slope)
+        self.generator = generator(slope)
+
+    def encode_conditions(self, poses: Tensor) -> Tensor:
+        """Returns the pose features l_t, (B, T, 32, H, W)."""
+        return _over_time(self.pose_encoder, poses)
+
+    def start(self, given: Tensor, given_poses: Tensor) -> Tensor:
+        """Returns the state after the given frame (B, 1, 3, H, W): f_0."""
+        return self.frame_encoder(given[:, 0])
+
+    def step(self, state: Tensor, condition: Tensor, latent: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the next frame (B, 3, H, W) in [0, 1] and the state after it."""
+        frame = self.decode(state, condition, latent)
+        return frame, self.frame_encoder(frame)
+
+    def decode(self, previous: Tensor, condition: Tensor, latent: Tensor) -> Tensor:
+        """Returns x^_t from f_{t-1}, l_t and z_t, each (B, C, H, W)."""
+        raw = self.generator(self.decoder_fusion(torch.cat([previous, condition, latent], dim=1))).float()
+        return raw.sigmoid() if self.config.bounded_output else raw
+
+    def posterior(self, frames: Tensor, conditions: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns mean and log variance of q(z_t | x_t, p_t), each (B, T, *latent_shape)."""
+        return self._posterior_of(_over_time(self.frame_encoder, frames), conditions)
+
+    def forward(self, batch: Batch, draws: Draws, *, kl_weight: float, teacher_forcing_ratio: float) -> ClipLoss:
+        """Returns the loss of a batch of clips; frames 1..T-1 are predicted, frame 0 is given."""
+        frames, num_predicted = batch.frames, batch.frames.shape[1] - 1
+        features = _over_time(self.frame_encoder, frames)
+        conditions = self.encode_conditions(batch.poses)[:, 1:]
+        mean, log_variance = self._posterior_of(features[:, 1:], conditions)
+        latents = reparameterise(mean, log_variance, draws.normal("latent", (num_predicted, *self.latent_shape)))
+        coin = teacher_forcing_coin(
+            draws.shared_uniform("teacher_forcing", num_predicted),
+            teacher_forcing_ratio,
+            per=self.config.teacher_forcing.coin,
+        )
+        if coin[1:].all():  # the first predicted frame always follows a true one; then nothing is fed back
+            predicted = self._decode_in_parallel(features[:, :-1], conditions, latents)
+        else:
+            predicted = self._decode_in_turn(features, conditions, latents, coin.tolist())
+        return clip_loss(
+            self.reconstruction(predicted, frames[:, 1:]),
+            kl_to_standard_normal(mean.flatten(0, 1), log_variance.flatten(0, 1)).unflatten(0, mean.shape[:2]),
+            kl_weight,
+        )
+
+    def _posterior_of(self, features: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
+        mean, raw = (
+            _over_time(self.gaussian_predictor, torch.cat([features, conditions], dim=2)).float().chunk(2, dim=2)
+        )
+        return mean, bound_log_variance(raw, *LOG_VARIANCE_BOUNDS)
+
+    def _decode_in_parallel(self, previous: Tensor, conditions: Tensor, latents: Tensor) -> Tensor:
+        flat = self.decode(previous.flatten(0, 1), conditions.flatten(0, 1), latents.flatten(0, 1))
+        return flat.unflatten(0, previous.shape[:2])
+
+    def _decode_in_turn(self, features: Tensor, conditions: Tensor, latents: Tensor, coin: list[bool]) -> Tensor:
+        """Feeds back the true frame t where coin[t] is set, else the predicted one."""
+        state, predicted = features[:, 0], []
+        for time in range(conditions.shape[1]):
+            frame = self.decode(state, conditions[:, time], latents[:, time])
+            predicted.append(frame)
+            if time + 1 < conditions.shape[1]:
+                state = features[:, time + 1] if coin[time + 1] else self.frame_encoder(frame)
+        return torch.stack(predicted, dim=1)
+
+
+def _over_time(network: nn.Module, clips: Tensor) -> Tensor:
+    """Returns the network's output for every frame of (B, T, C, H, W), as (B, T, C', H', W')."""
+    return network(clips.flatten(0, 1)).unflatten(0, clips.shape[:2])

@@ -1,0 +1,1 @@
+"""Synthetic data: dancers and a robot arm."""

@@ -1,0 +1,145 @@
+"""One run's state on disk: atomic writing, safe loading, refusing another configuration."""
+
+import difflib
+import io
+import json
+import math
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from src.base.console import UserError
+from src.base.files import write_atomically
+from src.base.provenance import commit
+from src.config import Config, differences, flatten, from_json, replaced, to_json
+
+FORMAT = 1
+
+
+def save_checkpoint(path: Path, state: dict[str, Any], config: Config) -> None:
+    """Writes state dicts and plain values to `path`; a reader sees the old file or the new one, never a part."""
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT, "config": to_json(config), "commit": commit(), **state}, buffer)
+    write_atomically(path, buffer.getvalue())
+
+
+def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
+    """Returns what `save_checkpoint` wrote, tensors on `device`; never runs code from the file.
+
+    Raises UserError for a missing, truncated or foreign file, with the way out that is left.
+    """
+    try:
+        return _load(path, device)
+    except UserError as error:
+        raise UserError(f"{error}; {_way_out(path, device)}") from None
+
+
+def _load(path: Path, device: torch.device) -> dict[str, Any]:
+    if not path.is_file():
+        raise UserError(f"{path} does not exist")
+    content = path.read_bytes()  # a damaged archive then fails by itself, not as a disk that cannot be read
+    try:
+        state = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError):
+        raise UserError(f"{path} is no checkpoint of this project, or a truncated one") from None
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        found = state.get("format") if isinstance(state, dict) else type(state).__name__
+        raise UserError(f"{path} has format {found}, this version reads {FORMAT}")
+    return state
+
+
+def _way_out(path: Path, device: torch.device) -> str:
+    """Returns what mends a checkpoint that cannot be loaded: the run's other one, or training, on or again."""
+    folder, other = path.parent, path.with_name("best.pt" if path.stem == "last" else "last.pt")
+    train = f"make train RUN={folder.name}"
+    try:
+        state = _load(other, device)
+    except UserError:
+        if not path.exists() and not other.exists():
+            return f"train the run first: {train}"
+        return f"restore it, or delete {folder} and train again: {train}"
+    step = state["step"]
+    if not path.exists() and state["best_score"] == -math.inf and not state["without_gain"]:
+        return f"{folder} stopped at step {step}, before its first validation; go on with it: {train}"
+    evaluate = f'make evaluate RUN={folder.name} SET="evaluation.checkpoint={other.stem}"'
+    again = f"; to train again, delete {folder}" if path.stem == "last" else ""
+    return f"restore it, or evaluate {other.name}, of step {step}: {evaluate}{again}"
+
+
+def load_weights(model: torch.nn.Module, weights: dict[str, torch.Tensor], path: Path) -> None:
+    """Loads weights into the model; UserError where they belong to another one."""
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError:
+        raise UserError(f"{path} holds the weights of another model than {path.parent}/config.json describes") from None
+
+
+def check_settings(state: dict[str, Any], config: Config, path: Path) -> None:
+    """Raises UserError where a checkpoint was trained with other settings than its run's configuration has."""
+    changed = differences(from_json(state["config"], str(path)), config)
+    if changed:
+        raise UserError(
+            f"{path} was trained with other settings than {path.parent}/config.json has ({'; '.join(changed)}); "
+            "restore one of them"
+        )
+
+
+def refuse_other_config(folder: Path, config: Config) -> None:
+    """Raises UserError with the settings that differ where runs/<run>/config.json belongs to another configuration."""
+    path = folder / "config.json"
+    if not path.is_file():
+        return
+    before = read_config(folder)
+    if changed := differences(before, config):
+        raise UserError(
+            f"{path} belongs to another configuration ({'; '.join(changed)}); if an earlier command had "
+            f'SET="{_as_set(before, changed)}", repeat it; else undo the change, or train under another name, '
+            f"or delete {folder}"
+        )
+
+
+def _as_set(config: Config, changed: list[str]) -> str:
+    """Returns the words of SET that give the changed settings the values of a configuration."""
+    values = {key: value for key, value in flatten(config).items() if value is not None}
+    keys = [key for key in (line.partition(":")[0] for line in changed) if key in values]
+    return " ".join(
+        f"{key}={values[key] if isinstance(values[key], str) else json.dumps(values[key], separators=(',', ':'))}"
+        for key in keys
+    )
+
+
+def settle_config(folder: Path, config: Config) -> None:
+    """Writes runs/<run>/config.json; the one before is replaced."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / "config.json", to_json(config).encode())
+
+
+def read_trained_config(folder: Path, overrides: str) -> Config:
+    """Returns a trained run's configuration with the settings of `overrides`; UserError for what training has fixed."""
+    before = read_config(folder)
+    after = replaced(before, overrides)
+    known = flatten(before)
+    changed = [key for key, value in flatten(after).items() if known.get(key) != value]
+    if fixed := [key for key in changed if not key.startswith("evaluation.") and key != "training.device"]:
+        raise UserError(
+            f"SET changes {', '.join(fixed)} of {folder}, which is trained; needed: settings of [evaluation] alone, "
+            "or another run, trained with these"
+        )
+    return after
+
+
+def read_config(folder: Path) -> Config:
+    """Returns the configuration of a run; UserError where there is none."""
+    path = folder / "config.json"
+    if not path.is_file():
+        folder = Path(*folder.parts[:-2], folder.name) if folder.parent.name == "configs" else folder
+        runs = sorted(found.parent.name for found in folder.parent.glob("*/config.json"))
+        name = folder.name.removesuffix(".toml")
+        if name not in runs and (folder.parent.parent / "configs" / f"{name}.toml").is_file():
+            raise UserError(f"{folder.parent / name} is not trained yet: make train RUN={name}")
+        close = difflib.get_close_matches(name, runs, n=1)
+        needed = f"did you mean RUN={close[0]}?" if close else f"trained so far: {', '.join(runs) or 'none'}"
+        raise UserError(f"there is no run {folder.name}; {needed}")
+    return from_json(path.read_bytes(), str(path))

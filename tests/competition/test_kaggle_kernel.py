@@ -1,0 +1,190 @@
+"""The notebook: what the folder holds, what the loopback server receives, and that the script runs there as here."""
+
+import json
+import os
+import re
+import runpy
+import subprocess
+import sys
+import zipfile
+from base64 import b64decode
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from kaggle_workbench import Bench, Desk, leaks, open_desk
+
+from src import trainer
+from src.base.provenance import commit
+from src.config import Config
+
+STAGE = """
+import sys
+from pathlib import Path
+import {package}
+with Path("stages.txt").open("a") as file:
+    print(*sys.argv[1:], file=file)
+"""
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    with open_desk(tmp_path_factory.mktemp("kernel"), forked=True) as desk:
+        yield desk
+
+
+def checkout(bench: Bench) -> None:
+    """Makes the bench a git checkout whose stages only write down that they ran."""
+    for name, package in (("packing", "json"), ("trainer", "numpy"), ("tester", "PIL.Image")):
+        path = bench.folder / "src" / f"{name}.py"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(STAGE.format(package=package))
+    with (bench.folder / "src/packing.py").open("a") as file:
+        file.write('Path("data").mkdir()\n')
+    with (bench.folder / "src/tester.py").open("a") as file:
+        file.write('Path("submissions").mkdir(exist_ok=True)\n')
+        file.write("""Path("submissions/my_run.json").write_text('{"run": "my_run", "commit": null}')\n""")
+    (bench.folder / "configs").mkdir()
+    (bench.folder / "configs/my_run.toml").write_text('dataset = "other"\n[model]\nname = "reference_cvae"\n')
+    (bench.folder / "src/untracked.py").write_text("import torch\n")
+    git = ["git", "-c", "user.name=x", "-c", "user.email=x@y", "-C", str(bench.folder)]
+    for command in (["init", "-q"], ["add", "src/packing.py", "src/trainer.py", "src/tester.py", "configs"]):
+        subprocess.run([*git, *command], check=True)
+
+
+def test_the_notebook_carries_the_tracked_source_and_runs_the_stages(desk: Desk) -> None:
+    bench = desk.bench("notebook")
+    checkout(bench)
+    words = ("kernel", "--run", "my_run", "--competition", "notebook", "--folder", "kernel", "--user", "tester")
+    result = desk.run(bench, *words, "--push")
+    assert result.exit_code == 0, result
+    (call,) = bench.competition.calls
+    body = call["body"]
+    assert call["method"] == "kernels.KernelsApiService/SaveKernel"
+    assert (body["slug"], body["newTitle"]) == ("tester/train-my-run", "train my run")
+    assert body["competitionDataSources"] == ["notebook"] and body["enableGpu"] and body["isPrivate"]
+    assert body["machineShape"] == "NvidiaTeslaT4"
+    assert "successfully pushed" in result.output and "does not resolve" not in result.output
+    assert leaks(bench, [result]) == []
+    script = (bench.folder / "kernel/run.py").read_text()
+    assert body["text"] == script and len(script) < 1_000_000
+    again = desk.run(bench, *words)
+    assert "\n  .venv/bin/kaggle kernels output tester/train-my-run --path . " in again.output
+    assert (
+        ".venv/bin/kaggle kernels push -p kernel" in again.output
+        and (bench.folder / "kernel/run.py").read_text() == script
+    )
+    for parent in ("input/notebook", "input/competitions/notebook"):
+        run_script(bench, script, bench.folder / parent.replace("/", "-"), parent)
+
+
+def run_script(bench: Bench, script: str, kaggle: Path, data: str) -> None:
+    """Runs the script where Kaggle's folders are below `kaggle`, and checks what it leaves."""
+    (kaggle / data).mkdir(parents=True)
+    (kaggle / "working").mkdir()
+    place = kaggle / "script.py"
+    place.write_text(script.replace('Path("/kaggle")', f"Path({str(kaggle)!r})"))
+    (kaggle / "stub").mkdir()
+    (kaggle / "stub/torch.py").write_text("class cuda:\n    is_available = lambda: False\n")  # the real one is slow
+    environment = os.environ | {"PYTHONPATH": str(kaggle / "stub")}
+    subprocess.run([sys.executable, str(place)], check=True, capture_output=True, env=environment)
+    assert (kaggle / "working/stages.txt").read_text().splitlines() == [
+        f"--source {kaggle / data} --dataset other",
+        "configs/my_run.toml --set training.precision=float32",  # there is no GPU with bfloat16 here
+        "evaluate my_run",
+        "submission my_run",
+    ]
+    assert not (kaggle / "working/data").exists()
+    provenance = json.loads((kaggle / "working/submissions/my_run.json").read_text())
+    known = re.search(r"^COMMIT = '?(\w+(?:-dirty)?)'?$", script, re.MULTILINE)[1]
+    assert provenance == {"run": "my_run", "commit": known if commit() else None}
+    with zipfile.ZipFile(BytesIO(b64decode(script.split('SOURCE = """')[1].split('"""', maxsplit=1)[0]))) as carried:
+        assert sorted(carried.namelist()) == [
+            "configs/my_run.toml",
+            "src/packing.py",
+            "src/tester.py",
+            "src/trainer.py",
+        ]
+        assert all(carried.read(name) == (bench.folder / name).read_bytes() for name in carried.namelist())
+    assert "PACKAGES = {'PIL': 'pillow', 'numpy': 'numpy'}" in script
+
+
+@pytest.mark.parametrize(("capability", "precision"), [((7, 5), "float32"), ((8, 0), "bfloat16"), (None, "float32")])
+def test_the_trainer_is_told_a_precision_that_the_gpu_has(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int] | None, precision: str
+) -> None:
+    bench = desk.bench(f"gpu-{precision}-{capability is None:d}")
+    checkout(bench)
+    config = bench.folder / "configs/my_run.toml"
+    config.write_text(config.read_text() + '[training]\nprecision = "bfloat16"\n')
+    words = ("--run", "my_run", "--competition", bench.competition.slug, "--folder", "kernel", "--user", "tester")
+    assert desk.run(bench, "kernel", *words).exit_code == 0
+    monkeypatch.setattr("torch.cuda.is_available", lambda: capability is not None)
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda: capability)
+    told = runpy.run_path(str(bench.folder / "kernel/run.py"))["fitting"]()
+    seen: list[Config] = []
+    monkeypatch.setattr(trainer, "train", lambda config, folder: seen.append(config) or True)
+    monkeypatch.setattr("sys.argv", ["trainer", str(config), *told])
+    with pytest.raises(SystemExit, match="0"):
+        trainer.main()
+    assert seen[0].training.precision == precision
+
+
+def test_an_old_torch_is_refused_before_anything_runs(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = desk.bench("old-torch")
+    checkout(bench)
+    words = ("--run", "my_run", "--competition", "old-torch", "--folder", "kernel", "--user", "tester")
+    assert desk.run(bench, "kernel", *words).exit_code == 0
+    main = runpy.run_path(str(bench.folder / "kernel/run.py"))["main"]
+    for version, says in (("2.5.1+cu121", "torch 2.5.1.* is installed, 2.6 is needed"), ("2.10.0", "is not attached")):
+        monkeypatch.setattr("importlib.metadata.version", lambda name, version=version: version)
+        with pytest.raises(SystemExit, match=says):
+            main(bench.folder)
+
+
+def test_a_title_longer_than_kaggle_takes_is_refused(desk: Desk) -> None:
+    bench = desk.bench("title")
+    words = ("--competition", "title", "--folder", "kernel", "--user", "tester")
+    assert "has 51 characters, Kaggle takes 50" in desk.run(bench, "kernel", "--run", "r" * 45, *words).error
+    assert "git tracks no file" in desk.run(bench, "kernel", "--run", "r" * 44, *words).error
+
+
+def test_without_data_the_script_says_what_to_do(desk: Desk) -> None:
+    bench = desk.bench("no-data")
+    checkout(bench)
+    asked = desk.run(bench, "kernel", "--run", "my_run", "--competition", "no-data", "--folder", "kernel")
+    assert "kernel holds tester/train-my-run" in asked.output  # the client told who we are
+    result = subprocess.run(
+        [sys.executable, "run.py"], cwd=bench.folder / "kernel", capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 1 and "the data of no-data is not attached; add it under Input" in result.stderr
+    assert json.loads((bench.folder / "kernel/kernel-metadata.json").read_text())["code_file"] == "run.py"
+
+
+def test_a_config_that_would_not_travel_is_refused(desk: Desk) -> None:
+    bench = desk.bench("untracked")
+    words = ("kernel", "--run", "other", "--competition", "untracked", "--folder", "kernel", "--user", "tester")
+    assert "git tracks no file of src/ here" in desk.run(bench, *words).error
+    checkout(bench)
+    assert "configs/other.toml is not tracked by git" in desk.run(bench, *words).error
+
+
+def test_a_notebook_that_kaggle_refuses_is_an_error(desk: Desk) -> None:
+    bench = desk.bench("refused")
+    checkout(bench)
+    words = (
+        "kernel",
+        "--run",
+        "my_run",
+        "--competition",
+        "refused",
+        "--folder",
+        "kernel",
+        "--user",
+        "tester",
+        "--push",
+    )
+    bench.competition.push_error = "Maximum batch GPU session count of 2 reached."
+    result = desk.run(bench, *words)
+    assert result.exit_code == 2 and "Maximum batch GPU session count of 2 reached." in result.error

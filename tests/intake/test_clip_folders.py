@@ -1,0 +1,127 @@
+"""Folders of clips: listed in numerical order however deep they lie, read whole, and every fault named in one line."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from src.base.console import UserError
+from src.intake.clip_folders import list_clip_folders
+from src.intake.sources import open_source
+from tests.dance_images import write_folder, write_zip
+from tests.pushing_clips import FOLDERS, KEYS, clip, clip_files, png, pushing_files, table
+
+Files = dict[str, bytes]
+CLIP = "train/traj_2_to_9/9"
+
+
+@pytest.mark.parametrize("kind", ["zip", "folder"])
+@pytest.mark.parametrize("top", ["", "a/processed_data/"])
+def test_clips_are_listed_in_order_and_read_whole(tmp_path: Path, kind: str, top: str) -> None:
+    litter = {f"{top}train/.DS_Store": b"", f"__MACOSX/{top}train/traj_2_to_9/8/._0.png": b"", f"{top}readme.txt": b""}
+    files = pushing_files(top) | litter
+    path = write_zip(tmp_path / "a.zip", files) if kind == "zip" else write_folder(tmp_path / "a", files)
+    source = open_source(path)
+    listing = list_clip_folders(source)
+    assert (listing.unused, listing.camera, listing.held_out) == ((f"{top}readme.txt",), None, False)
+    for split, folders in FOLDERS.items():
+        for of_split, folder in zip(listing.clips[split], folders, strict=True):
+            frames, actions, positions = clip(KEYS[f"{split}/{folder}"])
+            content = of_split.read(source)
+            np.testing.assert_array_equal(content.frames, np.moveaxis(frames, 3, 1))
+            np.testing.assert_array_equal(content.conditions, np.hstack([actions, positions]))
+            assert content.conditions.dtype == np.float32
+
+
+def without(*beginnings: str) -> Callable[[Files], Files]:
+    return lambda files: {name: data for name, data in files.items() if not name.startswith(beginnings)}
+
+
+def added(*names: str) -> Callable[[Files], Files]:
+    return lambda files: files | dict.fromkeys(names, b"")
+
+
+LISTED = {
+    "29 frames": (without(f"{CLIP}/29.png"), f"{CLIP} lacks 29.png; needed: 30 frames, actions.csv and endeff"),
+    "two missing": (without(f"{CLIP}/0.png", f"{CLIP}/29.png"), f"{CLIP} lacks 0.png and 1 more; needed"),
+    "hole in the frames": (without(f"{CLIP}/7.png"), f"{CLIP} lacks 7.png;"),
+    "31 frames": (added(f"{CLIP}/30.png"), f"{CLIP}/30.png is unexpected; needed: traj_A_to_B/N/ with 0.png .. 29.png"),
+    "no actions": (without(f"{CLIP}/actions.csv"), f"{CLIP} lacks actions.csv;"),
+    "no positions": (without(f"{CLIP}/endeff"), f"{CLIP} lacks endeffector_positions.csv;"),
+    "other file": (added(f"{CLIP}/notes.txt"), f"{CLIP}/notes.txt is unexpected"),
+    "zeros before": (added(f"{CLIP}/07.png"), f"{CLIP}/07.png is unexpected"),
+    "file among the clips": (
+        added("test/notes.txt"),
+        "test/notes.txt is unexpected; needed: traj_A_to_B/N/",
+    ),
+    "clip by a name": (added("test/traj_0_to_1/one/0.png"), "test/traj_0_to_1/one/0.png is unexpected"),
+    "folder in a clip": (added(f"{CLIP}/old/0.png"), f"{CLIP}/old/0.png is unexpected"),
+    "no validation": (without("validate/"), "validate is missing or empty; needed: clips in each of train, validate"),
+    "no test": (without("test/"), "test is missing or empty"),
+    "hole in the clips": (
+        without(f"{CLIP}/"),
+        "train/traj_2_to_9: clip 9 is missing between 8 and 10; needed: no holes",
+    ),
+    "two data sets": (
+        added("b/train/traj_0_to_0/0/0.png"),
+        r"holds two data sets, in \. and b; needed: one",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", LISTED)
+def test_fault_of_the_names_is_told(tmp_path: Path, case: str) -> None:
+    spoil, needed = LISTED[case]
+    files = dict.fromkeys(pushing_files(), b"")
+    with pytest.raises(UserError, match=needed) as caught:
+        list_clip_folders(open_source(write_zip(tmp_path / "a.zip", spoil(files))))
+    assert "\n" not in str(caught.value)
+
+
+_, ACTIONS, POSITIONS = clip(1)
+READ = {  # file of a clip, content, the error
+    "29 rows": ("actions.csv", table(ACTIONS[:29]), "actions.csv holds 29 lines of 4 numbers; needed: 30 lines of 4"),
+    "31 rows": ("actions.csv", table(np.vstack([ACTIONS, ACTIONS[:1]])), "actions.csv holds 31 lines of 4 numbers"),
+    "3 columns": (
+        "actions.csv",
+        table(ACTIONS[:, :3]),
+        "actions.csv holds 30 lines of 3 numbers; needed: 30 lines of 4",
+    ),
+    "4 columns": (
+        "endeffector_positions.csv",
+        table(ACTIONS),
+        "positions.csv holds 30 lines of 4 numbers; needed: 30 lines of 3 numbers, no header",
+    ),
+    "ragged": ("actions.csv", table(ACTIONS[:29]) + b"1,2,3\n", "actions.csv holds 30 lines of 3 or 4 numbers"),
+    "empty": ("actions.csv", b"", "actions.csv holds 0 lines of no numbers"),
+    "header": ("actions.csv", b"x,y,z,open\n" + table(ACTIONS), "actions.csv holds what is no number .*'x'"),
+    "text": ("actions.csv", table(ACTIONS).replace(b",", b";", 1), "actions.csv holds what is no number"),
+    "no text": ("actions.csv", b"\xff\xfe1", "actions.csv holds what is no number"),
+    "NaN": ("endeffector_positions.csv", table(POSITIONS * np.nan), "positions.csv holds NaN or a number too big"),
+    "too big": ("actions.csv", table(ACTIONS[:29]) + b"1,2,3,1e39\n", "actions.csv holds NaN or a number too big"),
+    "small": ("4.png", png(np.zeros((48, 80, 3), np.uint8)), "4.png is 48 x 80 pixels .*; needed: 64 x 64; scale"),
+    "grey": ("0.png", png(np.zeros((64, 64, 3), np.uint8), "L"), "0.png is 8-bit grey; needed: 8-bit RGB"),
+    "no PNG": ("29.png", b"not found", "29.png is not a PNG file"),
+    "cut off": ("29.png", clip_files(1)["29.png"][:-15], "29.png is damaged or cut off"),
+}
+
+
+@pytest.mark.parametrize("case", READ)
+def test_fault_of_a_file_is_told(tmp_path: Path, case: str) -> None:
+    name, content, needed = READ[case]
+    source = open_source(write_zip(tmp_path / "a.zip", pushing_files() | {f"{CLIP}/{name}": content}))
+    first, second, *_ = list_clip_folders(source).clips["train"]
+    first.read(source)
+    with pytest.raises(UserError, match=f"^{CLIP}/.*{needed}") as caught:
+        second.read(source)
+    assert "\n" not in str(caught.value)
+
+
+def test_lines_may_end_as_on_windows(tmp_path: Path) -> None:
+    files = pushing_files()
+    for name in (f"{CLIP}/actions.csv", f"{CLIP}/endeffector_positions.csv"):
+        files[name] = files[name].replace(b"\n", b"\r\n") + b"\r\n"
+    source = open_source(write_zip(tmp_path / "a.zip", files))
+    conditions = list_clip_folders(source).clips["train"][1].read(source).conditions
+    np.testing.assert_array_equal(conditions, np.hstack([ACTIONS, POSITIONS]))

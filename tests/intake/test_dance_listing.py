@@ -1,0 +1,132 @@
+"""The competition's layout, by names alone: every way to nest and name it is listed in order, every fault is named."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from src.base.console import UserError
+from src.intake.dance_listing import FOLDERS, Listing, list_images
+from src.intake.sources import Member
+from tests.dance_images import dance_names
+
+
+@dataclass
+class Names:
+    """A source that has only names."""
+
+    names: Iterable[str]
+    path: Path = Path("dance.zip")
+    members: dict[str, Member] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.members = {name: Member(1, 1) for name in self.names}
+
+
+def listed(names: Iterable[str]) -> Listing:
+    return list_images(Names(names), test_length=5)
+
+
+@pytest.mark.parametrize("name", ["{}.png", "frame{}.png", "{:04}.png"])
+@pytest.mark.parametrize("top", ["", "LAB4_Dataset/", "LAB4_Dataset/LAB4_Dataset/", "a/b/c/d/train/"])
+def test_layouts_are_listed_in_numerical_order(top: str, name: str) -> None:
+    names = [top + path for path in dance_names(num_train=12, num_val=3, test_length=5, name=name)]
+    listing = listed(reversed(names))
+    assert listing.prefix == top
+    assert listing.num_tests == 2
+    assert listing.images["train_frames"] == tuple(f"{top}train/train_img/{name.format(n)}" for n in range(12))
+    assert listing.images["train_poses"] == tuple(f"{top}train/train_label/{name.format(n)}" for n in range(12))
+    assert listing.images["val_poses"] == tuple(f"{top}val/val_label/{name.format(n)}" for n in range(3))
+    assert listing.images["test_frames"] == tuple(f"{top}test/test_img/{k}/first.png" for k in range(2))
+    poses = tuple(f"{top}test/test_label/{k}/{name.format(n)}" for k in range(2) for n in range(5))
+    assert listing.images["test_poses"] == poses
+    assert sorted(listing.names) == sorted(names)
+
+
+@given(first=st.integers(0, 10**6), length=st.integers(2, 30), hole=st.integers(1, 28), order=st.randoms())
+def test_any_numbering_without_holes_is_listed_and_a_hole_is_named(first: int, length: int, hole: int, order) -> None:
+    fixed = [name for name in dance_names() if not name.startswith("train")]
+    numbers = list(range(first, first + length))
+    order.shuffle(numbers)
+    train = [f"train/train_{kind}/{n}.png" for kind in ("img", "label") for n in numbers]
+    expected = tuple(f"train/train_img/{n}.png" for n in range(first, first + length))
+    assert listed(fixed + train).images["train_frames"] == expected
+    if hole < length - 1:
+        with pytest.raises(UserError, match=f"train/train_img: number {first + hole} is missing between {first} and"):
+            listed(fixed + [name for name in train if not name.endswith(f"/{first + hole}.png")])
+
+
+def test_what_macos_leaves_is_ignored_and_files_elsewhere_are_reported() -> None:
+    junk = ["__MACOSX/train/train_img/._0.png", "train/.DS_Store", "train/train_img/.DS_Store", "val/val_img/._3.png"]
+    listing = listed([*dance_names(), *junk, "readme.txt", "train/notes.csv"])
+    assert listing.unused == ("readme.txt", "train/notes.csv")
+    assert listing == Listing(listed(dance_names()).images, "", ("readme.txt", "train/notes.csv"))
+
+
+FAULTS = {  # names to add, beginnings of names to remove, the error
+    "no frame for a pose": ([], ["train/train_img/3."], r"train/train_label/3.png has no frame in train/train_img;"),
+    "no pose": ([], ["val/val_label/2."], r"val/val_img/2.png has no pose in val/val_label;"),
+    "no poses": (
+        [],
+        ["train/train_label/4.", "train/train_label/6."],
+        r"train_img/4.png has no pose .*nor have 1 more",
+    ),
+    "hole": ([], ["val/val_img/1.", "val/val_label/1."], "val/val_img: number 1 is missing between 0 and 3;"),
+    "holes": (["val/val_img/8.png", "val/val_label/8.png"], [], "number 4 and 3 more are missing between 0 and 8"),
+    "two names": (
+        ["train/train_img/frame3.png"],
+        [],
+        r"train_img/3.png and train/train_img/frame3.png are both frame 3",
+    ),
+    "zeros before": (["val/val_img/03.png"], [], r"val_img/3.png and val/val_img/03.png are both frame 3"),
+    "unexpected file": (["train/train_img/notes.txt"], [], r"train/train_img/notes.txt is unexpected"),
+    "jpeg": (["val/val_label/4.jpg"], [], r"val/val_label/4.jpg is unexpected"),
+    "unexpected folder": (["train/train_img/old/0.png"], [], r"train/train_img/old/0.png is unexpected"),
+    "one frame": (
+        [],
+        [f"val/val_{k}/{n}." for k in ("img", "label") for n in (0, 1, 2)],
+        "val/val_img holds one image",
+    ),
+    "no validation": ([], ["val/"], "val/val_img is missing or empty; needed: all of train/train_img, "),
+    "no labels": ([], ["test/test_label/"], "test/test_label is missing or empty"),
+    "no given frame": ([], ["test/test_img/1/"], r"test/test_img/1 holds 0 files \(nothing\); needed: one .png"),
+    "two given frames": (["test/test_img/0/b.png"], [], r"test/test_img/0 holds 2 files \(first.png, b.png\)"),
+    "given frame of another kind": (["test/test_img/2/0.jpg"], [], r"test/test_img/2 holds 1 files \(0.jpg\); needed"),
+    "one pose too few": (
+        [],
+        ["test/test_label/1/3."],
+        r"test_label/1 holds 4 poses, no 3.png; needed: 5,.* src.packing .*--test-length",
+    ),
+    "one pose too many": (["test/test_label/0/5.png"], [], "test/test_label/0 holds 6 poses; needed: 5"),
+    "hole in a test": (["test/test_label/0/7.png"], ["test/test_label/0/2."], "test_label/0: number 2 and 2 more are"),
+    "test from 1": (["test/test_label/0/5.png"], ["test/test_label/0/0."], "test_label/0 starts at number 1; needed"),
+    "test without poses": (["test/test_img/2/0.png"], [], "test/test_label/2 holds 0 poses"),
+    "test left out": (["test/test_img/3/0.png"], [], "test/test_img/2 holds 0 files"),
+    "file among the tests": (
+        ["test/test_label/0.png"],
+        [],
+        r"test/test_label/0.png is unexpected; needed .*folders 0, 1",
+    ),
+    "test by a name": (["test/test_img/first/0.png"], [], r"test/test_img/first/0.png is unexpected"),
+    "folder in a test": (["test/test_label/0/a/0.png"], [], r"test/test_label/0/a/0.png is unexpected"),
+    "two tops": (["copy/train/train_img/0.png"], [], r"dance.zip holds two data sets, in \. and copy; needed: one"),
+    "nothing": ([], [""], "dance.zip holds none of the folders train/train_img"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_fault_is_named(fault: str) -> None:
+    more, less, message = FAULTS[fault]
+    names = [name for name in dance_names() if not name.startswith(tuple(less))]
+    with pytest.raises(UserError, match=message) as caught:
+        listed([*names, *more])
+    assert "\n" not in str(caught.value)
+
+
+def test_every_folder_is_needed() -> None:
+    for folder in FOLDERS:
+        with pytest.raises(UserError, match=f"dance.zip: a/{folder} is missing or empty"):
+            listed(f"a/{name}" for name in dance_names() if not name.startswith(folder))

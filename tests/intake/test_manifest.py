@@ -1,0 +1,120 @@
+"""Manifests: what was packed is opened again, and everything short of a whole data set is refused in one clear line."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from src.base.console import UserError
+from src.intake.manifest import (
+    DanceManifest,
+    Manifest,
+    SourceRecord,
+    array_hashes,
+    content_fingerprint,
+    dance_shapes,
+    partial_folder,
+)
+
+
+def write_data_set(folder: Path) -> Manifest:
+    """A data set of black pictures, as packing leaves it."""
+    folder.mkdir(parents=True)
+    for name, shape in dance_shapes(3, 2, 1, 2).items():
+        np.save(folder / f"{name}.npy", np.zeros(shape, dtype=np.uint8))
+    arrays, train_takes, val_takes = array_hashes(folder), ((0, 1), (1, 3)), ((0, 2),)
+    manifest = DanceManifest(
+        source=SourceRecord(name="dance.zip", kind="zip", fingerprint="0" * 64),
+        num_train=3,
+        num_val=2,
+        num_tests=1,
+        test_length=2,
+        image_size=(64, 128),
+        cuts="declared",
+        train_takes=train_takes,
+        val_takes=val_takes,
+        arrays=arrays,
+        fingerprint=content_fingerprint(arrays, train_takes, val_takes),
+    )
+    (folder / "manifest.json").write_text(manifest.model_dump_json())
+    return manifest
+
+
+def test_manifest_is_read_back_and_cannot_be_changed(tmp_path: Path) -> None:
+    manifest = write_data_set(tmp_path / "dance")
+    assert Manifest.load(tmp_path / "dance") == manifest
+    assert manifest.shapes["test_poses"] == (1, 2, 3, 32, 64)
+    with pytest.raises(ValidationError, match="frozen"):
+        manifest.num_train = 4
+
+
+def test_fingerprint_tells_arrays_and_takes() -> None:
+    original = content_fingerprint({"a": "1"}, ((0, 3),), ((0, 2),))
+    assert original == content_fingerprint({"a": "1"}, ((0, 3),), ((0, 2),))
+    assert original != content_fingerprint({"a": "2"}, ((0, 3),), ((0, 2),))
+    assert original != content_fingerprint({"a": "1"}, ((0, 1), (1, 3)), ((0, 2),))
+    assert original != content_fingerprint({"a": "1"}, ((0, 3),), ((0, 1), (1, 2)))
+
+
+def test_missing_data_set_is_told_with_those_that_exist(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"dance does not exist; data sets there: none; .*make data .*DATASET=dance"):
+        Manifest.load(tmp_path / "dance")
+    write_data_set(tmp_path / "mini")
+    write_data_set(tmp_path / "demo")
+    write_data_set(tmp_path / ".hidden")
+    with pytest.raises(UserError, match=r"data sets there: demo, mini;"):
+        Manifest.load(tmp_path / "dance")
+    partial_folder(tmp_path / "dance").mkdir()
+    with pytest.raises(UserError, match="dance was interrupted while it was packed;"):
+        Manifest.load(tmp_path / "dance")
+
+
+def _edit(**changes: object) -> Callable[[Path], None]:
+    def spoil(folder: Path) -> None:
+        path = folder / "manifest.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+    return spoil
+
+
+def _write(content: bytes) -> Callable[[Path], None]:
+    return lambda folder: (folder / "manifest.json").write_bytes(content) and None
+
+
+def _cut_off(folder: Path) -> None:
+    path = folder / "val_poses.npy"
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda folder: (folder / "manifest.json").unlink(), "holds no manifest.json"),
+        (_write(b'{"version": 1, "sys'), "manifest.json is damaged"),
+        (_write(b"\xff\xfe"), "manifest.json is damaged"),
+        (_write(b"[]"), "manifest.json is damaged"),
+        (_write(b"{}"), "manifest.json is damaged"),
+        (_edit(version=2), "has format 2; needed: format 1"),
+        (_edit(num_train="many"), "manifest.json is damaged"),
+        (_edit(machine="here"), "manifest.json is damaged"),
+        (_edit(train_takes=[[0, 3]]), "manifest.json has been changed"),
+        (lambda folder: (folder / "val_poses.npy").unlink(), "val_poses.npy is missing or damaged"),
+        (_cut_off, "val_poses.npy is missing or damaged"),
+        (
+            lambda folder: np.save(folder / "val_poses.npy", np.zeros((2, 3, 64, 32), np.uint8)),
+            r"needed: uint8 \(2, 3, 32",
+        ),
+        (
+            lambda folder: np.save(folder / "val_poses.npy", np.zeros((2, 3, 32, 64))),
+            "val_poses.npy is missing or damaged",
+        ),
+    ],
+)
+def test_spoiled_data_set_is_refused(tmp_path: Path, spoil: Callable[[Path], None], message: str) -> None:
+    write_data_set(tmp_path / "dance")
+    spoil(tmp_path / "dance")
+    with pytest.raises(UserError, match=f"dance.*{message}.*delete the folder, then make data .*DATASET=dance"):
+        Manifest.load(tmp_path / "dance")

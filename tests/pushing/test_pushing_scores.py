@@ -1,0 +1,224 @@
+"""The scores of a run of robot pushing against slow ones by numpy and scikit-image, its pictures, and the report."""
+
+import json
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from src.base.console import UserError
+from src.base.randomness import keyed_seed
+from src.config import EvaluationConfig
+from src.dataset import open_data
+from src.evaluation.rollout import predict
+from src.evaluation.trained import open_run
+from src.models.interface import build_model
+from src.pushing.scores import best_of
+from src.pushing.scores import score as score_pushing
+from src.report import write_report
+from src.reporting.results import read_run
+from src.reporting.tables import table_of
+from src.tester import evaluate
+from src.trainer import train
+from tests.conftest import tiny_config
+from tests.run_folders import write_run
+
+GIVEN, WINDOW, SAMPLES = 2, 12, 3
+SETTINGS = {"num_samples": SAMPLES, "latent": "mean_of_samples"}
+CONFIG = tiny_config(
+    "svg", model={"prior": "learned"}, evaluation=SETTINGS, num_epochs=1, learning_rate=1e-3, warmup_steps=0
+)
+PROTOCOLS = ("psnr_prior_mean", "psnr_single", "psnr_best_of_n", "psnr_shuffled_actions", "psnr_shuffled_conditions")
+SIMPLE = ("psnr_copy_last", "psnr_mean_frame")
+WORTH = ("actions_are_worth_db", "conditions_are_worth_db")
+DOCUMENTED = {
+    *("run", "score", "mean_psnr", "mean_ssim", "psnr_1_to_10", "psnr_100", "psnr_300", "psnr_600"),
+    *(*PROTOCOLS, *SIMPLE, "ssim", *WORTH, "num_given", "num_samples", "num_clips"),
+    *(f"{name}_by_frame" for name in (*PROTOCOLS, *SIMPLE, "ssim", "psnr")),
+    *("baselines", "protocol", "num_parameters", "checkpoint_step", "checkpoint_sha256", "config_sha256"),
+    *("dataset_fingerprint", "commit"),
+}
+
+
+class Evaluated(NamedTuple):
+    """An evaluated run, and the data set it is scored on."""
+
+    folder: Path
+    scores: dict[str, Any]
+    frames: np.ndarray  # (N, 5, 3, 64, 64) uint8
+    conditions: np.ndarray  # (N, 5, 7)
+
+
+@pytest.fixture(scope="module")
+def evaluated(pushing_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Evaluated:
+    runs = tmp_path_factory.mktemp("runs")
+    train(CONFIG, runs / "pusher", data_folder=pushing_folder)
+    evaluate("pusher", data_folder=pushing_folder, runs_folder=runs)
+    test = open_data("pushed", pushing_folder).test
+    scores = json.loads((runs / "pusher" / "scores.json").read_text())
+    return Evaluated(runs / "pusher", scores, test.frames[:, :WINDOW], test.conditions[:, :WINDOW])
+
+
+def drawn(evaluated: Evaluated, latent: str, *, number: int = 0, num_shuffled: int = 0) -> np.ndarray:
+    """Rollouts (N, T, 3, H, W) of all clips by a model that is put together here.
+
+    The first `num_shuffled` numbers of each condition are those of the clip before.
+    """
+    model = build_model(CONFIG, height=64, width=64)
+    model.load_state_dict(torch.load(evaluated.folder / "best.pt", weights_only=True)["ema"])
+    conditions = torch.from_numpy(evaluated.conditions.copy())
+    for clip in range(len(conditions)):
+        conditions[clip, :, :num_shuffled] = torch.from_numpy(evaluated.conditions[clip - 1, :, :num_shuffled])
+    settings = EvaluationConfig(latent=latent, num_samples=SAMPLES, mirror=False)
+    given = torch.from_numpy(evaluated.frames[:, :GIVEN].copy())
+    return (
+        predict(model.eval(), given, conditions, settings, seed=keyed_seed(CONFIG.seed, "rollout", number, 0))
+        .double()
+        .numpy()
+    )
+
+
+def slow_psnr(clips: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """PSNR (N, T) in dB of the predicted frames, mean over the channels, each by another library."""
+    levels = np.empty((len(truth), WINDOW - GIVEN))
+    for n, t in np.ndindex(*levels.shape):
+        pairs = zip(truth[n, GIVEN + t] / 255, clips[n, GIVEN + t], strict=True)
+        levels[n, t] = np.mean([peak_signal_noise_ratio(true, channel, data_range=1.0) for true, channel in pairs])
+    return levels
+
+
+def slow_ssim(clips: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """SSIM (N, T) of the predicted frames after rounding, by another library."""
+    settings = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "channel_axis": 0}
+    rounded, values = np.rint(255 * clips), np.empty((len(truth), WINDOW - GIVEN))
+    for n, t in np.ndindex(*values.shape):
+        pair = truth[n, GIVEN + t].astype(np.float64), rounded[n, GIVEN + t]
+        values[n, t] = structural_similarity(*pair, data_range=255.0, **settings)
+    return values
+
+
+def test_every_number_is_that_of_a_slow_computation(evaluated: Evaluated, pushing_folder: Path) -> None:
+    scores, truth = evaluated.scores, evaluated.frames
+    samples = [slow_psnr(drawn(evaluated, "sample", number=n), truth) for n in range(SAMPLES)]
+    best = [max((sample[n] for sample in samples), key=lambda levels: levels.mean()) for n in range(len(truth))]
+    training = open_data("pushed", pushing_folder).train.frames.astype(np.float64)
+    still = {
+        "copy of the last frame": np.broadcast_to(truth[:, GIVEN - 1 : GIVEN] / 255, truth.shape),
+        "mean training frame": np.broadcast_to(training.mean(axis=(0, 1)) / 255, truth.shape),
+    }
+    levels = {
+        "psnr_prior_mean": slow_psnr(drawn(evaluated, "mean"), truth),
+        "psnr_single": samples[0],
+        "psnr_best_of_n": np.array(best),
+        "psnr_shuffled_actions": slow_psnr(drawn(evaluated, "mean", num_shuffled=4), truth),
+        "psnr_shuffled_conditions": slow_psnr(drawn(evaluated, "mean", num_shuffled=7), truth),
+        "psnr_copy_last": slow_psnr(still["copy of the last frame"], truth),
+        "psnr_mean_frame": slow_psnr(still["mean training frame"], truth),
+    }
+    for name, expected in levels.items():
+        assert scores[name] == pytest.approx(expected.mean(), abs=1e-4), name
+        assert scores[f"{name}_by_frame"] == pytest.approx(expected.mean(axis=0), abs=1e-4), name
+    assert scores["psnr_shuffled_actions"] != scores["psnr_shuffled_conditions"]
+    for name in WORTH:
+        shuffled = levels[f"psnr_shuffled_{name.split('_')[0]}"]
+        assert scores[name] == pytest.approx(levels["psnr_prior_mean"].mean() - shuffled.mean(), abs=2e-4)
+    own = drawn(evaluated, "mean_of_samples")
+    assert scores["score"] == scores["mean_psnr"] == pytest.approx(slow_psnr(own, truth).mean(), abs=1e-4)
+    assert scores["psnr_by_frame"][:GIVEN] == ["inf"] * GIVEN
+    assert scores["psnr_by_frame"][GIVEN:] == pytest.approx(slow_psnr(own, truth).mean(axis=0), abs=1e-4)
+    assert scores["ssim"] == scores["mean_ssim"] == pytest.approx(slow_ssim(own, truth).mean(), abs=1e-4)
+    assert scores["ssim_by_frame"] == pytest.approx(slow_ssim(own, truth).mean(axis=0), abs=1e-4)
+    for name, clips in still.items():
+        assert scores["baselines"][name]["score"] == pytest.approx(slow_psnr(clips, truth).mean(), abs=1e-4)
+        assert scores["baselines"][name]["mean_ssim"] == pytest.approx(slow_ssim(clips, truth).mean(), abs=1e-4)
+
+
+def test_the_protocol_is_said_and_every_name_is_documented(evaluated: Evaluated) -> None:
+    scores, text = evaluated.scores, score_pushing.__doc__ or ""
+    assert scores.keys() == DOCUMENTED
+    for name in (*PROTOCOLS, *SIMPLE, "score", "ssim", "psnr_by_frame", "num_samples", *WORTH):
+        assert f"`{name}`" in text, name
+    assert (scores["num_clips"], scores["num_given"], scores["num_samples"]) == (3, GIVEN, SAMPLES)
+    assert "3 test clips of pushed, from the first frame on, 2 -> 10 frames" in scores["protocol"]
+    assert "mean of 3 samples of the prior" in scores["protocol"]
+
+
+def test_the_best_sample_is_chosen_clip_by_clip() -> None:
+    generator = torch.Generator().manual_seed(0)
+    samples = [torch.rand(6, 4, generator=generator) for _ in range(5)]
+    best = best_of(samples)
+    for clip in range(6):
+        candidates = [sample[clip] for sample in samples]
+        assert best[clip].mean() == max(levels.mean() for levels in candidates)
+        assert any(torch.equal(best[clip], levels) for levels in candidates)
+
+
+def test_the_best_of_n_is_not_worse_than_one(evaluated: Evaluated) -> None:
+    assert evaluated.scores["psnr_best_of_n"] >= evaluated.scores["psnr_single"]
+
+
+def test_an_endless_psnr_is_a_word(evaluated: Evaluated, pushing_folder: Path, tmp_path: Path) -> None:
+    data = open_data("pushed", pushing_folder)
+    still = replace(data.test, frames=np.repeat(data.test.frames[:, :1], WINDOW, axis=1))
+    shutil.copytree(evaluated.folder, tmp_path / "runs" / "pusher")
+    scores = score_pushing(open_run("pusher", tmp_path / "runs"), replace(data, test=still))
+    assert scores["psnr_copy_last"] == "inf"
+    assert scores["psnr_copy_last_by_frame"] == ["inf"] * (WINDOW - GIVEN)
+    json.dumps(scores, allow_nan=False)
+
+
+def test_one_clip_alone_has_no_actions_of_another(evaluated: Evaluated, pushing_folder: Path) -> None:
+    data = open_data("pushed", pushing_folder)
+    alone = replace(data, test=replace(data.test, frames=data.test.frames[:1], conditions=data.test.conditions[:1]))
+    with pytest.raises(UserError, match="pushed has one test clip alone"):
+        score_pushing(open_run("pusher", evaluated.folder.parent), alone)
+
+
+def test_the_pictures_are_whole(evaluated: Evaluated) -> None:
+    rows = 2 + SAMPLES  # truth, the prior's mean, samples
+    with Image.open(evaluated.folder / "rollout.gif") as gif:
+        assert gif.width * 64 == gif.height * (rows * 64 + rows - 1)
+        durations = []
+        for number in range(gif.n_frames):
+            gif.seek(number)
+            gif.load()
+            durations.append(gif.info["duration"])
+    assert sum(durations) == WINDOW * 3 * 40  # each frame three times 40 ms
+    for name in ("rollout_strip.png", "psnr_by_frame.png", "curves.png"):
+        with Image.open(evaluated.folder / name) as image:
+            image.load()
+            assert np.asarray(image.convert("L")).std() > 1, name
+    with Image.open(evaluated.folder / "rollout_strip.png") as strip:
+        assert strip.size == (3 * (WINDOW * 64 + WINDOW - 1), 3 * rows * 65)
+
+
+def test_the_report_shows_pushing_beside_dancers(evaluated: Evaluated, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    write_run(runs / "dancer", score=24.5)
+    (runs / "pusher").symlink_to(evaluated.folder)
+    run = read_run(runs / "pusher")
+    assert run.notes == ()
+    assert run.scores is not None
+    table = table_of([run, read_run(runs / "dancer")])
+    cells = {row.cells[0]: dict(zip(table.header, row.cells, strict=True)) for row in table.rows}
+    columns = {"score (dB)": "score", "prior's mean (dB)": "psnr_prior_mean", "one sample (dB)": "psnr_single"}
+    columns |= {"best of n (dB)": "psnr_best_of_n", "others' actions (dB)": "psnr_shuffled_actions"}
+    columns |= {"others' conditions (dB)": "psnr_shuffled_conditions"}
+    for column, name in columns.items():
+        assert cells["pusher"][column] == f"{evaluated.scores[name]:.2f}", column
+        assert name == "score" or cells["dancer"][column] == "-"
+    assert cells["copy of the last frame"]["score (dB)"] == f"{evaluated.scores['psnr_copy_last']:.2f}"
+    text = write_report(runs, tmp_path / "submissions", tmp_path / "reports").read_text()
+    for expected in (evaluated.scores["protocol"], f"{evaluated.scores['psnr_best_of_n']:.2f}", "24.50"):
+        assert expected in re.sub(r"&gt;", ">", text)
+    shown = {path.relative_to(tmp_path / "reports") for path in (tmp_path / "reports" / "figures").rglob("*.*")}
+    for name in ("rollout.gif", "rollout_strip.png", "psnr_by_frame.png", "curves.png"):
+        assert Path("figures/pusher") / name in shown
+        assert f"figures/pusher/{name}" in text

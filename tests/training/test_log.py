@@ -1,0 +1,61 @@
+"""The log: what is written is read, what a resumed run repeats is dropped, a line cut off by a kill does no harm."""
+
+import json
+from pathlib import Path
+
+import pytest
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+from src.base.console import UserError
+from src.training.log import History, read_history
+
+ROWS = [{"epoch": epoch, "step": 10 * epoch, "total": 1.0 / epoch} for epoch in (1, 2, 3)]
+
+
+def write(folder: Path) -> None:
+    history = History(folder, 0)
+    for row in ROWS:
+        history.add(row)
+    history.close()
+
+
+def test_rows_come_back_in_order(tmp_path: Path) -> None:
+    assert read_history(tmp_path) == []
+    write(tmp_path)
+    assert read_history(tmp_path) == ROWS
+    assert [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()] == ROWS
+
+
+def test_steps_that_will_be_repeated_are_dropped(tmp_path: Path) -> None:
+    write(tmp_path)
+    history = History(tmp_path, 20)
+    assert read_history(tmp_path) == ROWS[:2]
+    history.add(ROWS[2] | {"total": 0.5})
+    history.close()
+    assert [row["total"] for row in read_history(tmp_path)] == [1.0, 0.5, 0.5]
+
+
+def test_a_damaged_line_is_named(tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").write_text('{"epoch": 1, "step": 2}\n{"epoch": \n{"epoch": 3, "step": 6}\n')
+    with pytest.raises(UserError, match=r"log\.jsonl is damaged in line 2; restore it, or delete that line"):
+        read_history(tmp_path)
+
+
+def test_a_line_cut_off_is_no_row(tmp_path: Path) -> None:
+    write(tmp_path)
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(path.read_bytes()[:-9])
+    assert read_history(tmp_path) == ROWS[:2]
+    history = History(tmp_path, 30)
+    history.add(ROWS[2])
+    history.close()
+    assert read_history(tmp_path) == ROWS
+
+
+def test_tensorboard_shows_the_same(tmp_path: Path) -> None:
+    write(tmp_path)
+    (file,) = (tmp_path / "tensorboard").iterdir()
+    events = [event for event in EventFileLoader(str(file)).Load() if event.summary.value]
+    shown = [(event.step, value.tag, value.tensor.float_val[0]) for event in events for value in event.summary.value]
+    assert shown == [(row["step"], "total", shown[number][2]) for number, row in enumerate(ROWS)]
+    assert all(abs(shown[number][2] - row["total"]) < 1e-6 for number, row in enumerate(ROWS))
