@@ -13,12 +13,12 @@ import torch
 from examples import minimal
 from src import trainer
 from src.config import parse_config
-from src.dataset import DanceData, open_dance
-from src.history import read_history
-from src.metrics import competition_score, psnr_per_frame
+from src.dance.augmentations import mirror_poses
+from src.dataset import DanceData, open_data
+from src.maths.metrics import competition_score, psnr_per_frame
 from src.packing import pack_images, pack_synthetic
 from src.submission import check_submission, write_submission
-from src.symmetries import mirror_poses
+from src.training.log import read_history
 from tests.conftest import ROOT
 from tests.dance_images import dance_files, write_folder, write_zip
 
@@ -66,12 +66,12 @@ def test_it_packs_the_same_arrays(write: Callable[..., Path], top: str, tmp_path
     path = write(tmp_path / "pictures", files)
     pack_images(path, "packed", data_folder=tmp_path, cuts=(), test_length=5)
     read = minimal.read_dataset(path)
-    for name, array in arrays_of(open_dance("packed", tmp_path)).items():
+    for name, array in arrays_of(open_data("packed", tmp_path)).items():
         assert np.array_equal(read[name].numpy(), array), name
 
 
 def test_it_mirrors_poses_alike(data_folder: Path) -> None:
-    drawn = torch.from_numpy(np.array(open_dance("tiny", data_folder).train.poses))
+    drawn = torch.from_numpy(np.array(open_data("tiny", data_folder).train.poses))
     for poses in (drawn, pixels(20, *FRAME)):
         assert torch.equal(minimal.mirror_poses(poses), mirror_poses(poses))
 
@@ -145,7 +145,7 @@ def test_it_learns_as_much_as_the_project(
     settings = {"FINE": 8, "MIDDLE": 16, "COARSE": 24, "BATCH_SIZE": 8, "WARMUP_STEPS": 20}
     for name, value in settings.items():
         monkeypatch.setattr(minimal, name, value)
-    data = {name: torch.from_numpy(array.copy()) for name, array in arrays_of(open_dance("small", tmp_path)).items()}
+    data = {name: torch.from_numpy(array.copy()) for name, array in arrays_of(open_data("small", tmp_path)).items()}
     truth = data["val_img"]
     model = minimal.train(data["train_img"], data["train_label"], num_epochs=7)
     reached = minimal.score(minimal.roll_out(model, truth[0], data["val_label"]), truth)
