@@ -79,7 +79,7 @@ def anchors(path: Path) -> set[str]:
 @documents
 def test_files_exist(path: Path) -> None:
     text = read(path)
-    named = set(re.findall(r"\b((?:src|tests|configs|docs|\.ci)/[\w./-]*\w)", text))
+    named = set(re.findall(r"\b((?:src|tests|configs|docs|examples|\.ci)/[\w./-]*\w)", text))
     named |= set(re.findall(r"\b(reports/[\w./-]+\.md)", text))
     named |= {f"src/{module}.py" for module in re.findall(r"-m src\.(\w+)", text)}
     assert {name for name in named - EXAMPLE if not (ROOT / name).exists()} == set()
