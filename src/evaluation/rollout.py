@@ -28,9 +28,9 @@ def rollout(model: VideoModel, given: Tensor, conditions: Tensor, noise: Tensor)
     for first in range(num_given, length, stride):
         times = slice(first, min(first + stride, length))
         encoded = model.encode_conditions(padded[:, first : times.stop + 2 * model.context])
-        if model.autoregressive:
-            for condition, latent in zip(encoded.unbind(1), noise[:, times].unbind(1), strict=True):
-                frame, state = model.step(state, condition, latent)
+        if model.recurrent:
+            for condition, own_noise in zip(encoded.unbind(1), noise[:, times].unbind(1), strict=True):
+                frame, state = model.step(state, condition, own_noise)
                 frames.append(frame[:, None])
         else:
             states = state[:, None].expand(-1, encoded.shape[1], *state.shape[1:])
