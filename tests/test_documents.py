@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from src.reporting.comparison import read_comparison
 from tests.conftest import ROOT
 
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -25,9 +26,9 @@ MEASURED = {  # headings of the README's tables
     "KL (nats a frame)": "kl_nats",
     "between samples (dB)": "psnr_between_samples",
     "of vague poses (dB)": "psnr_between_samples_vague",
-    "with other clips' actions": "psnr_shuffled_actions",
-    "and positions": "psnr_shuffled_conditions",
-    "best of 4 samples": "psnr_best_of_n",
+    "with other clips' actions": "score_shuffled_actions",
+    "and positions": "score_shuffled_conditions",
+    "best of 4 samples": "score_best_of_n",
 }
 documents = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 
@@ -118,12 +119,14 @@ def test_every_mean_and_spread_is_that_of_its_arm() -> None:
         for row in (row for row in rows if "±" in "".join(row)):
             (name,) = re.findall(r"`([\w/]+)`", row[0])
             grid, arm = name.split("/") if "/" in name else (header[0].split("`")[1], name)
-            spreads = json.loads(read(ROOT / "reports" / f"{grid}.json"))["arms"][arm]
+            comparison = read_comparison(ROOT / "reports" / f"{grid}.json")
+            assert comparison is not None
+            spreads = comparison.arms[arm]
             for heading, cell in list(zip(header, row, strict=True))[1:]:
                 if "±" in cell:
                     spread = spreads[MEASURED[heading]]
                     places = len(cell.partition(".")[2].partition(" ")[0])
-                    assert cell == f"{spread['mean']:.{places}f} ± {spread['deviation']:.{places}f}", (name, heading)
+                    assert cell == f"{spread.mean:.{places}f} ± {spread.deviation:.{places}f}", (name, heading)
                     checked += 1
     assert checked > 20
 
