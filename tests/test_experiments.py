@@ -83,7 +83,7 @@ class Children:
 
 @pytest.fixture
 def children(monkeypatch: pytest.MonkeyPatch) -> Children:
-    for module, name in ((dance_scores, "save_gif"), (tester, "plot_history"), (dance_scores, "plot_psnr")):
+    for module, name in ((dance_pictures, "save_gif"), (tester, "plot_history"), (dance_pictures, "plot_psnr")):
         # pictures and SSIM take longer than these trainings
         monkeypatch.setattr(module, name, lambda path, *content, **options: path.write_bytes(b""))
     monkeypatch.setattr(dance_scores, "ssim_per_frame", lambda clip, truth: torch.full((len(clip),), 0.5))
