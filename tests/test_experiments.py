@@ -17,6 +17,7 @@ from src import experiments, tester, trainer
 from src.base.console import UserError, run_main
 from src.base.devices import hardware
 from src.config import load_config, to_json
+from src.dance import pictures as dance_pictures
 from src.dance import scores as dance_scores
 from src.experiments import Grid, is_done, jobs_of, launch, load_grid, main, run_grid
 from src.intake.manifest import Manifest
