@@ -93,8 +93,7 @@ def submission(
     """
     trained = _open_pose_run(run, runs_folder, overrides)
     config = trained.config
-    data = data_of(trained, data_folder)
-    assert isinstance(data, DanceData), "a pose model was trained on dancers"
+    data: DanceData = data_of(trained, data_folder)
     path = submissions_folder / f"{run}.csv"
     safe_to_replace(path)
     source = origin_of(trained)
