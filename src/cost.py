@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from src.base.bfloat16 import Precision, hardware_precision, instruction_set
 from src.base.console import run_main, say
 from src.base.randomness import Draws
 from src.base.systems import SYSTEMS
@@ -87,9 +88,15 @@ def cost_of(config: Config, *, num_clips: int) -> Cost:
 
 def _step(config: Config, model: Any, batch: Any, num_clips: int) -> None:
     draws = Draws(config.seed, 0, range(num_clips), torch.device("cpu"))
-    with torch.autocast("cpu", torch.bfloat16, enabled=config.training.precision == "bfloat16"):
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision_here(config) == "bfloat16"):
         loss = model(batch, draws, kl_weight=1e-4, teacher_forcing_ratio=0.0)
     loss.total.backward()
+
+
+def precision_here(config: Config) -> Precision:
+    """Returns the precision of a training step on this CPU."""
+    wanted = config.training.precision
+    return hardware_precision(torch.device("cpu")) if wanted == "auto" else wanted
 
 
 def clips_of_an_epoch(config: Config, data_folder: Path) -> tuple[int, str]:
@@ -119,7 +126,8 @@ def describe(config: Config, cost: Cost, *, num_clips: int, training_set: str) -
             f"the run               {steps:,} steps of {settings.batch_size} clips, {flops / 1e15:.2f} PFLOP",
             f"memory                {memory / 2**30:.2f} GiB for weights, optimiser and a step's activations, "
             f"{resident / 2**30:.2f} GiB for the training frames and poses; rollouts not counted",
-            f"measured here         {speed:.2f} clips/s on {torch.get_num_threads()} CPU threads, "
+            f"measured here         {speed:.2f} clips/s on {torch.get_num_threads()} CPU threads "
+            f"({instruction_set()}, {precision_here(config)}), "
             f"{cost.flops * speed / 1e9:.0f} GFLOP/s; the run: {duration(settings.batch_size * steps / speed)}",
             f"estimated on an H200  {duration(max(busy, launching))}, not measured: {duration(busy)} of arithmetic at "
             f"{REACHED:.0%} of {PEAK_TFLOPS:.0f} TFLOP/s, which is assumed, {duration(launching)} of launching "

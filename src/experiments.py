@@ -27,6 +27,7 @@ from src.config import Config, load_config
 from src.intake.manifest import Manifest
 from src.reporting.comparison import HARDWARE_FILE, Comparison, result_of, spreads, write_comparison
 from src.reporting.results import read_run
+from src.training.precision import as_begun
 
 CONFIGS, DATA, RUNS, REPORTS = (Path(name) for name in ("configs", "data", "runs", "reports"))
 Name = Annotated[str, Field(pattern="^[a-z0-9_]+$")]
@@ -164,7 +165,12 @@ def is_done(job: Job) -> bool:
     if not (folder / "config.json").is_file():
         return False
     run, checkpoint = read_run(folder), folder / f"{job.config.evaluation.checkpoint}.pt"
-    if run.config != job.config or run.scores is None or not run.is_trained() or not checkpoint.is_file():
+    if (
+        run.config != as_begun(job.config, folder)
+        or run.scores is None
+        or not run.is_trained()
+        or not checkpoint.is_file()
+    ):
         return False
     data = Manifest.load(DATA / job.config.dataset).fingerprint
     made_of = (run.scores.checkpoint_sha256, run.scores.config_sha256, run.scores.dataset_fingerprint)

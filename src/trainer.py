@@ -47,6 +47,7 @@ from src.training.checkpoint import (
     settle_config,
 )
 from src.training.log import History, score_to_choose_by
+from src.training.precision import as_begun, with_precision
 
 LOSSES = ("total", "reconstruction", "kl")
 
@@ -216,9 +217,8 @@ class Trainer:
 def train(config: Config, folder: Path, *, data_folder: Path = Path("data"), stop_at_step: int | None = None) -> bool:
     """Trains until the end, a stop signal or `stop_at_step`, and returns whether the run is finished."""
     device = pick_device(config.training.device)
-    if config.training.precision == "bfloat16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(False):
-        raise UserError('this GPU has no bfloat16; use SET="training.precision=float32"')
     with process_group(device):
+        config = with_precision(config, folder, device)
         data = open_data(config.dataset, data_folder)
         if data.manifest.system != config.model.system:
             fitting = " or ".join(models_of(data.manifest.system))
@@ -328,7 +328,7 @@ def main() -> None:
     num_processes = check_processes(arguments.gpus, config.training.device)
     if num_processes > 1:
         refuse_unequal_shares(config, num_processes)
-        refuse_other_config(folder, config)
+        refuse_other_config(folder, as_begun(config, folder))
         own = [str(arguments.config), "--set", arguments.set, "--name", folder.name]
         sys.exit(launch("src.trainer", own, num_processes))
     try:
