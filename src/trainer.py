@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from src.base.console import UserError, progress_bar, run_main, say
 from src.base.devices import check_processes, pick_device
@@ -111,11 +112,11 @@ class Trainer:
         self.sums += torch.cat([taken, skipped.double()[None]])
         self.step += 1
 
-    @torch.no_grad()
     def average_weights(self) -> None:
         """Moves the averaged weights towards the present ones; the decay grows with the step, so early ones fade."""
         decay = min(self.config.training.ema_decay, (1 + self.step) / (10 + self.step))
-        torch._foreach_lerp_(list(self.ema.parameters()), list(self.model.parameters()), 1 - decay)
+        average = get_ema_multi_avg_fn(decay)  # AveragedModel itself keeps no decay that grows
+        average(list(self.ema.parameters()), list(self.model.parameters()), self.step)
 
     def learning_rate(self, step: int) -> float:
         """Returns the learning rate of a step."""
