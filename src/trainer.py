@@ -47,6 +47,7 @@ from src.training.checkpoint import (
     save_checkpoint,
     settle_config,
 )
+from src.training.idle_settings import refuse_idle_settings
 from src.training.log import History, score_to_choose_by
 from src.training.precision import as_begun, with_precision
 
@@ -219,7 +220,7 @@ def train(config: Config, folder: Path, *, data_folder: Path = Path("data"), sto
     """Trains until the end, a stop signal or `stop_at_step`, and returns whether the run is finished."""
     device = pick_device(config.training.device)
     with process_group(device):
-        config = with_precision(config, folder, device)
+        as_written, config = config, with_precision(config, folder, device)
         data = open_data(config.dataset, data_folder)
         if data.manifest.system != config.model.system:
             fitting = " or ".join(models_of(data.manifest.system))
@@ -232,6 +233,8 @@ def train(config: Config, folder: Path, *, data_folder: Path = Path("data"), sto
         trainer = Trainer(config, data, folder, device)
         if (folder / "last.pt").is_file():
             trainer.resume()
+        elif not (folder / "config.json").is_file():
+            refuse_idle_settings(as_written, trainer.num_steps)
         if trainer.step > trainer.num_steps:
             if rank() == 0:
                 asked = f"beyond the {trainer.num_steps} of {config.training.num_epochs} epochs"
