@@ -101,20 +101,28 @@ def precision_here(config: Config) -> Precision:
 
 def clips_of_an_epoch(config: Config, data_folder: Path) -> tuple[int, str]:
     """Returns how many clips cover the training set once, and in words which set that is: packed, or assumed."""
-    folder = data_folder / config.dataset
-    manifest = Manifest.load(folder) if (folder / "manifest.json").is_file() else None
+    manifest, folder = _manifest(config, data_folder), data_folder / config.dataset
     num_clips, what = SYSTEMS[config.model.system].part("cost").clips_of_an_epoch(config, manifest)
     return num_clips, f"{what} of {folder}" if manifest else f"{what}; {folder} is not packed"
 
 
-def describe(config: Config, cost: Cost, *, num_clips: int, training_set: str) -> str:
-    """Returns the estimate in words, for a training set covered by so many clips."""
+def resident_bytes(config: Config, data_folder: Path) -> int:
+    """Returns the bytes of the training set that stay on the device."""
+    return SYSTEMS[config.model.system].part("cost").resident_bytes(config, _manifest(config, data_folder))
+
+
+def _manifest(config: Config, data_folder: Path) -> Manifest | None:
+    folder = data_folder / config.dataset
+    return Manifest.load(folder) if (folder / "manifest.json").is_file() else None
+
+
+def describe(config: Config, cost: Cost, *, num_clips: int, training_set: str, resident: int) -> str:
+    """Returns the estimate in words, for a training set of so many clips, of which so many bytes stay on the device."""
     settings = config.training
     clips = settings.clips_per_epoch or num_clips
     steps = max(1, clips // settings.batch_size) * settings.num_epochs
     flops = cost.flops * settings.batch_size * steps
     memory = cost.activation_bytes * settings.batch_size + BYTES_PER_WEIGHT * cost.num_parameters
-    resident = SYSTEMS[config.model.system].part("cost").resident_bytes(config, num_clips * settings.window)
     speed = cost.num_clips / cost.step_seconds
     busy, launching = flops / (PEAK_TFLOPS * REACHED * 1e12), steps * cost.num_kernels * LAUNCH_SECONDS
     return "\n".join(
@@ -154,7 +162,8 @@ def main() -> None:
     config = load_config(arguments.config, arguments.set)
     num_clips, training_set = clips_of_an_epoch(config, Path("data"))
     cost = cost_of(config, num_clips=arguments.clips)
-    say(describe(config, cost, num_clips=num_clips, training_set=training_set))
+    resident = resident_bytes(config, Path("data"))
+    say(describe(config, cost, num_clips=num_clips, training_set=training_set, resident=resident))
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from src.config import Config, load_config
 from src.intake.manifest import Manifest
 from src.reporting.comparison import HARDWARE_FILE, Comparison, result_of, spreads, write_comparison
 from src.reporting.results import read_run
+from src.training.checkpoint import read_config, settle_config
 from src.training.precision import as_begun
 
 CONFIGS, DATA, RUNS, REPORTS = (Path(name) for name in ("configs", "data", "runs", "reports"))
@@ -181,6 +182,9 @@ def _make(job: Job, launch: Launch) -> str | None:
     """Trains and evaluates a run; returns what went wrong."""
     if code := launch((sys.executable, *job.train)):
         return f"training ended with exit code {code}"
+    trained = read_config(RUNS / job.run)
+    if trained.evaluation != job.config.evaluation:  # `make evaluate SET=...` has left others there
+        settle_config(RUNS / job.run, trained.model_copy(update={"evaluation": job.config.evaluation}))
     write_atomically(RUNS / job.run / HARDWARE_FILE, f"{hardware()}\n".encode())
     if code := launch((sys.executable, *job.evaluate)):
         return f"evaluation ended with exit code {code}"

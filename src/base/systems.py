@@ -7,7 +7,8 @@ data         open_folder(folder) -> the packed data; sampler(config, data, *, co
 validation   validation_of(config, data, *, context, device) -> what training validates on
 scores       score(trained, data) -> the scores of an evaluated run and its rollouts
 pictures     save_pictures(folder, evaluated); PICTURES: the files that a report shows
-cost         noise_batch(config, model, num_clips), training_set(config, manifest), resident_bytes(config, num_frames)
+cost         noise_batch(config, model, num_clips), clips_of_an_epoch(config, manifest),
+             resident_bytes(config, manifest)
 """
 
 from dataclasses import dataclass

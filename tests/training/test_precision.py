@@ -51,22 +51,20 @@ def test_a_run_that_moves_goes_on_as_it_began(
 
 def test_a_gpu_without_bfloat16_is_refused_and_auto_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     on_hardware(monkeypatch, with_bfloat16=False)
-    config = tiny_config("reference_cvae", precision="bfloat16")
+    demanded, auto = (tiny_config("reference_cvae", precision=value) for value in ("bfloat16", "auto"))
     with pytest.raises(UserError, match=r'this GPU has no bfloat16.*SET="training.precision=float32"'):
-        with_precision(config, tmp_path / "run", GPU)
-    assert (
-        with_precision(tiny_config("reference_cvae", precision="auto"), tmp_path, GPU).training.precision == "float32"
-    )
+        with_precision(demanded, tmp_path / "run", GPU)
+    config, lines = with_precision(auto, tmp_path / "run", GPU)
+    assert config.training.precision == "float32"
+    assert lines == ["precision: float32, this GPU has no bfloat16 arithmetic"]
 
 
-def test_processes_decide_together(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_processes_decide_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     on_hardware(monkeypatch, with_bfloat16=True)
     monkeypatch.setattr(precision, "share", lambda flag, device: True)  # another process has none
-    config = tiny_config("reference_cvae", precision="auto")
-    assert with_precision(config, tmp_path, CPU).training.precision == "float32"
-    assert "another process has no bfloat16" in capsys.readouterr().out
+    config, lines = with_precision(tiny_config("reference_cvae", precision="auto"), tmp_path, CPU)
+    assert config.training.precision == "float32"
+    assert lines == ["precision: float32, another process has no bfloat16 arithmetic"]
 
 
 def test_with_avx2_alone_the_demo_trains_in_float32(data_folder: Path, tmp_path: Path) -> None:
