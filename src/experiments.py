@@ -182,13 +182,21 @@ def _make(job: Job, launch: Launch) -> str | None:
     """Trains and evaluates a run; returns what went wrong."""
     if code := launch((sys.executable, *job.train)):
         return f"training ended with exit code {code}"
-    trained = read_config(RUNS / job.run)
-    if trained.evaluation != job.config.evaluation:  # `make evaluate SET=...` has left others there
-        settle_config(RUNS / job.run, trained.model_copy(update={"evaluation": job.config.evaluation}))
+    _settle_evaluation(job)
     write_atomically(RUNS / job.run / HARDWARE_FILE, f"{hardware()}\n".encode())
     if code := launch((sys.executable, *job.evaluate)):
         return f"evaluation ended with exit code {code}"
     return None if is_done(job) else "ended without an error, but its files do not show a finished run"
+
+
+def _settle_evaluation(job: Job) -> None:
+    """Gives the run the evaluation settings of its arm, where `make evaluate SET=...` has left others."""
+    folder = RUNS / job.run
+    if not (folder / "config.json").is_file():
+        return
+    trained = read_config(folder)
+    if trained.evaluation != job.config.evaluation:
+        settle_config(folder, trained.model_copy(update={"evaluation": job.config.evaluation}))
 
 
 def launch(command: Sequence[str]) -> int:
