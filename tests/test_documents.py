@@ -21,7 +21,7 @@ MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 TARGETS = dict(re.findall(r"^([a-z-]+):[^#\n]*## (.+)$", MAKEFILE, re.MULTILINE))
 RECIPES = dict(re.findall(r"^([a-z]+):.*##.*\n((?:\t.*\n)*)", MAKEFILE, re.MULTILINE))
 VARIABLES = set(re.findall(r"^([A-Z]+) \?=", MAKEFILE, re.MULTILINE))
-IGNORED = re.findall(r"^([\w./]+)/$", (ROOT / ".gitignore").read_text(), re.MULTILINE)  # folders; /name: at the top
+IGNORED = re.findall(r"^([\w./]+?)/?$", (ROOT / ".gitignore").read_text(), re.MULTILINE)  # folders; /name: at the top
 EXAMPLE = {"src/models/tint_cvae.py", "configs/tint.toml"}  # what CONTRIBUTING.md tells to write
 TEXT = {".md", ".py", ".toml", ".yml", ".yaml", ".lock", ".json", ".jsonl", ".jinja", ""}  # suffixes
 LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
