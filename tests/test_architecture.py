@@ -19,7 +19,7 @@ ORDER = (
     *("vae_modules", "models.svg_modules", "models.lab_cvae", "models.reference_cvae"),
     *("models.svg", "models.conv_svg", "models.interface"),
     *("evaluation.rollout", "evaluation.validation", "dance.validation", "pushing.validation"),
-    *("training.checkpoint", "training.log", "trainer"),
+    *("training.checkpoint", "training.log", "training.dial", "trainer"),
     *("submission", "reporting.plots", "reporting.results", "reporting.tables", "reporting.comparison"),
     *("evaluation.trained", "dance.scores", "dance.pictures", "dance.cost"),
     *("pushing.scores", "pushing.pictures", "pushing.cost"),

@@ -1,11 +1,12 @@
 """The dial of `make train RUN=... MINUTES=...`: a time -> the recipe of the default model that makes the most of it.
 
-The rule comes from a study of 117 trainings on the real sample; docs/results.md shows it. In short: a wider network pays
-only where it sees enough frames, many passes pay up to a hundred, and then a second member pays.
+The rule is a law fitted to a study of 117 trainings on the real sample; docs/results.md shows both. The law says what
+score to expect of a width, a number of steps and a number of members. The dial times a step of each width on this
+machine, and takes the recipe whose expected score is the highest.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -17,22 +18,25 @@ from src.config import Config, parse_config
 from src.models.configs import ReferenceCVAEConfig
 from src.models.interface import build_model
 
-LEAST_FRAMES = {8: 0, 16: 30_000, 24: 100_000, 32: 200_000, 48: 400_000, 64: 800_000}  # seen in training, by width
-MOST_EPOCHS = 100
-MOST_MEMBERS = 4
-BATCH_SIZE = 32
-LEARNING_RATE = 2e-3
-TRAINING_SHARE = 0.85  # of the time; the rest is for the last validation and the start
+WIDTHS = (8, 16, 24, 32, 48, 64)  # those of the study
+MEMBERS_GAIN = {1: 0.0, 2: 0.18, 3: 0.24}  # dB, of the mean of so many members
+MOST_EPOCHS = 100  # of the study; more were not tried
+BATCH_SIZE = 32  # clips of one frame
+TRAINING_SHARE = 0.9  # of the time; the rest is for the start and the last validation
 TIMED_STEPS = 3
+LONG_RUN = 10_000  # steps from which on the moving average of the weights reaches farther back
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What the dial chooses."""
+    """What the dial chooses; the score in dB is the law's, whose level is that of the study's data."""
 
     width: int
     num_members: int
     num_epochs: int
+    learning_rate: float
+    ema_decay: float
+    expected_score: float
 
     def settings(self) -> dict[str, dict[str, object]]:
         """Returns the settings of a run, by section."""
@@ -41,46 +45,82 @@ class Recipe:
             "training": {
                 "num_epochs": self.num_epochs,
                 "batch_size": BATCH_SIZE,
-                "learning_rate": LEARNING_RATE,
+                "learning_rate": self.learning_rate,
+                "ema_decay": self.ema_decay,
                 "validate_every": self.num_epochs,
             },
         }
 
 
-def choose(seconds: float, num_frames: int, seconds_per_frame: Callable[[int], float]) -> Recipe:
-    """Returns the recipe for so many seconds of training on a set of `num_frames` frames.
+def expected_score(width: int, num_steps: float, num_members: int) -> float:
+    """Returns the score in dB that the study's law gives, the mean of a held-out take and the validation take.
 
-    seconds_per_frame: of one member of a width, for one frame seen in training. A width is taken where the time
-    suffices for the frames that it needs, the widest first. Raises UserError where not even one epoch fits.
+    Each term is a power law: what the width limits, what the steps limit, and what the mean of members gains.
     """
-    for width in sorted(LEAST_FRAMES, reverse=True):
-        needed = min(LEAST_FRAMES[width], MOST_EPOCHS * num_frames)
-        frames_in_time = seconds / seconds_per_frame(width)
-        if LEAST_FRAMES[width] <= MOST_EPOCHS * num_frames and frames_in_time >= max(needed, num_frames):
-            epochs = int(frames_in_time // num_frames)
-            members = min(MOST_MEMBERS, max(1, epochs // MOST_EPOCHS))
-            return Recipe(width, members, min(MOST_EPOCHS, epochs // members))
-    least = num_frames * seconds_per_frame(min(LEAST_FRAMES)) / TRAINING_SHARE / 60
-    raise UserError(
-        f"not one pass over the {num_frames:,} training frames fits into the time; needed: MINUTES={least:.0f} or more"
-    )
+    return 32.69 - 8.27 * width**-0.93 - 1.09 * (num_steps / 1000) ** -0.78 + MEMBERS_GAIN[num_members]
+
+
+def learning_rate(width: int) -> float:
+    """Returns the study's best learning rate: 4e-3 at width 8, 2e-3 at 16, 1e-3 at 64."""
+    return round(2e-3 * (16 / width) ** (1.0 if width < 16 else 0.5), 5)
+
+
+def recipes(seconds: float, num_frames: int, width: int, step_seconds: float) -> Iterator[Recipe]:
+    """Yields the recipe of each number of members at a width that fits into so many seconds of training.
+
+    step_seconds: of one step of one member. num_frames: of the training set.
+    """
+    steps_per_epoch = max(1, num_frames // BATCH_SIZE)
+    for members in MEMBERS_GAIN:
+        epochs = min(MOST_EPOCHS, int(seconds / (members * step_seconds * steps_per_epoch)))
+        if epochs >= 1:
+            steps = epochs * steps_per_epoch
+            decay = 0.998 if steps < LONG_RUN else 0.9995
+            score = expected_score(width, steps, members)
+            yield Recipe(width, members, epochs, learning_rate(width), decay, score)
+
+
+def choose(seconds: float, num_frames: int, step_seconds: Iterator[tuple[int, float]]) -> Recipe:
+    """Returns the recipe with the highest expected score for so many seconds of training.
+
+    step_seconds: a width and the seconds of a step, from the narrowest width on. It is read only until a width no
+    longer gains, since wide networks take long to time. Raises UserError where not one epoch of the narrowest fits.
+    """
+    best: Recipe | None = None
+    for width, each in step_seconds:
+        fitting = list(recipes(seconds, num_frames, width, each))
+        if not fitting and best is None:
+            minutes = each * max(1, num_frames // BATCH_SIZE) / TRAINING_SHARE / 60
+            raise UserError(
+                f"not one epoch of {num_frames:,} training frames fits into the time; "
+                f"needed: MINUTES={minutes + 0.05:.1f} or more"
+            )
+        found = max(fitting, key=lambda recipe: recipe.expected_score, default=None)
+        if found is None or (best is not None and found.expected_score <= best.expected_score):
+            break
+        best = found
+    assert best is not None, "at least one width is timed"
+    return best
 
 
 def recipe_for(config: Config, minutes: float, num_frames: int, size: tuple[int, int], device: torch.device) -> Recipe:
-    """Returns the recipe for so many minutes of training on this device; it is timed here, for each width it asks.
+    """Returns the recipe for so many minutes of training on this device, where it times the steps.
 
-    size: height and width of a frame. Raises UserError for a model that is not the default one.
+    size: height and width of a frame. Raises UserError for another model than the default one.
     """
-    if config.model.name != ReferenceCVAEConfig().name:
+    default = ReferenceCVAEConfig().name
+    if config.model.name != default:
         raise UserError(
-            f"MINUTES={minutes:g} chooses the recipe of {ReferenceCVAEConfig().name}, this run's model is "
-            f"{config.model.name}; leave MINUTES out, or name a run of the default model"
+            f"MINUTES={minutes:g} chooses the recipe of {default}, but this run's model is {config.model.name}; "
+            "leave MINUTES out, or name a run of the default model"
         )
+    timed = ((width, time_step(at_width(config, width), size, device)) for width in WIDTHS)
+    return choose(60 * minutes * TRAINING_SHARE, num_frames, timed)
 
-    def seconds_per_frame(width: int) -> float:
-        return time_step(with_recipe(config, Recipe(width, 1, 1)), size, device) / BATCH_SIZE
 
-    return choose(60 * minutes * TRAINING_SHARE, num_frames, seconds_per_frame)
+def at_width(config: Config, width: int) -> Config:
+    """Returns the configuration of one member of a width."""
+    return with_recipe(config, Recipe(width, 1, 1, learning_rate(width), 0.998, 0.0))
 
 
 def with_recipe(config: Config, recipe: Recipe) -> Config:
