@@ -5,18 +5,21 @@ score to expect of a width, a number of steps and a number of members. The dial 
 machine, and takes the recipe whose expected score is the highest.
 """
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
-from src.base.console import UserError
+from src.base.console import UserError, say
 from src.base.randomness import Draws
 from src.base.systems import SYSTEMS
 from src.config import Config, parse_config
 from src.models.configs import ReferenceCVAEConfig
 from src.models.interface import build_model
+from src.training.checkpoint import read_config
 
 WIDTHS = (8, 16, 24, 32, 48, 64)  # those of the study
 MEMBERS_GAIN = {1: 0.0, 2: 0.18, 3: 0.24}  # dB, of the mean of so many members
@@ -29,14 +32,20 @@ LONG_RUN = 10_000  # steps from which on the moving average of the weights reach
 
 @dataclass(frozen=True)
 class Recipe:
-    """What the dial chooses; the score in dB is the law's, whose level is that of the study's data."""
+    """What the dial chooses."""
 
     width: int
     num_members: int
     num_epochs: int
     learning_rate: float
     ema_decay: float
-    expected_score: float
+
+    def __str__(self) -> str:
+        members = "1 member" if self.num_members == 1 else f"{self.num_members} members"
+        return (
+            f"{members} of width {self.width}, {self.num_epochs} epochs, batches of {BATCH_SIZE}, "
+            f"learning rate {self.learning_rate:g}"
+        )
 
     def settings(self) -> dict[str, dict[str, object]]:
         """Returns the settings of a run, by section."""
@@ -76,8 +85,7 @@ def recipes(seconds: float, num_frames: int, width: int, step_seconds: float) ->
         if epochs >= 1:
             steps = epochs * steps_per_epoch
             decay = 0.998 if steps < LONG_RUN else 0.9995
-            score = expected_score(width, steps, members)
-            yield Recipe(width, members, epochs, learning_rate(width), decay, score)
+            yield Recipe(width, members, epochs, learning_rate(width), decay)
 
 
 def choose(seconds: float, num_frames: int, step_seconds: Iterator[tuple[int, float]]) -> Recipe:
@@ -87,20 +95,58 @@ def choose(seconds: float, num_frames: int, step_seconds: Iterator[tuple[int, fl
     longer gains, since wide networks take long to time. Raises UserError where not one epoch of the narrowest fits.
     """
     best: Recipe | None = None
+    best_score = -math.inf
+    steps_per_epoch = max(1, num_frames // BATCH_SIZE)
+
+    def score_of(recipe: Recipe) -> float:
+        return expected_score(recipe.width, recipe.num_epochs * steps_per_epoch, recipe.num_members)
+
     for width, each in step_seconds:
         fitting = list(recipes(seconds, num_frames, width, each))
         if not fitting and best is None:
-            minutes = each * max(1, num_frames // BATCH_SIZE) / TRAINING_SHARE / 60
+            minutes = each * steps_per_epoch / TRAINING_SHARE / 60
             raise UserError(
                 f"not one epoch of {num_frames:,} training frames fits into the time; "
                 f"needed: MINUTES={minutes + 0.05:.1f} or more"
             )
-        found = max(fitting, key=lambda recipe: recipe.expected_score, default=None)
-        if found is None or (best is not None and found.expected_score <= best.expected_score):
+        found = max(fitting, key=score_of, default=None)
+        if found is None or score_of(found) <= best_score:
             break
         best = found
+        best_score = score_of(found)
     assert best is not None, "at least one width is timed"
     return best
+
+
+def dialled(
+    config: Config, folder: Path, minutes: float | None, *, num_frames: int, size: tuple[int, int], device: torch.device
+) -> Config:
+    """Returns the configuration with the recipe for so many minutes; without minutes, that of the run as it began.
+
+    A run keeps the recipe that it was started with, on whatever machine it goes on. Raises UserError where the run was
+    started otherwise.
+    """
+    begun = read_config(folder) if (folder / "config.json").is_file() else None
+    if begun is not None and begun.minutes is not None and minutes in (None, begun.minutes):
+        return with_recipe(config, recipe_of(begun), begun.minutes)
+    if minutes is None:
+        return config
+    if begun is not None:
+        found = f"MINUTES={begun.minutes:g}" if begun.minutes is not None else "without MINUTES"
+        raise UserError(
+            f"{folder} was started {found}, now MINUTES={minutes:g} is asked for; go on with it as it was started, "
+            f"or delete {folder} and start again"
+        )
+    recipe = recipe_for(config, minutes, num_frames, size, device)
+    say(f"{folder}: for {minutes:g} minutes here: {recipe}")
+    return with_recipe(config, recipe, minutes)
+
+
+def recipe_of(config: Config) -> Recipe:
+    """Returns the recipe in the configuration of a run that was started with MINUTES."""
+    training, model = config.training, config.model
+    assert isinstance(model, ReferenceCVAEConfig), "the dial chooses recipes of this model"
+    return Recipe(model.width, model.num_members, training.num_epochs, training.learning_rate, training.ema_decay)
 
 
 def recipe_for(config: Config, minutes: float, num_frames: int, size: tuple[int, int], device: torch.device) -> Recipe:
@@ -120,12 +166,12 @@ def recipe_for(config: Config, minutes: float, num_frames: int, size: tuple[int,
 
 def at_width(config: Config, width: int) -> Config:
     """Returns the configuration of one member of a width."""
-    return with_recipe(config, Recipe(width, 1, 1, learning_rate(width), 0.998, 0.0))
+    return with_recipe(config, Recipe(width, 1, 1, learning_rate(width), 0.998), None)
 
 
-def with_recipe(config: Config, recipe: Recipe) -> Config:
-    """Returns the configuration with the settings of a recipe."""
-    table = config.model_dump(mode="json")
+def with_recipe(config: Config, recipe: Recipe, minutes: float | None) -> Config:
+    """Returns the configuration with the settings of a recipe, and the minutes that it is for."""
+    table = config.model_dump(mode="json") | {"minutes": minutes}
     for section, settings in recipe.settings().items():
         table[section] |= settings
     return parse_config(table, "MINUTES")

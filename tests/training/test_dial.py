@@ -19,6 +19,7 @@ from src.training.dial import (
     expected_score,
     learning_rate,
     recipe_for,
+    recipe_of,
     with_recipe,
 )
 from tests.conftest import ROOT, tiny_config
@@ -55,7 +56,8 @@ def test_it_finds_what_a_search_of_everything_finds(minutes: int) -> None:
     recipe = choose(60 * minutes, NUM_FRAMES, timed([]))
     score, width, members = best_by_search(60 * minutes)
     assert (recipe.width, recipe.num_members) == (width, members)
-    assert recipe.expected_score == pytest.approx(score)
+    steps = recipe.num_epochs * (NUM_FRAMES // BATCH_SIZE)
+    assert expected_score(recipe.width, steps, recipe.num_members) == pytest.approx(score)
 
 
 @pytest.mark.parametrize("minutes", [1, 5, 30, 300])
@@ -71,7 +73,7 @@ def test_more_time_is_never_worse_and_wide_networks_are_not_timed_for_a_short_ru
     short = choose(120, NUM_FRAMES, timed(asked))
     long = choose(36_000, NUM_FRAMES, timed([]))
     assert asked[-1] <= 32
-    assert long.expected_score > short.expected_score
+    assert long.num_epochs * long.num_members > short.num_epochs
     assert long.width > short.width
 
 
@@ -98,10 +100,12 @@ def test_too_little_time_says_how_much_is_needed() -> None:
 
 
 def test_a_recipe_becomes_settings_of_the_run() -> None:
-    config = with_recipe(tiny_config("reference_cvae"), Recipe(24, 2, 7, 1.5e-3, 0.998, 30.0))
+    config = with_recipe(tiny_config("reference_cvae"), Recipe(24, 2, 7, 1.5e-3, 0.998), 5)
     assert config.model.model_dump()["width"] == 24
     assert config.training.num_epochs == config.training.validate_every == 7
     assert config.training.learning_rate == 1.5e-3
+    assert config.minutes == 5
+    assert recipe_of(config) == Recipe(24, 2, 7, 1.5e-3, 0.998)
 
 
 def test_it_times_steps_here() -> None:
