@@ -118,28 +118,34 @@ def choose(seconds: float, num_frames: int, step_seconds: Iterator[tuple[int, fl
     return best
 
 
-def dialled(
-    config: Config, folder: Path, minutes: float | None, *, num_frames: int, size: tuple[int, int], device: torch.device
-) -> Config:
-    """Returns the configuration with the recipe for so many minutes; without minutes, that of the run as it began.
+def dialled(config: Config, folder: Path, *, num_frames: int, size: tuple[int, int], device: torch.device) -> Config:
+    """Returns the configuration with the recipe for `config.minutes`; without them, that of the run as it began.
 
     A run keeps the recipe that it was started with, on whatever machine it goes on. Raises UserError where the run was
     started otherwise.
     """
     begun = read_config(folder) if (folder / "config.json").is_file() else None
-    if begun is not None and begun.minutes is not None and minutes in (None, begun.minutes):
+    if begun is not None and begun.minutes is not None and config.minutes in (None, begun.minutes):
         return with_recipe(config, recipe_of(begun), begun.minutes)
-    if minutes is None:
+    if config.minutes is None:
         return config
     if begun is not None:
-        found = f"MINUTES={begun.minutes:g}" if begun.minutes is not None else "without MINUTES"
+        found = f"with MINUTES={begun.minutes:g}" if begun.minutes is not None else "without MINUTES"
         raise UserError(
-            f"{folder} was started {found}, now MINUTES={minutes:g} is asked for; go on with it as it was started, "
-            f"or delete {folder} and start again"
+            f"{folder} was started {found}, now MINUTES={config.minutes:g} is asked for; go on with it as it was "
+            f"started, or delete {folder} and start again"
         )
-    recipe = recipe_for(config, minutes, num_frames, size, device)
-    say(f"{folder}: for {minutes:g} minutes here: {recipe}")
-    return with_recipe(config, recipe, minutes)
+    recipe = recipe_for(config, config.minutes, num_frames, size, device)
+    say(f"{folder}: for {config.minutes:g} minutes here: {recipe}")
+    return with_recipe(config, recipe, config.minutes)
+
+
+def refuse_chosen_settings(overrides: str) -> None:
+    """Raises UserError where SET gives a setting that MINUTES chooses."""
+    for section, settings in Recipe(8, 1, 1, 1.0, 0.0).settings().items():
+        for name in settings:
+            if f"{section}.{name}=" in overrides:
+                raise UserError(f"SET gives {section}.{name}, which MINUTES chooses; leave one of them out")
 
 
 def recipe_of(config: Config) -> Recipe:

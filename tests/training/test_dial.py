@@ -3,12 +3,14 @@
 import json
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from statistics import fmean
 
 import pytest
 import torch
 
 from src.base.console import UserError
+from src.config import to_json
 from src.training.dial import (
     BATCH_SIZE,
     MEMBERS_GAIN,
@@ -16,10 +18,12 @@ from src.training.dial import (
     WIDTHS,
     Recipe,
     choose,
+    dialled,
     expected_score,
     learning_rate,
     recipe_for,
     recipe_of,
+    refuse_chosen_settings,
     with_recipe,
 )
 from tests.conftest import ROOT, tiny_config
@@ -108,9 +112,39 @@ def test_a_recipe_becomes_settings_of_the_run() -> None:
     assert recipe_of(config) == Recipe(24, 2, 7, 1.5e-3, 0.998)
 
 
-def test_it_times_steps_here() -> None:
+@pytest.fixture
+def two_widths(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Times two narrow networks only, one step each."""
+    monkeypatch.setattr("src.training.dial.WIDTHS", (8, 16))
+    monkeypatch.setattr("src.training.dial.TIMED_STEPS", 1)
+
+
+@pytest.mark.usefixtures("two_widths")
+def test_a_run_keeps_its_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = tiny_config("reference_cvae", model={"num_blocks": 1, "num_levels": 2})
-    recipe = recipe_for(config, 0.5, 64, (32, 64), torch.device("cpu"))
-    assert recipe.width in WIDTHS
+    facts = {"num_frames": 64, "size": (32, 64), "device": torch.device("cpu")}
+    folder = tmp_path / "run"
+    assert dialled(config, folder, **facts) is config, "without MINUTES nothing is chosen"
+    asked = config.model_copy(update={"minutes": 0.5})
+    chosen = dialled(asked, folder, **facts)
+    assert "for 0.5 minutes here: " in capsys.readouterr().out
+    assert recipe_of(chosen).width in (8, 16)
+    folder.mkdir()
+    (folder / "config.json").write_text(to_json(chosen), encoding="utf-8")
+    assert dialled(config, folder, **facts) == dialled(asked, folder, **facts) == chosen
+    with pytest.raises(UserError, match=r"started with MINUTES=0.5, now MINUTES=9 is asked for"):
+        dialled(config.model_copy(update={"minutes": 9.0}), folder, **facts)
+    (folder / "config.json").write_text(to_json(config), encoding="utf-8")
+    with pytest.raises(UserError, match="started without MINUTES"):
+        dialled(asked, folder, **facts)
+
+
+def test_another_model_is_refused() -> None:
     with pytest.raises(UserError, match="MINUTES=1 chooses the recipe of reference_cvae"):
         recipe_for(tiny_config("lab_cvae"), 1, 64, (32, 64), torch.device("cpu"))
+
+
+def test_a_setting_is_not_given_twice() -> None:
+    refuse_chosen_settings("seed=1 model.patch=2")
+    with pytest.raises(UserError, match=r"SET gives model.width, which MINUTES chooses"):
+        refuse_chosen_settings("seed=1 model.width=16")
