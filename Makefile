@@ -7,6 +7,7 @@ SOURCE ?=
 CUTS ?=
 CAMERA ?=
 GPUS ?= 1
+MINUTES ?=
 SET ?=
 COMPETITION ?=
 MESSAGE ?=
@@ -25,7 +26,7 @@ SHELL := bash
 py := .venv/bin/python
 makefile := $(firstword $(MAKEFILE_LIST))
 quoted = '$(subst ','\'',$(value $(1)))'# a variable's text as one word of the shell, whatever is in it
-shown := DATASET RUN SOURCE CUTS CAMERA GPUS SET COMPETITION MESSAGE ARGS FRAME POSES OUT GRID
+shown := DATASET RUN SOURCE CUTS CAMERA GPUS MINUTES SET COMPETITION MESSAGE ARGS FRAME POSES OUT GRID
 unexport $(shown)  # else make expands what a text contains, for the environment of its children
 
 # A variable that no rule reads would be ignored in silence, and so would one that this target does not read.
@@ -69,8 +70,9 @@ data: setup ## SOURCE=synthetic | synthetic-pushing | kaggle (with COMPETITION=s
 	$(py) -m src.packing --source "$$source" --dataset $(call quoted,DATASET) $(if $(value CUTS),--cuts $(call quoted,CUTS)) \
 		$(if $(value CAMERA),--camera $(call quoted,CAMERA))
 
-train: setup ## configs/RUN.toml -> runs/RUN/; the same command goes on with a stopped run
-	@$(py) -m src.trainer configs/$(call quoted,RUN).toml --gpus $(call quoted,GPUS) --set $(call quoted,SET)
+train: setup ## configs/RUN.toml -> runs/RUN/; repeat it to resume; MINUTES=30 chooses the recipe that fits the time
+	@$(py) -m src.trainer configs/$(call quoted,RUN).toml --gpus $(call quoted,GPUS) --minutes $(call quoted,MINUTES) \
+		--set $(call quoted,SET)
 
 evaluate: setup ## validation rollout of RUN -> runs/RUN/scores.json, plots, GIF
 	@$(py) -m src.tester evaluate $(call quoted,RUN) --set $(call quoted,SET)

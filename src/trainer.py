@@ -25,6 +25,7 @@ from src.base.distributed import (
     mean_over_processes,
     process_group,
     rank,
+    refuse_unequal_shares,
     report_mistake,
     share,
     world_size,
@@ -46,6 +47,7 @@ from src.training.checkpoint import (
     save_checkpoint,
     settle_config,
 )
+from src.training.dial import dialled, with_minutes
 from src.training.idle_settings import refuse_idle_settings
 from src.training.log import History, epoch_line, score_to_choose_by
 from src.training.precision import as_begun, with_precision
@@ -233,7 +235,8 @@ def train(config: Config, folder: Path, *, data_folder: Path = Path("data"), sto
         as_written = config
         config, lines = with_precision(config, folder, device)
         data = _fitting_data(config, data_folder)
-        refuse_unequal_shares(config, world_size())
+        config = dialled(config, folder, data, device)
+        refuse_unequal_shares(config.training.batch_size, world_size())
         refuse_other_config(folder, config)  # by all processes: one that stops alone leaves the others waiting
         trainer, settled = Trainer(config, data, folder, device), config
         if (folder / "last.pt").is_file():
@@ -274,15 +277,6 @@ def _nothing_to_do(trainer: Trainer, settled: Config) -> str:
     return f"step {trainer.step} of {trainer.num_steps}, finished; nothing to do"
 
 
-def refuse_unequal_shares(config: Config, num_processes: int) -> None:
-    """Raises UserError where the clips of a batch cannot be shared equally by so many processes."""
-    if config.training.batch_size % num_processes:
-        raise UserError(
-            f"training.batch_size = {config.training.batch_size} cannot be shared by {num_processes} processes; "
-            "use another GPUS or another batch size"
-        )
-
-
 def _loop(trainer: Trainer, stopped: list[int], last_step: int) -> bool:
     """Takes steps up to `last_step`, saving after each epoch and when stopped; returns whether the run is finished."""
     history = History(trainer.folder, trainer.step) if rank() == 0 else None
@@ -315,17 +309,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m src.trainer", description="Trains a run, or goes on with it.")
     parser.add_argument("config", type=Path, help="configs/<run>.toml")
     parser.add_argument("--set", default="", metavar="'section.key=value ...'", help="settings to replace")
+    parser.add_argument("--minutes", default="", help="choose width, members and epochs for so many minutes here")
     parser.add_argument("--name", help="the run's name, if not the stem of the file")
     parser.add_argument("--gpus", default="1", metavar="N", help="processes that train together (default: %(default)s)")
     arguments = parser.parse_args()
     refuse_path_as_run(arguments.config)
-    config = load_config(arguments.config, arguments.set)
+    overrides = with_minutes(arguments.set, arguments.minutes)
+    config = load_config(arguments.config, overrides)
     folder = Path("runs") / (arguments.name or arguments.config.stem)
     num_processes = check_processes(arguments.gpus, config.training.device)
     if num_processes > 1:
-        refuse_unequal_shares(config, num_processes)
+        refuse_unequal_shares(config.training.batch_size, num_processes)
         refuse_other_config(folder, as_begun(config, folder))
-        own = [str(arguments.config), "--set", arguments.set, "--name", folder.name]
+        own = [str(arguments.config), "--set", overrides, "--name", folder.name]
         sys.exit(launch("src.trainer", own, num_processes))
     try:
         finished = train(config, folder)

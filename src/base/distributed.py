@@ -72,6 +72,15 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
+def refuse_unequal_shares(batch_size: int, num_processes: int) -> None:
+    """Raises UserError where the clips of a batch cannot be shared equally by so many processes."""
+    if batch_size % num_processes:
+        raise UserError(
+            f"training.batch_size = {batch_size} cannot be shared by {num_processes} processes; "
+            "use another GPUS or another batch size"
+        )
+
+
 def local_rank() -> int:
     """Returns this process's number on its machine, which is also its CUDA device."""
     return int(os.environ.get("LOCAL_RANK", "0"))

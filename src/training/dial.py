@@ -14,9 +14,11 @@ from pathlib import Path
 import torch
 
 from src.base.console import UserError, say
+from src.base.distributed import world_size
 from src.base.randomness import Draws
 from src.base.systems import SYSTEMS
 from src.config import Config, parse_config
+from src.dataset import PackedData
 from src.models.configs import ReferenceCVAEConfig
 from src.models.interface import build_model
 from src.training.checkpoint import read_config
@@ -53,6 +55,7 @@ class Recipe:
             "model": {"width": self.width, "num_members": self.num_members},
             "training": {
                 "num_epochs": self.num_epochs,
+                "clips_per_epoch": 0,
                 "batch_size": BATCH_SIZE,
                 "learning_rate": self.learning_rate,
                 "ema_decay": self.ema_decay,
@@ -118,7 +121,18 @@ def choose(seconds: float, num_frames: int, step_seconds: Iterator[tuple[int, fl
     return best
 
 
-def dialled(config: Config, folder: Path, *, num_frames: int, size: tuple[int, int], device: torch.device) -> Config:
+def with_minutes(overrides: str, minutes: str) -> str:
+    """Returns the words of SET with those of MINUTES; UserError where SET gives what MINUTES chooses."""
+    if not minutes:
+        return overrides
+    for section, settings in Recipe(8, 1, 1, 1.0, 0.0).settings().items():
+        for name in settings:
+            if f"{section}.{name}=" in overrides:
+                raise UserError(f"SET gives {section}.{name}, which MINUTES chooses; leave one of them out")
+    return f"{overrides} minutes={minutes}".strip()
+
+
+def dialled(config: Config, folder: Path, data: PackedData, device: torch.device) -> Config:
     """Returns the configuration with the recipe for `config.minutes`; without them, that of the run as it began.
 
     A run keeps the recipe that it was started with, on whatever machine it goes on. Raises UserError where the run was
@@ -129,23 +143,19 @@ def dialled(config: Config, folder: Path, *, num_frames: int, size: tuple[int, i
         return with_recipe(config, recipe_of(begun), begun.minutes)
     if config.minutes is None:
         return config
+    asked = f"MINUTES={config.minutes:g}"
     if begun is not None:
         found = f"with MINUTES={begun.minutes:g}" if begun.minutes is not None else "without MINUTES"
         raise UserError(
-            f"{folder} was started {found}, now MINUTES={config.minutes:g} is asked for; go on with it as it was "
-            f"started, or delete {folder} and start again"
+            f"{folder} was started {found}, now {asked} is asked for; go on with it as it was started, or delete "
+            f"{folder} and start again"
         )
-    recipe = recipe_for(config, config.minutes, num_frames, size, device)
+    if world_size() > 1:
+        raise UserError(f"{asked} times the steps of one process; leave GPUS out, or leave MINUTES out")
+    num_clips, _ = SYSTEMS[config.model.system].part("cost").clips_of_an_epoch(config, data.manifest)
+    recipe = recipe_for(config, config.minutes, num_clips * config.training.window, data.frame_size, device)
     say(f"{folder}: for {config.minutes:g} minutes here: {recipe}")
     return with_recipe(config, recipe, config.minutes)
-
-
-def refuse_chosen_settings(overrides: str) -> None:
-    """Raises UserError where SET gives a setting that MINUTES chooses."""
-    for section, settings in Recipe(8, 1, 1, 1.0, 0.0).settings().items():
-        for name in settings:
-            if f"{section}.{name}=" in overrides:
-                raise UserError(f"SET gives {section}.{name}, which MINUTES chooses; leave one of them out")
 
 
 def recipe_of(config: Config) -> Recipe:

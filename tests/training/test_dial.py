@@ -11,6 +11,9 @@ import torch
 
 from src.base.console import UserError
 from src.config import to_json
+from src.dataset import open_data
+from src.trainer import main
+from src.training.checkpoint import read_config
 from src.training.dial import (
     BATCH_SIZE,
     MEMBERS_GAIN,
@@ -23,7 +26,7 @@ from src.training.dial import (
     learning_rate,
     recipe_for,
     recipe_of,
-    refuse_chosen_settings,
+    with_minutes,
     with_recipe,
 )
 from tests.conftest import ROOT, tiny_config
@@ -120,23 +123,24 @@ def two_widths(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("two_widths")
-def test_a_run_keeps_its_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_keeps_its_recipe(data_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = tiny_config("reference_cvae", model={"num_blocks": 1, "num_levels": 2})
-    facts = {"num_frames": 64, "size": (32, 64), "device": torch.device("cpu")}
+    data = open_data("tiny", data_folder)
+    cpu = torch.device("cpu")
     folder = tmp_path / "run"
-    assert dialled(config, folder, **facts) is config, "without MINUTES nothing is chosen"
+    assert dialled(config, folder, data, cpu) is config, "without MINUTES nothing is chosen"
     asked = config.model_copy(update={"minutes": 0.5})
-    chosen = dialled(asked, folder, **facts)
+    chosen = dialled(asked, folder, data, cpu)
     assert "for 0.5 minutes here: " in capsys.readouterr().out
     assert recipe_of(chosen).width in (8, 16)
     folder.mkdir()
     (folder / "config.json").write_text(to_json(chosen), encoding="utf-8")
-    assert dialled(config, folder, **facts) == dialled(asked, folder, **facts) == chosen
+    assert dialled(config, folder, data, cpu) == dialled(asked, folder, data, cpu) == chosen
     with pytest.raises(UserError, match=r"started with MINUTES=0.5, now MINUTES=9 is asked for"):
-        dialled(config.model_copy(update={"minutes": 9.0}), folder, **facts)
+        dialled(config.model_copy(update={"minutes": 9.0}), folder, data, cpu)
     (folder / "config.json").write_text(to_json(config), encoding="utf-8")
     with pytest.raises(UserError, match="started without MINUTES"):
-        dialled(asked, folder, **facts)
+        dialled(asked, folder, data, cpu)
 
 
 def test_another_model_is_refused() -> None:
@@ -145,6 +149,27 @@ def test_another_model_is_refused() -> None:
 
 
 def test_a_setting_is_not_given_twice() -> None:
-    refuse_chosen_settings("seed=1 model.patch=2")
+    assert with_minutes("seed=1 model.patch=2", "30") == "seed=1 model.patch=2 minutes=30"
+    assert with_minutes("model.width=16", "") == "model.width=16"
     with pytest.raises(UserError, match=r"SET gives model.width, which MINUTES chooses"):
-        refuse_chosen_settings("seed=1 model.width=16")
+        with_minutes("seed=1 model.width=16", "30")
+
+
+@pytest.mark.usefixtures("two_widths")
+def test_a_run_of_some_seconds_is_trained_and_goes_on(
+    data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole command: it is chosen once, and the same run goes on with or without MINUTES."""
+    (tmp_path / "configs").mkdir()
+    toml = 'dataset = "tiny"\n[model]\nname = "reference_cvae"\nnum_levels = 2\nnum_blocks = 1\n'
+    (tmp_path / "configs" / "tiny.toml").write_text(toml, encoding="utf-8")
+    (tmp_path / "data").symlink_to(data_folder)
+    monkeypatch.chdir(tmp_path)
+    for words in (["--minutes", "0.02"], [], ["--minutes", "0.02"]):
+        monkeypatch.setattr("sys.argv", ["trainer", "configs/tiny.toml", *words])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 0
+    config = read_config(Path("runs/tiny"))
+    assert config.minutes == 0.02
+    assert config.training.batch_size == BATCH_SIZE
