@@ -1,7 +1,7 @@
 """What the tests of the round trip share: a folder with a run to submit, and commands run in processes of their own.
 
 Every command sees a home of its own, the loopback server and nothing else. The worker processes are forked from one
-that has imported everything. A desk with `forked` clients runs the real client's code in forks of the workers, which
+that has imported everything. A harness with `forked` clients runs the real client's code in forks of the workers, which
 have imported what the client imports, but not the client: a start of Python costs more than all else that it does.
 """
 
@@ -34,9 +34,9 @@ from src import kaggle_client, submission
 from src.base.console import run_main
 from src.competition.ledger import Ledger, Submission
 
-AT_ONCE = 12  # commands; much of their time is waiting
+NUM_WORKERS = 12  # commands; much of their time is waiting
 HEIGHT, WIDTH, LENGTH = 2, 4, 3  # of the small csv: frames (3, 2, 4), sequences of 3
-QUICK = {"--poll-first": 0.1, "--poll-longest": 1, "--stall": 300, "--settle": 0.2, "--call-timeout": 300}
+QUICK_WAITS = {"--poll-first": 0.1, "--poll-longest": 1, "--stall": 300, "--settle": 0.2, "--call-timeout": 300}
 POPEN = subprocess.Popen
 CHECK = submission.check_submission
 FORKS = multiprocessing.get_context("forkserver")
@@ -53,7 +53,7 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Bench:
+class Workspace:
     """A folder with submissions/run.csv and its run, a home with credentials, and the competition it belongs to."""
 
     folder: Path
@@ -68,24 +68,24 @@ class Bench:
     def submissions(self) -> list[Submission]:
         return Ledger(self.folder / "submissions/ledger.jsonl").submissions()
 
-    def command(self, name: str, *options: str, patience: dict[str, float] = QUICK) -> list[str]:
+    def command(self, name: str, *options: str, waits: dict[str, float] = QUICK_WAITS) -> list[str]:
         """Returns the words of `download` or `submit` for this competition."""
-        known = patience if name == "submit" else list(patience)[:3]
-        waits = [word for option in known for word in (option, str(patience[option]))]
+        known = waits if name == "submit" else list(waits)[:3]
+        waits = [word for option in known for word in (option, str(waits[option]))]
         own = ["--run", "run", "--message", 'first "try"'] if name == "submit" else ["--folder", "data/.downloads"]
         return [name, "--competition", self.competition.slug, *waits, *own, *options]
 
 
-def set_up(server: LoopbackKaggle, folder: Path, slug: str, **settings: object) -> Bench:
-    """Returns a bench with a small, valid csv and the right key in ~/.kaggle/kaggle.json."""
-    bench = Bench(folder, server.add(slug, **settings), server.environment)
-    for path in (bench.home / ".kaggle", folder / "submissions", folder / "runs/run"):
+def make_workspace(server: LoopbackKaggle, folder: Path, slug: str, **settings: object) -> Workspace:
+    """Returns a workspace with a small, valid csv and the right key in ~/.kaggle/kaggle.json."""
+    workspace = Workspace(folder, server.add(slug, **settings), server.environment)
+    for path in (workspace.home / ".kaggle", folder / "submissions", folder / "runs/run"):
         path.mkdir(parents=True)
-    credentials = bench.home / ".kaggle/kaggle.json"
+    credentials = workspace.home / ".kaggle/kaggle.json"
     credentials.write_text(json.dumps({"username": USER, "key": KEY}))
     credentials.chmod(0o600)
     write_run(folder, small_csv(slug))
-    return bench
+    return workspace
 
 
 def small_csv(seed: str) -> bytes:
@@ -119,10 +119,10 @@ def write_run(folder: Path, content: bytes, num_rows: int = LENGTH) -> None:
     (folder / "submissions/run.json").write_text(json.dumps(provenance))
 
 
-def environment_of(bench: Bench, **more: str) -> dict[str, str]:
+def environment_of(workspace: Workspace, **more: str) -> dict[str, str]:
     """Returns the whole environment of a command: nothing of this machine's but the path and the language."""
     kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
-    return {**kept, **bench.environment, "HOME": str(bench.home), **more}
+    return {**kept, **workspace.environment, "HOME": str(workspace.home), **more}
 
 
 class ForkedClient(subprocess.Popen):
@@ -194,7 +194,7 @@ def workers(count: int) -> ProcessPoolExecutor:
 
 
 @dataclass(frozen=True)
-class Desk:
+class Harness:
     """The server, the worker processes, a folder for the benches, and every result so far."""
 
     server: LoopbackKaggle
@@ -203,28 +203,28 @@ class Desk:
     results: list[Result]
     forked: bool
 
-    def bench(self, slug: str, faults: str = "", **settings: object) -> Bench:
-        """Returns a new bench; `faults` are written STEP:KIND[:TIMES[:AFTER]], ..."""
+    def workspace(self, slug: str, faults: str = "", **settings: object) -> Workspace:
+        """Returns a new workspace; `faults` are written STEP:KIND[:TIMES[:AFTER]], ..."""
         listed = read_faults(faults.split(", ")) if faults else []
-        return set_up(self.server, self.folder / slug, slug, faults=listed, **settings)
+        return make_workspace(self.server, self.folder / slug, slug, faults=listed, **settings)
 
-    def elsewhere(self, bench: Bench) -> Bench:
+    def other_machine(self, workspace: Workspace) -> Workspace:
         """Returns the same run on another machine, whose ledger knows nothing."""
-        folder = self.folder / f"{bench.folder.name}-elsewhere"
-        shutil.copytree(bench.folder, folder, ignore=shutil.ignore_patterns("ledger.jsonl", ".uploads"))
-        return Bench(folder, bench.competition, bench.environment)
+        folder = self.folder / f"{workspace.folder.name}-elsewhere"
+        shutil.copytree(workspace.folder, folder, ignore=shutil.ignore_patterns("ledger.jsonl", ".uploads"))
+        return Workspace(folder, workspace.competition, workspace.environment)
 
-    def run(self, bench: Bench, *words: str, small: bool = True, **environment: str) -> Result:
+    def run(self, workspace: Workspace, *words: str, small: bool = True, **environment: str) -> Result:
         """Returns how a command ended, run in a worker."""
-        surroundings = environment_of(bench, **environment)
-        result = self.pool.submit(run_command, bench.folder, surroundings, list(words), small, self.forked).result()
+        surroundings = environment_of(workspace, **environment)
+        result = self.pool.submit(run_command, workspace.folder, surroundings, list(words), small, self.forked).result()
         self.results.append(result)
         return result
 
-    def kill(self, bench: Bench, words: list[str], when: Callable[[BaseProcess], None]) -> bool:
+    def kill(self, workspace: Workspace, words: list[str], when: Callable[[BaseProcess], None]) -> bool:
         """Starts a command, kills it once `when` returns, and returns whether it was still at work."""
         process = FORKS.Process(
-            target=run_command, args=(bench.folder, environment_of(bench), words, True, self.forked)
+            target=run_command, args=(workspace.folder, environment_of(workspace), words, True, self.forked)
         )
         process.start()
         when(process)
@@ -234,22 +234,22 @@ class Desk:
         return alive
 
     @cached_property
-    def hasty(self) -> dict[str, float]:
-        """Returns a patience that is short, and yet long enough for this machine as busy as it is now."""
-        bench = self.bench(f"haste-{self.folder.name}")
-        self.run(bench, "submissions")  # a worker's start is not the client's
+    def short_waits(self) -> dict[str, float]:
+        """Returns a waits that is short, and yet long enough for this machine as busy as it is now."""
+        workspace = self.workspace(f"haste-{self.folder.name}")
+        self.run(workspace, "submissions")  # a worker's start is not the client's
         started = time.monotonic()
-        self.run(bench, "leaderboard", "--competition", bench.competition.slug)
+        self.run(workspace, "leaderboard", "--competition", workspace.competition.slug)
         limit = round(5 + 6 * (time.monotonic() - started))
-        return {**QUICK, "--call-timeout": limit, "--stall": limit}
+        return {**QUICK_WAITS, "--call-timeout": limit, "--stall": limit}
 
 
 @contextlib.contextmanager
-def open_desk(folder: Path, *, forked: bool = False) -> Iterator[Desk]:
+def open_harness(folder: Path, *, forked: bool = False) -> Iterator[Harness]:
     """Opens the server and the workers; nothing may have gone anywhere but to localhost when they close."""
-    with workers(AT_ONCE) as pool, LoopbackKaggle() as server:
-        yield Desk(server, pool, folder, [], forked)
-        assert server.strangers == []
+    with workers(NUM_WORKERS) as pool, LoopbackKaggle() as server:
+        yield Harness(server, pool, folder, [], forked)
+        assert server.outside_calls == []
 
 
 def wait_until(happened: Callable[[], bool], limit_s: float = 120.0) -> None:
@@ -260,15 +260,17 @@ def wait_until(happened: Callable[[], bool], limit_s: float = 120.0) -> None:
         time.sleep(0.01)
 
 
-def losses(bench: Bench) -> list[str]:
+def disagreements(workspace: Workspace) -> list[str]:
     """Returns every way in which the ledger and the server disagree, and every submission beyond the first."""
-    listed = Counter(entry["description"].rpartition("[run:")[2].rstrip("]") for entry in bench.competition.submissions)
+    listed = Counter(
+        entry["description"].rpartition("[run:")[2].rstrip("]") for entry in workspace.competition.submissions
+    )
     faults = [f"{tag} is on the server {count} times" for tag, count in listed.items() if count > 1]
     if len(listed) > 1:
         faults.append(f"{len(listed)} submissions of one csv")
-    states = {submission.intent.tag: submission.state for submission in bench.submissions}
+    states = {submission.intent.tag: submission.state for submission in workspace.submissions}
     for tag in listed:
-        hidden = states.get(tag) == "unknown" and bench.competition.list_delay_s > 0
+        hidden = states.get(tag) == "unknown" and workspace.competition.list_delay_s > 0
         if states.get(tag) not in ("accepted", "scored") and not hidden:
             faults.append(f"{tag} is on the server and {states.get(tag)} in the ledger")
     for tag, state in states.items():
@@ -277,24 +279,24 @@ def losses(bench: Bench) -> list[str]:
     return faults
 
 
-def ended_otherwise(bench: Bench, result: Result, exit_code: int, submissions: int) -> list[str]:
+def unexpected(workspace: Workspace, result: Result, exit_code: int, submissions: int) -> list[str]:
     """Returns how the end of a command differs from the one expected, and every disagreement of ledger and server."""
-    wrong = losses(bench)
+    wrong = disagreements(workspace)
     if exit_code == 0:
-        wrong += [f"{path} is left behind" for path in bench.folder.glob("submissions/.uploads/*.zip")]
+        wrong += [f"{path} is left behind" for path in workspace.folder.glob("submissions/.uploads/*.zip")]
     if result.exit_code != exit_code:
         wrong.append(f"exit code {result.exit_code}, not {exit_code}: {result.error} {result.output}")
-    if len(bench.competition.submissions) != submissions:
-        wrong.append(f"{len(bench.competition.submissions)} submissions, not {submissions}")
+    if len(workspace.competition.submissions) != submissions:
+        wrong.append(f"{len(workspace.competition.submissions)} submissions, not {submissions}")
     if result.exit_code == 2 and (result.error.count("\n") != 1 or not result.error.startswith("error: ")):
         wrong.append(f"not one line of error: {result.error}")
     return wrong
 
 
-def leaks(bench: Bench, results: list[Result]) -> list[str]:
+def leaks(workspace: Workspace, results: list[Result]) -> list[str]:
     """Returns the secrets that were printed, or written to any file but a zip."""
     texts = [result.output + result.error for result in results]
-    written = [path for name in ("submissions", "data") for path in (bench.folder / name).rglob("*")]
+    written = [path for name in ("submissions", "data") for path in (workspace.folder / name).rglob("*")]
     texts += [path.read_text(errors="replace") for path in written if path.is_file() and path.suffix != ".zip"]
-    secrets = (KEY, f"token.{bench.competition.slug}", "signature=secret", "Authorization")
+    secrets = (KEY, f"token.{workspace.competition.slug}", "signature=secret", "Authorization")
     return [secret for secret in secrets if any(secret in text for text in texts)]

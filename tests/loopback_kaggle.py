@@ -174,7 +174,7 @@ class LoopbackKaggle(ThreadingHTTPServer):
     def __init__(self, port: int = 0) -> None:
         super().__init__(("127.0.0.1", port), Handler)
         self.competitions: dict[str, Competition] = {}
-        self.strangers: list[str] = []  # CONNECT attempts and calls to any host but localhost
+        self.outside_calls: list[str] = []  # CONNECT attempts and calls to any host but localhost
         self.state = threading.RLock()
         self.closing = threading.Event()
 
@@ -212,7 +212,7 @@ class Handler(BaseHTTPRequestHandler):
         """Keeps no log; `Competition.calls` is the record."""
 
     def do_CONNECT(self) -> None:
-        self.server.strangers.append(f"CONNECT {self.path}")
+        self.server.outside_calls.append(f"CONNECT {self.path}")
         self.send(403, b"refused", "text/plain")
 
     def do_POST(self) -> None:
@@ -224,7 +224,7 @@ class Handler(BaseHTTPRequestHandler):
         named = named or str(body.get("token") or body.get("refreshToken") or "").partition(".")[2]
         competition = self.server.competitions.get(named)
         if urlsplit(self.path).hostname != "localhost" or not self.path.startswith("http://localhost/api/v1/"):
-            self.server.strangers.append(self.path)
+            self.server.outside_calls.append(self.path)
         if competition is None:
             self.send_status(404 if self.authorized() else 401, as_json=True)
             return

@@ -3,7 +3,7 @@
 import pytest
 
 from src.base.console import UserError
-from src.competition.errors import KaggleBusy, KaggleRefusal, KaggleSilence, explain, judge_upload
+from src.competition.errors import KaggleRateLimit, KaggleRefusal, KaggleUnavailable, explain, judge_upload
 
 BAR = "\r  0%|          | 0.00/215 [00:00<?, ?B/s]"
 WHOLE = f"{BAR}\r100%|##########| 215/215 [00:00<00:00, 45.4kB/s]\n"
@@ -21,19 +21,23 @@ URL = "for url: https://api.kaggle.com/v1/competitions.CompetitionApiService/Lis
         ("You must accept this competition's rules before continuing", KaggleRefusal, "accept the rules"),
         ("Permission 'competitions.participate' was denied", KaggleRefusal, "check the slug"),
         (f"404 Client Error: Not Found {URL}", KaggleRefusal, "knows no competition s"),
-        (f"429 Client Error: Too Many Requests {URL}", KaggleBusy, "asked too often"),
-        (f"502 Server Error: Bad Gateway {URL}", KaggleSilence, "out of order"),
-        ("Traceback (most recent call last):\nrequests.exceptions.ConnectionError: Name", KaggleSilence, "be reached"),
+        (f"429 Client Error: Too Many Requests {URL}", KaggleRateLimit, "asked too often"),
+        (f"502 Server Error: Bad Gateway {URL}", KaggleUnavailable, "out of order"),
+        (
+            "Traceback (most recent call last):\nrequests.exceptions.ConnectionError: Name",
+            KaggleUnavailable,
+            "be reached",
+        ),
         (
             "403 Client Error: Forbidden for url: https://storage.x/y?Signature=S3",
-            KaggleSilence,
+            KaggleUnavailable,
             "storage refused",
         ),
         ("[Errno 28] No space left on device", KaggleRefusal, "the disk is full"),
         ("ModuleNotFoundError: No module named 'six'", KaggleRefusal, "make setup"),
         ("Invalid header value: 'Bearer abc\\ndef' https://x.y/z?token=abc", KaggleRefusal, "Bearer \\*\\*\\*"),
-        ("something new", KaggleSilence, "something new"),
-        ("", KaggleSilence, "printed nothing"),
+        ("something new", KaggleUnavailable, "something new"),
+        ("", KaggleUnavailable, "printed nothing"),
     ],
 )
 def test_failures_are_explained(output: str, kind: type[UserError], words: str) -> None:
