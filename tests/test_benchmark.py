@@ -11,14 +11,14 @@ CPU = torch.device("cpu")
 
 def test_both_sides_of_the_svg_training_take_the_same_step(monkeypatch: pytest.MonkeyPatch) -> None:
     gradients = []
-    take = benchmark._stepped
+    take = benchmark._backward
 
     def noted(model: torch.nn.Module, total: torch.Tensor) -> torch.Tensor:
         loss = take(model, total)
         gradients.append(torch.cat([weight.grad.flatten() for weight in model.parameters()]))
         return loss
 
-    monkeypatch.setattr(benchmark, "_stepped", noted)
+    monkeypatch.setattr(benchmark, "_backward", noted)
     row = svg_training_row(CPU, width=8)
     ours, plain = row.ours(), row.plain()
     assert torch.allclose(ours, plain, rtol=1e-5)

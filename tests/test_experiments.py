@@ -18,7 +18,7 @@ from src.base.console import UserError, run_main
 from src.base.devices import hardware
 from src.config import load_config, to_json
 from src.dance import scores as dance_scores
-from src.experiments import Grid, is_done, jobs_of, launch, load_grid, main, run_grid
+from src.experiments import Grid, is_done, jobs_of, load_grid, main, run_child, run_grid
 from src.intake.manifest import Manifest
 from src.report import log_names
 from src.reporting import comparison
@@ -172,7 +172,7 @@ def test_failures_end_in_one_line_and_exit_code_2(
     grid_path: Path, children: Children, monkeypatch: pytest.MonkeyPatch, outcome: Callable[..., tuple[int, str]]
 ) -> None:
     children.broken = "src."
-    monkeypatch.setattr(experiments, "launch", children)
+    monkeypatch.setattr(experiments, "run_child", children)
     code, text = outcome(main, grid_path)
     assert code == 2 and text.count("\n") == 1
     assert (
@@ -267,7 +267,7 @@ def test_the_lab_comparison_is_the_one_that_was_asked_for() -> None:
 
 
 def test_a_child_returns_its_exit_code() -> None:
-    assert launch([sys.executable, "-c", "raise SystemExit(7)"]) == 7
+    assert run_child([sys.executable, "-c", "raise SystemExit(7)"]) == 7
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -292,7 +292,7 @@ def test_a_stop_signal_reaches_the_child_once_and_ends_the_grid(tmp_path: Path, 
     handler = signal.getsignal(number)
     threading.Thread(target=stop, daemon=True).start()
     with pytest.raises(KeyboardInterrupt):
-        launch([sys.executable, "-c", script, str(said)])
+        run_child([sys.executable, "-c", script, str(said)])
     assert said.read_text() == "ready SIGTERM " and signal.getsignal(number) == handler
 
 
