@@ -75,7 +75,7 @@ def load_grid(path: Path) -> Grid:
     """Returns the content of a grid file. Raises UserError if it is missing, and for the first mistake in it."""
     if not path.is_file():
         known = ", ".join(str(found) for found in sorted((CONFIGS / "experiments").glob("*.toml"))) or "none"
-        raise UserError(f"{path} does not exist; GRID must be a grid file (known: {known})")
+        raise UserError(f"{path} does not exist; GRID must be a grid file (there are: {known})")
     try:
         return Grid.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -1,8 +1,8 @@
-"""What the tests of the round trip share: a folder with a run to submit, and commands run in processes of their own.
+"""Shared by the tests of src/competition: a folder with a run to submit, and commands that run in worker processes.
 
-Every command sees a home of its own, the loopback server and nothing else. The worker processes are forked from one
-that has imported everything. A harness with `forked` clients runs the real client's code in forks of the workers, which
-have imported what the client imports, but not the client: a start of Python costs more than all else that it does.
+Every command has its own home folder and reaches only the loopback server. The workers are forked from a process that
+has imported everything, to save time. With `forked` clients, the client's code also runs in a fork of a worker, because
+starting Python takes longer than the client's work. A fork has imported the client's dependencies, not the client.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ from src import kaggle_client, submission
 from src.base.console import run_main
 from src.competition.ledger import Ledger, Submission
 
-NUM_WORKERS = 12  # commands; much of their time is waiting
+NUM_WORKERS = 12  # commands at the same time; they mostly wait
 HEIGHT, WIDTH, LENGTH = 2, 4, 3  # of the small csv: frames (3, 2, 4), sequences of 3
 QUICK_WAITS = {"--poll-first": 0.1, "--poll-longest": 1, "--stall": 300, "--settle": 0.2, "--call-timeout": 300}
 POPEN = subprocess.Popen
@@ -44,17 +44,17 @@ FORKS = multiprocessing.get_context("forkserver")
 
 @dataclass(frozen=True)
 class Result:
-    """How a command ended, and what it printed."""
+    """The exit code of a command, and what it printed."""
 
     exit_code: int
     output: str
     error: str
-    cpu_s: float  # of the command and the clients it started
+    cpu_s: float  # CPU time of the command and of the clients it started
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """A folder with submissions/run.csv and its run, a home with credentials, and the competition it belongs to."""
+    """A folder with submissions/run.csv, its run, a home with credentials, and the run's competition."""
 
     folder: Path
     competition: Competition
@@ -69,15 +69,15 @@ class Workspace:
         return Ledger(self.folder / "submissions/ledger.jsonl").submissions()
 
     def command(self, name: str, *options: str, waits: dict[str, float] = QUICK_WAITS) -> list[str]:
-        """Returns the words of `download` or `submit` for this competition."""
-        known = waits if name == "submit" else list(waits)[:3]
-        waits = [word for option in known for word in (option, str(waits[option]))]
+        """Returns the arguments of `download` or `submit` for this competition."""
+        accepted = waits if name == "submit" else list(waits)[:3]
+        times = [word for option in accepted for word in (option, str(waits[option]))]
         own = ["--run", "run", "--message", 'first "try"'] if name == "submit" else ["--folder", "data/.downloads"]
-        return [name, "--competition", self.competition.slug, *waits, *own, *options]
+        return [name, "--competition", self.competition.slug, *times, *own, *options]
 
 
 def make_workspace(server: LoopbackKaggle, folder: Path, slug: str, **settings: object) -> Workspace:
-    """Returns a workspace with a small, valid csv and the right key in ~/.kaggle/kaggle.json."""
+    """Returns a workspace with a small, valid csv and the correct key in ~/.kaggle/kaggle.json."""
     workspace = Workspace(folder, server.add(slug, **settings), server.environment)
     for path in (workspace.home / ".kaggle", folder / "submissions", folder / "runs/run"):
         path.mkdir(parents=True)
@@ -89,14 +89,15 @@ def make_workspace(server: LoopbackKaggle, folder: Path, slug: str, **settings: 
 
 
 def small_csv(seed: str) -> bytes:
-    """Returns a csv of one sequence whose numbers follow from the seed."""
-    size, digest = 3 * HEIGHT * WIDTH, hashlib.sha512(seed.encode()).digest()
+    """Returns a csv of one sequence. The seed decides its numbers."""
+    size = 3 * HEIGHT * WIDTH
+    digest = hashlib.sha512(seed.encode()).digest()
     rows = [",".join([str(row), *map(str, digest[row : row + size])]) for row in range(LENGTH)]
     return "\n".join([",".join(["id", *map(str, range(size))]), *rows]).encode() + b"\n"
 
 
 def write_run(folder: Path, content: bytes, num_rows: int = LENGTH) -> None:
-    """Writes the csv, the run it comes from, and the provenance that ties them together."""
+    """Writes the csv, its run, and the provenance that connects them."""
     (folder / "submissions/run.csv").write_bytes(content)
     (folder / "runs/run/best.pt").write_bytes(b"weights of " + content[-20:])
     (folder / "runs/run/config.json").write_text("{}")
@@ -120,13 +121,13 @@ def write_run(folder: Path, content: bytes, num_rows: int = LENGTH) -> None:
 
 
 def environment_of(workspace: Workspace, **more: str) -> dict[str, str]:
-    """Returns the whole environment of a command: nothing of this machine's but the path and the language."""
+    """Returns all environment variables of a command. Only PATH and LANG come from this machine."""
     kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
     return {**kept, **workspace.environment, "HOME": str(workspace.home), **more}
 
 
 class ForkedClient(subprocess.Popen):
-    """A process that runs the client's code without a new start of Python; every other command starts as ever."""
+    """A process that runs the client's code without starting Python again. All other commands start as usual."""
 
     def __init__(self, command: list[str], **settings: object) -> None:
         if command[:4] == [sys.executable, "-P", "-m", "kaggle"]:
@@ -135,8 +136,12 @@ class ForkedClient(subprocess.Popen):
 
 
 def run_client(command: list[str], settings: dict[str, object]) -> None:
-    """Ends this process, which has the new one's streams and session already, as the client ends."""
-    set_alarm, passed = settings.get("preexec_fn"), settings.get("pass_fds", ())
+    """Runs the client in this forked process and ends it with the client's exit code.
+
+    The process already has the streams and the session of the new process.
+    """
+    set_alarm = settings.get("preexec_fn")
+    passed = settings.get("pass_fds", ())
     if set_alarm:
         set_alarm()
     first = 3
@@ -147,7 +152,8 @@ def run_client(command: list[str], settings: dict[str, object]) -> None:
     os.environ.update(settings["env"])
     sys.stdin, sys.stdout = os.fdopen(0), os.fdopen(1, "w", encoding="utf-8")
     sys.stderr = os.fdopen(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1)
-    sys.argv, code = command[3:], 0
+    sys.argv = command[3:]
+    code = 0
     try:
         runpy.run_module("kaggle", run_name="__main__", alter_sys=True)
     except SystemExit as ending:
@@ -162,8 +168,8 @@ def run_client(command: list[str], settings: dict[str, object]) -> None:
 def run_command(
     folder: Path, environment: dict[str, str], words: list[str], small: bool = True, forked: bool = False
 ) -> Result:
-    """Runs one command of src.kaggle_client in this process, which is a worker's."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # as at a terminal, also for tests in a background
+    """Runs one command of src.kaggle_client in this worker process."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # as on a terminal, also if the tests run in background
     subprocess.Popen = ForkedClient if forked else POPEN
     os.environ.clear()
     os.environ.update(environment)
@@ -171,7 +177,10 @@ def run_command(
     sys.argv = ["kaggle_client", *words]
     shape = {"sequence_length": LENGTH, "frame_shape": (3, HEIGHT, WIDTH)} if small else {}
     submission.check_submission = functools.partial(CHECK, **shape)  # the real check, told how small the csv is
-    output, error, code, before = io.StringIO(), io.StringIO(), 0, os.times()
+    output = io.StringIO()
+    error = io.StringIO()
+    code = 0
+    before = os.times()
     with contextlib.redirect_stdout(output), contextlib.redirect_stderr(error):
         try:
             run_main(kaggle_client.main)
@@ -182,7 +191,7 @@ def run_command(
 
 
 def workers(count: int) -> ProcessPoolExecutor:
-    """Returns a pool whose processes run `run_command`; the process they are forked from has imported this file."""
+    """Returns a pool of processes for `run_command`. They are forked from a process that has imported this file."""
     FORKS.set_forkserver_preload(["kaggle_preload"])
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent.parent), str(Path(__file__).parent)])
@@ -195,7 +204,7 @@ def workers(count: int) -> ProcessPoolExecutor:
 
 @dataclass(frozen=True)
 class Harness:
-    """The server, the worker processes, a folder for the benches, and every result so far."""
+    """The server, the worker processes, a folder for the workspaces, and all results so far."""
 
     server: LoopbackKaggle
     pool: ProcessPoolExecutor
@@ -204,25 +213,25 @@ class Harness:
     forked: bool
 
     def workspace(self, slug: str, faults: str = "", **settings: object) -> Workspace:
-        """Returns a new workspace; `faults` are written STEP:KIND[:TIMES[:AFTER]], ..."""
+        """Returns a new workspace. `faults` has the form STEP:KIND[:TIMES[:AFTER]], ..."""
         listed = read_faults(faults.split(", ")) if faults else []
         return make_workspace(self.server, self.folder / slug, slug, faults=listed, **settings)
 
     def other_machine(self, workspace: Workspace) -> Workspace:
-        """Returns the same run on another machine, whose ledger knows nothing."""
+        """Returns a copy of the workspace without its ledger, like the same run on another machine."""
         folder = self.folder / f"{workspace.folder.name}-elsewhere"
         shutil.copytree(workspace.folder, folder, ignore=shutil.ignore_patterns("ledger.jsonl", ".uploads"))
         return Workspace(folder, workspace.competition, workspace.environment)
 
     def run(self, workspace: Workspace, *words: str, small: bool = True, **environment: str) -> Result:
-        """Returns how a command ended, run in a worker."""
-        surroundings = environment_of(workspace, **environment)
-        result = self.pool.submit(run_command, workspace.folder, surroundings, list(words), small, self.forked).result()
+        """Runs a command in a worker and returns its result."""
+        variables = environment_of(workspace, **environment)
+        result = self.pool.submit(run_command, workspace.folder, variables, list(words), small, self.forked).result()
         self.results.append(result)
         return result
 
     def kill(self, workspace: Workspace, words: list[str], when: Callable[[BaseProcess], None]) -> bool:
-        """Starts a command, kills it once `when` returns, and returns whether it was still at work."""
+        """Starts a command, kills it after `when` returns, and returns whether it was still running."""
         process = FORKS.Process(
             target=run_command, args=(workspace.folder, environment_of(workspace), words, True, self.forked)
         )
@@ -235,9 +244,9 @@ class Harness:
 
     @cached_property
     def short_waits(self) -> dict[str, float]:
-        """Returns a waits that is short, and yet long enough for this machine as busy as it is now."""
+        """Returns short time limits that are still long enough for the present load of this machine."""
         workspace = self.workspace(f"haste-{self.folder.name}")
-        self.run(workspace, "submissions")  # a worker's start is not the client's
+        self.run(workspace, "submissions")  # starts the worker, so that its start is not measured
         started = time.monotonic()
         self.run(workspace, "leaderboard", "--competition", workspace.competition.slug)
         limit = round(5 + 6 * (time.monotonic() - started))
@@ -246,22 +255,22 @@ class Harness:
 
 @contextlib.contextmanager
 def open_harness(folder: Path, *, forked: bool = False) -> Iterator[Harness]:
-    """Opens the server and the workers; nothing may have gone anywhere but to localhost when they close."""
+    """Opens the server and the workers. At the end, checks that all calls went to localhost."""
     with workers(NUM_WORKERS) as pool, LoopbackKaggle() as server:
         yield Harness(server, pool, folder, [], forked)
         assert server.outside_calls == []
 
 
 def wait_until(happened: Callable[[], bool], limit_s: float = 120.0) -> None:
-    """Waits for something that must happen."""
+    """Waits until `happened()` is true. Fails after `limit_s` seconds."""
     end = time.monotonic() + limit_s
     while not happened():
-        assert time.monotonic() < end, "it did not happen"
+        assert time.monotonic() < end, f"it did not happen within {limit_s} s"
         time.sleep(0.01)
 
 
 def disagreements(workspace: Workspace) -> list[str]:
-    """Returns every way in which the ledger and the server disagree, and every submission beyond the first."""
+    """Returns all differences between the ledger and the server, and all submissions after the first."""
     listed = Counter(
         entry["description"].rpartition("[run:")[2].rstrip("]") for entry in workspace.competition.submissions
     )
@@ -280,7 +289,7 @@ def disagreements(workspace: Workspace) -> list[str]:
 
 
 def unexpected(workspace: Workspace, result: Result, exit_code: int, submissions: int) -> list[str]:
-    """Returns how the end of a command differs from the one expected, and every disagreement of ledger and server."""
+    """Returns the differences from the expected result, and between the ledger and the server."""
     wrong = disagreements(workspace)
     if exit_code == 0:
         wrong += [f"{path} is left behind" for path in workspace.folder.glob("submissions/.uploads/*.zip")]
@@ -294,7 +303,7 @@ def unexpected(workspace: Workspace, result: Result, exit_code: int, submissions
 
 
 def leaks(workspace: Workspace, results: list[Result]) -> list[str]:
-    """Returns the secrets that were printed, or written to any file but a zip."""
+    """Returns the secrets that were printed, or written to a file other than a zip."""
     texts = [result.output + result.error for result in results]
     written = [path for name in ("submissions", "data") for path in (workspace.folder / name).rglob("*")]
     texts += [path.read_text(errors="replace") for path in written if path.is_file() and path.suffix != ".zip"]

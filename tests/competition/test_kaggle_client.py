@@ -1,4 +1,4 @@
-"""The commands, on the real client against the loopback server: credentials, calls, tables, and what is refused."""
+"""Tests of the commands, with the real client and the loopback server: credentials, calls, tables and refusals."""
 
 import ast
 import hashlib
@@ -34,7 +34,7 @@ def harness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
         yield harness
 
 
-def test_the_versions_that_everything_here_was_found_with_are_installed_and_pinned() -> None:
+def test_the_tested_versions_of_the_client_are_installed_and_pinned() -> None:
     assert {name: importlib.metadata.version(name) for name in CLIENT_VERSIONS} == CLIENT_VERSIONS
     pinned = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     assert {f"{name}=={CLIENT_VERSIONS[name]}" for name in ("kaggle", "kagglesdk")} <= set(pinned)
@@ -57,11 +57,11 @@ def test_the_client_is_never_imported(harness: Harness) -> None:
     assert "leaderboard" in workspace.competition.steps()
 
 
-def test_a_round_trip_makes_exactly_the_calls_that_are_relied_on(tmp_path: Path) -> None:
+def test_download_submit_and_leaderboard_make_exactly_the_expected_calls(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as opened:
         opened.writestr("train/0.png", b"picture")
-    with open_harness(tmp_path) as harness:  # whose clients start as they do for everyone
+    with open_harness(tmp_path) as harness:  # not forked: the clients start as they do for users
         workspace = harness.workspace("calls", archive=buffer.getvalue())
         assert harness.run(workspace, *workspace.command("download")).exit_code == 0
         assert harness.run(workspace, *workspace.command("submit")).exit_code == 0
@@ -78,7 +78,7 @@ def test_a_round_trip_makes_exactly_the_calls_that_are_relied_on(tmp_path: Path)
         ),
         ("PUT", {"bytes"}),
         (f"{api}/CreateSubmission", {"blobFileTokens", "competitionName", "submissionDescription"}),
-        (f"{api}/GetSubmissionLimits", {"competitionName"}),  # the client's own, after a submission
+        (f"{api}/GetSubmissionLimits", {"competitionName"}),  # the client calls this itself after a submission
         (f"{api}/ListSubmissions", {"competitionName", "page", "pageSize", "pageToken"}),
         (f"{api}/GetLeaderboard", {"competitionName", "pageSize", "pageToken"}),
     ]
@@ -89,8 +89,9 @@ def test_a_round_trip_makes_exactly_the_calls_that_are_relied_on(tmp_path: Path)
 
 
 def install(workspace: Workspace, form: str) -> dict[str, str]:
-    """Puts the right credentials where `form` says and nowhere else; returns the variables that belong to them."""
-    token, legacy = f"token.{workspace.competition.slug}", json.dumps({"username": USER, "key": KEY})
+    """Writes correct credentials in the place that `form` names, and only there. Returns the variables they need."""
+    token = f"token.{workspace.competition.slug}"
+    legacy = json.dumps({"username": USER, "key": KEY})
     oauth = {"refresh_token": f"refresh.{workspace.competition.slug}", "access_token": "", "username": USER}
     (workspace.home / ".kaggle/kaggle.json").unlink()
     if "~/.config" in form:
@@ -132,7 +133,7 @@ FORMS = (
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_every_form_of_credentials_is_taken(harness: Harness, form: str) -> None:
+def test_every_form_of_credentials_is_accepted(harness: Harness, form: str) -> None:
     workspace = harness.workspace(f"form-{FORMS.index(form)}")
     variables = install(workspace, form)
     result = harness.run(workspace, "leaderboard", "--competition", workspace.competition.slug, **variables)
@@ -141,11 +142,11 @@ def test_every_form_of_credentials_is_taken(harness: Harness, form: str) -> None
 
 
 def by_hand(output: str) -> list[str]:
-    """Returns the words of the line that submits by hand."""
+    """Returns the words of the printed command that submits by hand."""
     return shlex.split(output.partition("by hand:\n")[2].partition("\n")[0])
 
 
-def test_a_key_file_that_is_no_json_is_called_so(harness: Harness) -> None:
+def test_a_key_file_that_is_not_json_is_reported(harness: Harness) -> None:
     workspace = harness.workspace("json")
     path = workspace.home / ".kaggle/kaggle.json"
     path.write_text(path.read_text()[:-1])
@@ -154,25 +155,25 @@ def test_a_key_file_that_is_no_json_is_called_so(harness: Harness) -> None:
     assert leaks(workspace, [result]) == []
 
 
-def test_no_wrong_expired_and_hidden_credentials_are_told_apart(harness: Harness) -> None:
+def test_missing_wrong_and_unused_credentials_have_different_messages(harness: Harness) -> None:
     workspace = harness.workspace("credentials")
     words = workspace.command("submit")
     wrong = harness.run(workspace, *words, KAGGLE_USERNAME=USER, KAGGLE_KEY="wrong-key-9876543210")
-    assert "does not accept the credentials in KAGGLE_USERNAME and KAGGLE_KEY: wrong or expired" in wrong.error
-    hidden = harness.run(workspace, *words, KAGGLE_API_TOKEN="expired.credentials")
-    assert "in KAGGLE_API_TOKEN: wrong or expired, and used before " in hidden.error
-    assert "kaggle.json" in hidden.error and "https://www.kaggle.com/settings/api" in hidden.error
+    assert "does not accept the credentials in KAGGLE_USERNAME and KAGGLE_KEY: they are wrong or expired" in wrong.error
+    unused = harness.run(workspace, *words, KAGGLE_API_TOKEN="expired.credentials")
+    assert "in KAGGLE_API_TOKEN: they are wrong or expired; they are used instead of " in unused.error
+    assert "kaggle.json" in unused.error and "https://www.kaggle.com/settings/api" in unused.error
     (workspace.home / ".kaggle/kaggle.json").unlink()
     none = harness.run(workspace, *words)
     assert "no Kaggle credentials were found; make a token at https://www.kaggle.com/settings/api" in none.error
-    for result in (wrong, hidden, none):
+    for result in (wrong, unused, none):
         assert result.exit_code == 2 and result.error.count("\n") == 1
         assert "wrong-key" not in result.output + result.error
         assert by_hand(result.output)[:4] == [".venv/bin/kaggle", "competitions", "submit", "credentials"]
     assert workspace.competition.submissions == [] and workspace.submissions == []
 
 
-def test_without_a_network_the_line_to_submit_by_hand_is_printed(harness: Harness) -> None:
+def test_without_a_network_the_command_to_submit_by_hand_is_printed(harness: Harness) -> None:
     workspace = harness.workspace("offline")
     nowhere = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
     for credentials in ({}, {"KAGGLE_API_TOKEN": "token.offline"}):
@@ -184,7 +185,7 @@ def test_without_a_network_the_line_to_submit_by_hand_is_printed(harness: Harnes
     assert (workspace.folder / "submissions/run.csv").exists() and workspace.submissions == []
 
 
-def test_files_that_others_can_read_are_named_and_nothing_secret_is_printed(harness: Harness) -> None:
+def test_readable_credential_files_are_named_and_no_secret_is_printed(harness: Harness) -> None:
     workspace = harness.workspace("open")
     path = workspace.home / ".kaggle/kaggle.json"
     path.chmod(0o644)
@@ -193,7 +194,7 @@ def test_files_that_others_can_read_are_named_and_nothing_secret_is_printed(harn
     assert leaks(workspace, [result]) == [] and disagreements(workspace) == []
 
 
-def test_the_leaderboard_shows_the_top_and_our_place_further_down(harness: Harness) -> None:
+def test_the_leaderboard_shows_the_top_and_our_place_below_it(harness: Harness) -> None:
     teams = [(f"team {number}", str(50 - number / 10)) for number in range(150)]
     workspace = harness.workspace("board", teams=teams)
     ours = harness.run(workspace, "leaderboard", "--competition", "board", "--rows", "3", "--team", "TEAM 120")
@@ -201,10 +202,10 @@ def test_the_leaderboard_shows_the_top_and_our_place_further_down(harness: Harne
     assert "100 places of the leaderboard read" in ours.output
     assert "team 2 " in ours.output and "team 3 " not in ours.output and "│ 121 " in ours.output
     unknown = harness.run(workspace, "leaderboard", "--competition", "board", "--rows", "3")
-    assert "our place is not known: no team 'tester' among the first 150; ARGS='--team NAME'" in unknown.output
+    assert "our place is not known: no team 'tester' among the first 150; add ARGS='--team NAME'" in unknown.output
 
 
-def test_the_ledger_is_shown_with_rank_and_refreshed_with_private_scores(harness: Harness) -> None:
+def test_the_ledger_shows_the_rank_and_refreshed_private_scores(harness: Harness) -> None:
     workspace = harness.workspace("table")
     assert "place 2 on the public" in harness.run(workspace, *workspace.command("submit", "--team", "Tester")).output
     workspace.competition.private_score = "29.5"
@@ -218,7 +219,7 @@ def test_the_ledger_is_shown_with_rank_and_refreshed_with_private_scores(harness
     assert shown.stdout == result.output
 
 
-def test_the_same_csv_is_submitted_once_unless_asked_again(harness: Harness) -> None:
+def test_the_same_csv_is_submitted_once_without_the_option_again(harness: Harness) -> None:
     workspace = harness.workspace("same")
     first, second = (harness.run(workspace, *workspace.command("submit")) for _ in range(2))
     assert "has this csv since" in second.output and "public score 31.25" in second.output
@@ -229,7 +230,7 @@ def test_the_same_csv_is_submitted_once_unless_asked_again(harness: Harness) -> 
 
 
 @pytest.mark.parametrize("name", ["submissions/run.csv", "runs/run/best.pt", "runs/run/config.json"])
-def test_what_changed_since_the_csv_was_written_is_refused_unless_forced(harness: Harness, name: str) -> None:
+def test_a_file_that_changed_since_the_csv_was_written_is_refused_unless_forced(harness: Harness, name: str) -> None:
     workspace = harness.workspace(f"stale-{Path(name).stem}")
     path = workspace.folder / name
     path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n") if path.suffix == ".csv" else b"changed")
@@ -238,18 +239,18 @@ def test_what_changed_since_the_csv_was_written_is_refused_unless_forced(harness
     assert "make submission RUN=run" in result.error and workspace.competition.calls == []
     if path.suffix == ".csv":
         forced = harness.run(workspace, *workspace.command("submit", "--force-stale"))
-        assert forced.exit_code == 0 and "no local score beside it" in forced.output  # that of another csv is none
+        assert forced.exit_code == 0 and "no local score" in forced.output  # the known score belongs to another csv
         assert workspace.submissions[0].intent.csv_sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_a_broken_csv_is_refused_before_anything_is_asked(harness: Harness) -> None:
+def test_an_invalid_csv_is_refused_before_any_call(harness: Harness) -> None:
     workspace = harness.workspace("broken")
     write_run(workspace.folder, b"id,0\n0,300\n")
     result = harness.run(workspace, *workspace.command("submit"))
     assert result.exit_code == 2 and "submissions/run.csv" in result.error and workspace.competition.calls == []
 
 
-def test_a_csv_of_full_size_travels_as_a_zip(harness: Harness) -> None:
+def test_a_csv_of_full_size_is_uploaded_as_a_zip(harness: Harness) -> None:
     header = ",".join(["id", *map(str, range(6144))])
     content = "\n".join([header, *(f"{row}" + ",127" * 6144 for row in range(630))]).encode() + b"\n"
     workspace = harness.workspace("full")
@@ -280,16 +281,16 @@ def test_a_zip_is_the_same_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyP
         file_to_upload(submission)
 
 
-def test_a_csv_that_no_zip_makes_smaller_travels_as_it_is(tmp_path: Path) -> None:
+def test_a_csv_that_a_zip_does_not_make_smaller_is_uploaded_as_it_is(tmp_path: Path) -> None:
     assert file_to_upload(prepared(tmp_path / "run.csv", os.urandom(1000))) == tmp_path / "run.csv"
 
 
-def test_a_slug_is_read_from_an_address_too() -> None:
+def test_a_slug_is_read_from_a_url_too() -> None:
     assert read_slug("my-slug") == "my-slug"
     assert read_slug("https://www.kaggle.com/competitions/my-slug/overview?x=1") == "my-slug"
     assert read_slug("https://www.kaggle.com/c/my-slug") == "my-slug"
     for text in ("", "My Slug", "--force", "https://www.kaggle.com/competitions"):
-        with pytest.raises(UserError, match="is no competition's slug"):
+        with pytest.raises(UserError, match="is not a competition's slug"):
             read_slug(text)
 
 

@@ -1,4 +1,6 @@
-"""Downloading, on the real client against the loopback server: whole, or not at all, whatever happens on the way."""
+"""Tests of the download, with the real client and the loopback server. After every fault, the archive is complete or
+absent.
+"""
 
 import io
 import os
@@ -36,7 +38,7 @@ def archive(seed: int, size: int = 5_000_000) -> bytes:
 
 @dataclass(frozen=True)
 class Case:
-    """Faults, how the command ends, and what it says; whatever happens, the same command then brings the archive."""
+    """Faults, the command's exit code and its message. The same command without faults then gets the archive."""
 
     faults: str
     exit_code: int
@@ -51,17 +53,19 @@ CASES = [
     Case("download:401:1", 2, "does not accept the credentials in"),
     Case("download:403:1", 2, "accept the rules at https://www.kaggle.com/competitions/"),
     Case("download:json 403:1", 2, "accept the rules at https://www.kaggle.com/competitions/"),
-    Case("download:404:1", 2, "knows no competition"),
+    Case("download:404:1", 2, "has no competition named"),
     Case("download:429:1, download:500:1, download:503:1, download:html:1", 0),
     Case("download:cut:1", 0),
-    Case("download:503", 2, "the download of .* failed: Kaggle is out of order"),
+    Case("download:503", 2, "the download of .* failed: Kaggle cannot answer now"),
     Case("download:hang:1", 0, short_waits=True),
     Case("archive:403:1, archive:404:1, archive:429:1, archive:503:1", 0),
     *(Case(f"archive:{kind}:1", 0) for kind in ("html", "cut", "truncated", "corrupted")),
     Case("archive:hang:1", 0, short_waits=True),
-    Case("archive:corrupted", 2, "not a whole zip and was deleted"),
+    Case("archive:corrupted", 2, "not a complete zip and was deleted"),
     *(Case(f"{TRUNCATED}resume:{kind}:1", 0) for kind in ("cut", "truncated", "corrupted")),
-    Case(f"{TRUNCATED}resume:403:1, archive:403:1", 0, "not a whole zip"),  # the client calls wrong bytes a success
+    Case(
+        f"{TRUNCATED}resume:403:1, archive:403:1", 0, "not a complete zip"
+    ),  # the client reports success for wrong bytes
     Case(f"{TRUNCATED}resume:hang:1", 0, short_waits=True),
 ]
 
@@ -72,7 +76,7 @@ def fetched(workspace: Workspace) -> bytes | None:
 
 
 def play(harness: Harness, number: int, case: Case) -> list[str]:
-    """Runs the command, and once more where it failed; returns everything that went wrong."""
+    """Runs the command, and again if it failed. Returns all errors that it finds."""
     workspace = harness.workspace(f"fetch-{number}", case.faults, archive=archive(number))
     words = workspace.command("download", waits=harness.short_waits if case.short_waits else QUICK_WAITS)
     results = [harness.run(workspace, *words)]
@@ -95,12 +99,12 @@ def play(harness: Harness, number: int, case: Case) -> list[str]:
     return [f"{case.faults}: {text}: {[(result.output, result.error) for result in results]}" for text in wrong]
 
 
-def test_every_fault_at_every_step_ends_with_the_whole_archive_or_none(
+def test_every_fault_at_every_step_ends_with_the_complete_archive_or_none(
     harness: Harness, tell: Callable[[str], None]
 ) -> None:
     assert harness.short_waits
     with ThreadPoolExecutor(NUM_WORKERS) as threads:
-        patient = sorted(range(len(CASES)), key=lambda number: not CASES[number].short_waits)  # those that wait begin
+        patient = sorted(range(len(CASES)), key=lambda number: not CASES[number].short_waits)  # slow cases start first
         wrong = list(threads.map(lambda number: play(harness, number, CASES[number]), patient))
     lost = [text for case in wrong for text in case]
     cpu_s = sum(result.cpu_s for result in harness.results)
@@ -109,7 +113,7 @@ def test_every_fault_at_every_step_ends_with_the_whole_archive_or_none(
 
 
 def kill_and_rerun(harness: Harness, number: int) -> list[str]:
-    """Kills a download at a random moment and runs it again; returns what went wrong."""
+    """Kills a download at a random moment and runs it again. Returns the errors that it finds."""
     workspace = harness.workspace(
         f"torn-{number}", "download:slow:1, archive:truncated:1, resume:slow:1", archive=archive(number)
     )
@@ -126,7 +130,7 @@ def kill_and_rerun(harness: Harness, number: int) -> list[str]:
     return [] if whole else [f"{number}: {result.output} {result.error}"]
 
 
-def test_killed_at_any_moment_it_goes_on_to_the_whole_archive(harness: Harness) -> None:
+def test_a_download_killed_at_any_moment_continues_to_the_complete_archive(harness: Harness) -> None:
     with ThreadPoolExecutor(NUM_WORKERS) as threads:
         lost = [
             text for wrong in threads.map(lambda number: kill_and_rerun(harness, number), range(6)) for text in wrong
@@ -134,8 +138,9 @@ def test_killed_at_any_moment_it_goes_on_to_the_whole_archive(harness: Harness) 
     assert not lost, "\n".join(lost)
 
 
-def test_no_damage_is_taken_for_whole_or_ends_in_a_traceback(tmp_path: Path) -> None:
-    buffer, path = io.BytesIO(), tmp_path / "archive.zip"
+def test_a_damaged_archive_is_never_called_complete_and_gives_no_traceback(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    path = tmp_path / "archive.zip"
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as opened:
         for number in range(30):
             opened.writestr(f"train/{number}.png", random.Random(number).randbytes(200) + b"a" * 200)
@@ -143,29 +148,30 @@ def test_no_damage_is_taken_for_whole_or_ends_in_a_traceback(tmp_path: Path) -> 
     path.write_bytes(good)
     assert is_complete(path)
     for seed in range(800):
-        chance, data = random.Random(seed), bytearray(good)
+        chance = random.Random(seed)
+        data = bytearray(good)
         first = chance.randrange(len(data))
         if seed % 2:
             data[first] ^= 1 << chance.randrange(8)
         else:
             data[first : first + chance.randrange(1, 600)] = chance.randbytes(300)
         path.write_bytes(data)
-        if is_complete(path):  # what is damaged is no content: a date, a flag, a comment
+        if is_complete(path):  # the damage is outside the contents: in a date, a flag or a comment
             with zipfile.ZipFile(path) as opened, zipfile.ZipFile(buffer) as truth:
                 contents = [truth.read(name) for name in truth.namelist()]
                 assert all(opened.read(name) in contents for name in opened.namelist()), seed
 
 
-def test_an_archive_that_seems_encrypted_is_fetched_again(harness: Harness) -> None:
+def test_an_archive_that_seems_encrypted_is_downloaded_again(harness: Harness) -> None:
     data = bytearray(archive(101, size=1000))
-    data[data.rfind(b"PK\x01\x02") + 8] ^= 1  # the flag of encryption, of one file in the list at the end
+    data[data.rfind(b"PK\x01\x02") + 8] ^= 1  # the encryption flag of one file in the central directory
     workspace = harness.workspace("odd", archive=bytes(data))
-    assert "not a whole zip and was deleted" in harness.run(workspace, *workspace.command("download")).error
+    assert "not a complete zip and was deleted" in harness.run(workspace, *workspace.command("download")).error
     workspace.competition.archive = archive(101, size=1000)
     assert harness.run(workspace, *workspace.command("download")).exit_code == 0
 
 
-def test_the_address_of_the_archive_is_left_in_no_file(harness: Harness) -> None:
+def test_the_signed_url_of_the_archive_stays_in_no_file(harness: Harness) -> None:
     workspace = harness.workspace("address", "archive:403", archive=archive(102, size=1000))
     result = harness.run(workspace, *workspace.command("download"))
     assert result.exit_code == 2 and "archive" in workspace.competition.steps() and leaks(workspace, [result]) == []
@@ -178,7 +184,7 @@ def test_the_address_of_the_archive_is_left_in_no_file(harness: Harness) -> None
     assert (workspace.folder / "data/.downloads/address.part/client.log").stat().st_mode & 0o777 == 0o600
 
 
-def test_it_goes_on_from_the_bytes_that_are_there(harness: Harness) -> None:
+def test_a_download_resumes_from_the_bytes_on_disk(harness: Harness) -> None:
     workspace = harness.workspace("partial", "archive:truncated:1, resume:hang:1", archive=archive(99))
 
     def at_the_resume(process: BaseProcess) -> None:
@@ -190,11 +196,11 @@ def test_it_goes_on_from_the_bytes_that_are_there(harness: Harness) -> None:
     assert harness.run(workspace, *workspace.command("download")).exit_code == 0
     assert fetched(workspace) == workspace.competition.archive
     resumed = [call["body"]["first"] for call in workspace.competition.calls if call["step"] == "resume"]
-    assert resumed == [2 * 2**20] * 2  # what the client writes comes in whole mebibytes
-    assert workspace.competition.steps().count("archive") == 2  # the first one, and one that brings the headers
+    assert resumed == [2 * 2**20] * 2  # the client writes blocks of 1 MiB
+    assert workspace.competition.steps().count("archive") == 2  # the first one, and one that only reads the headers
 
 
-def test_a_whole_archive_is_not_fetched_again_and_a_damaged_one_is(harness: Harness) -> None:
+def test_a_complete_archive_is_not_downloaded_again_and_a_damaged_one_is(harness: Harness) -> None:
     workspace = harness.workspace("twice", archive=archive(100))
     path = workspace.folder / "data/.downloads/twice.zip"
     assert [harness.run(workspace, *workspace.command("download")).exit_code for _ in range(2)] == [0, 0]
@@ -204,6 +210,6 @@ def test_a_whole_archive_is_not_fetched_again_and_a_damaged_one_is(harness: Harn
     path.write_bytes(damaged)
     path.with_name("twice.zip.kaggle-partial").write_text("{}")
     result = harness.run(workspace, *workspace.command("download"))
-    assert "twice.zip is damaged; fetching it again" in result.output
+    assert "twice.zip is damaged; downloading it again" in result.output
     assert sorted(found.name for found in path.parent.iterdir()) == ["twice.lock", "twice.zip"]
     assert fetched(workspace) == workspace.competition.archive

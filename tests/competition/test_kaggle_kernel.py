@@ -1,4 +1,4 @@
-"""The notebook: what the folder holds, what the loopback server receives, and that the script runs there as here."""
+"""Tests of the notebook: the folder's content, the upload to the loopback server, and a run of the script."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def harness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
 
 
 def checkout(workspace: Workspace) -> None:
-    """Makes the workspace a git checkout whose stages only write down that they ran."""
+    """Makes the workspace a git checkout. Its stages only record that they have run."""
     for name, package in (("packing", "json"), ("trainer", "numpy"), ("tester", "PIL.Image")):
         path = workspace.folder / "src" / f"{name}.py"
         path.parent.mkdir(exist_ok=True)
@@ -53,7 +53,7 @@ def checkout(workspace: Workspace) -> None:
         subprocess.run([*git, *command], check=True)
 
 
-def test_the_notebook_carries_the_tracked_source_and_runs_the_stages(harness: Harness) -> None:
+def test_the_notebook_contains_the_tracked_source_and_runs_the_stages(harness: Harness) -> None:
     workspace = harness.workspace("notebook")
     checkout(workspace)
     words = ("kernel", "--run", "my_run", "--competition", "notebook", "--folder", "kernel", "--user", "tester")
@@ -80,13 +80,15 @@ def test_the_notebook_carries_the_tracked_source_and_runs_the_stages(harness: Ha
 
 
 def run_script(workspace: Workspace, script: str, kaggle: Path, data: str) -> None:
-    """Runs the script where Kaggle's folders are below `kaggle`, and checks what it leaves."""
+    """Runs the script with Kaggle's folders below `kaggle`, and checks its output."""
     (kaggle / data).mkdir(parents=True)
     (kaggle / "working").mkdir()
     place = kaggle / "script.py"
     place.write_text(script.replace('Path("/kaggle")', f"Path({str(kaggle)!r})"))
     (kaggle / "stub").mkdir()
-    (kaggle / "stub/torch.py").write_text("class cuda:\n    is_available = lambda: False\n")  # the real one is slow
+    (kaggle / "stub/torch.py").write_text(
+        "class cuda:\n    is_available = lambda: False\n"
+    )  # importing the real one is slow
     environment = os.environ | {"PYTHONPATH": str(kaggle / "stub")}
     subprocess.run([sys.executable, str(place)], check=True, capture_output=True, env=environment)
     assert (kaggle / "working/stages.txt").read_text().splitlines() == [
@@ -111,7 +113,7 @@ def run_script(workspace: Workspace, script: str, kaggle: Path, data: str) -> No
 
 
 @pytest.mark.parametrize(("capability", "precision"), [((7, 5), "float32"), ((8, 0), "bfloat16"), (None, "float32")])
-def test_the_trainer_is_told_a_precision_that_the_gpu_has(
+def test_the_trainer_gets_a_precision_that_the_gpu_supports(
     harness: Harness, monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int] | None, precision: str
 ) -> None:
     workspace = harness.workspace(f"gpu-{precision}-{capability is None:d}")
@@ -122,10 +124,10 @@ def test_the_trainer_is_told_a_precision_that_the_gpu_has(
     assert harness.run(workspace, "kernel", *words).exit_code == 0
     monkeypatch.setattr("torch.cuda.is_available", lambda: capability is not None)
     monkeypatch.setattr("torch.cuda.get_device_capability", lambda: capability)
-    told = runpy.run_path(str(workspace.folder / "kernel/run.py"))["precision_arguments"]()
+    arguments = runpy.run_path(str(workspace.folder / "kernel/run.py"))["precision_arguments"]()
     seen: list[Config] = []
     monkeypatch.setattr(trainer, "train", lambda config, folder: seen.append(config) or True)
-    monkeypatch.setattr("sys.argv", ["trainer", str(config), *told])
+    monkeypatch.setattr("sys.argv", ["trainer", str(config), *arguments])
     with pytest.raises(SystemExit, match="0"):
         trainer.main()
     assert seen[0].training.precision == precision
@@ -143,18 +145,18 @@ def test_an_old_torch_is_refused_before_anything_runs(harness: Harness, monkeypa
             main(workspace.folder)
 
 
-def test_a_title_longer_than_kaggle_takes_is_refused(harness: Harness) -> None:
+def test_a_title_that_is_too_long_for_kaggle_is_refused(harness: Harness) -> None:
     workspace = harness.workspace("title")
     words = ("--competition", "title", "--folder", "kernel", "--user", "tester")
-    assert "has 51 characters, Kaggle takes 50" in harness.run(workspace, "kernel", "--run", "r" * 45, *words).error
+    assert "has 51 characters, Kaggle allows 50" in harness.run(workspace, "kernel", "--run", "r" * 45, *words).error
     assert "git tracks no file" in harness.run(workspace, "kernel", "--run", "r" * 44, *words).error
 
 
-def test_without_data_the_script_says_what_to_do(harness: Harness) -> None:
+def test_without_data_the_script_explains_what_to_do(harness: Harness) -> None:
     workspace = harness.workspace("no-data")
     checkout(workspace)
     asked = harness.run(workspace, "kernel", "--run", "my_run", "--competition", "no-data", "--folder", "kernel")
-    assert "kernel holds tester/train-my-run" in asked.output  # the client told who we are
+    assert "kernel holds tester/train-my-run" in asked.output  # the user's name comes from the client
     result = subprocess.run(
         [sys.executable, "run.py"], cwd=workspace.folder / "kernel", capture_output=True, text=True, check=False
     )
@@ -162,7 +164,7 @@ def test_without_data_the_script_says_what_to_do(harness: Harness) -> None:
     assert json.loads((workspace.folder / "kernel/kernel-metadata.json").read_text())["code_file"] == "run.py"
 
 
-def test_a_config_that_would_not_travel_is_refused(harness: Harness) -> None:
+def test_an_untracked_config_is_refused(harness: Harness) -> None:
     workspace = harness.workspace("untracked")
     words = ("kernel", "--run", "other", "--competition", "untracked", "--folder", "kernel", "--user", "tester")
     assert "git tracks no file of src/ here" in harness.run(workspace, *words).error

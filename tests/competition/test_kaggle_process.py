@@ -1,4 +1,4 @@
-"""Running the client: what it is given, how long anything waits, and that only one is at the same work."""
+"""Tests of the client process: its arguments and environment, all time limits, and the lock."""
 
 import itertools
 import os
@@ -27,13 +27,13 @@ SHORT = WaitPolicy(call_timeout_s=0.2, stall_s=0.3, poll_first_s=0.01, poll_long
 
 @pytest.fixture
 def sleeper(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Puts a program that writes down what it was given, then sleeps, in the client's place; returns what it writes."""
+    """Replaces the client with a program that records its input, then sleeps. Returns the folder of the records."""
     script = f'env > "{tmp_path}/env"; echo "$@" > "{tmp_path}/words"; cat > "{tmp_path}/stdin"; sleep 60'
     monkeypatch.setattr("src.competition.client._command", lambda words: ["sh", "-c", script, "sh", *words])
     return tmp_path
 
 
-def test_pauses_grow_and_the_last_look_is_at_the_end() -> None:
+def test_pauses_grow_and_the_last_poll_is_at_the_end() -> None:
     started = time.monotonic()
     looks = [time.monotonic() - started for _ in poll_rounds(SHORT, 0.2)]
     pauses = [after - before for before, after in itertools.pairwise(looks)]
@@ -41,7 +41,7 @@ def test_pauses_grow_and_the_last_look_is_at_the_end() -> None:
     assert all(pause >= least for pause, least in zip(pauses[:-1], (0.01, 0.015, 0.0225, 0.03375, 0.04), strict=False))
 
 
-def test_a_question_ends_in_time_and_without_what_would_print_secrets(
+def test_a_call_ends_in_time_and_without_variables_that_print_secrets(
     sleeper: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("VERBOSE", "VERBOSE_OUTPUT", "TQDM_MININTERVAL"):
@@ -53,28 +53,28 @@ def test_a_question_ends_in_time_and_without_what_would_print_secrets(
     assert (sleeper / "words").read_text() == "competitions files\n" and (sleeper / "stdin").read_bytes() == b""
 
 
-def test_a_transfer_that_moves_nothing_is_ended(sleeper: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_transfer_without_progress_is_stopped(sleeper: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with exclusive_lock(sleeper / "lock", lambda: None, SHORT) as lock:
         child = start_transfer("download", log=sleeper / "log", lock=lock)
         follow_transfer(child, "downloading", Transfer(sleeper / "none", lambda: 0.0), SHORT)
-    assert child.returncode == -signal.SIGKILL and "nothing has moved for 0 s" in capsys.readouterr().out
+    assert child.returncode == -signal.SIGKILL and "no progress for 0 s" in capsys.readouterr().out
 
 
-def test_a_child_holds_the_lock_after_its_parent_and_is_named(sleeper: Path) -> None:
+def test_a_child_keeps_the_lock_after_its_parent_and_is_named(sleeper: Path) -> None:
     with exclusive_lock(sleeper / "lock", lambda: None, SHORT) as lock:
         child = start_transfer("download", log=sleeper / "log", lock=lock)
-    try:  # the parent has let go, the child has not
-        needed = f"process {child.pid} holds .*lock and does not move; `kill {child.pid}`"
+    try:  # the parent has released the lock, the child has not
+        needed = f"process {child.pid} holds .*lock and makes no progress; run `kill {child.pid}`"
         with pytest.raises(UserError, match=needed), exclusive_lock(sleeper / "lock", lambda: None, SHORT):
             pass
     finally:
-        os.killpg(child.pid, signal.SIGKILL)  # the shell and its sleep, in the session of their own
+        os.killpg(child.pid, signal.SIGKILL)  # the shell and its `sleep`, which have their own session
         child.wait()
     with exclusive_lock(sleeper / "lock", lambda: None, SHORT):
         assert (sleeper / "lock").read_text() == str(os.getpid())
 
 
-def test_an_orphan_ends_by_itself(sleeper: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_transfer_without_parent_ends_by_itself(sleeper: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("src.competition.client.ORPHAN_LIMIT_S", 1)
     monkeypatch.setattr("src.competition.client._command", lambda words: ["sleep", "60"])
     with exclusive_lock(sleeper / "lock", lambda: None, SHORT) as lock:

@@ -1,4 +1,4 @@
-"""Waiting for scores and bringing the ledger up to date, on the real client against the loopback server."""
+"""Tests of waiting for scores and updating the ledger, with the real client and the loopback server."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +16,7 @@ def harness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
         yield harness
 
 
-def test_complete_without_a_score_is_not_the_end(harness: Harness) -> None:
+def test_the_status_complete_without_a_score_is_not_final(harness: Harness) -> None:
     workspace = harness.workspace("scoreless", public_score="")
     result = harness.run(workspace, *workspace.command("submit", "--deadline", "0.3"))
     assert result.exit_code == 2 and "has no score after 0 s (Kaggle shows no score for it)" in result.error
@@ -28,29 +28,31 @@ def test_complete_without_a_score_is_not_the_end(harness: Harness) -> None:
     )
 
 
-def test_a_csv_that_could_not_be_scored_is_sent_to_the_page_that_says_why(harness: Harness) -> None:
+def test_for_a_csv_without_a_score_the_message_names_the_page_with_the_reason(harness: Harness) -> None:
     workspace = harness.workspace("unscored", scoring="ERROR")
     for _ in range(2):
         result = harness.run(workspace, *workspace.command("submit"))
         page = "https://www.kaggle.com/competitions/unscored/submissions"
-        assert result.exit_code == 2 and f"Kaggle could not score it, {page} shows why" in result.error
+        assert result.exit_code == 2 and f"Kaggle could not score it; {page} shows why" in result.error
     assert disagreements(workspace) == []
 
 
-def test_a_competition_that_is_gone_does_not_stop_the_others(harness: Harness) -> None:
+def test_a_competition_that_does_not_exist_any_more_does_not_stop_the_others(harness: Harness) -> None:
     workspace = harness.workspace("stays", scoring="PENDING")
     ledger = Ledger(workspace.folder / "submissions/ledger.jsonl")
     ledger.append(Event(event="intent", competition="gone", run="run", tag="f" * 12, message="m", csv_sha256="0" * 64))
     assert harness.run(workspace, *workspace.command("submit", "--deadline", "0")).exit_code == 2
     workspace.competition.scoring = "COMPLETE"
     result = harness.run(workspace, "submissions", "--refresh")
-    assert result.exit_code == 0 and "gone: nothing new, its list cannot be read: Kaggle knows no" in result.output
+    assert (
+        result.exit_code == 0 and "gone: not updated, because its list cannot be read: Kaggle has no" in result.output
+    )
     assert [entry.state for entry in workspace.submissions] == ["intent", "scored"] and "31.25" in result.output
 
 
-def test_refreshing_waits_for_a_submit_under_way(harness: Harness) -> None:
+def test_refreshing_waits_for_a_running_submit(harness: Harness) -> None:
     workspace = harness.workspace("race", pending_lists=3)
-    workspace.competition.faults[:] = [Fault("limits", "hang", 1, after=1)]  # the last call of the client
+    workspace.competition.faults[:] = [Fault("limits", "hang", 1, after=1)]  # the client's last call
     with ThreadPoolExecutor(1) as threads:
         words = workspace.command("submit", waits={**QUICK_WAITS, "--stall": 5})
         submit = threads.submit(harness.run, workspace, *words)
