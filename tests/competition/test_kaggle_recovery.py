@@ -56,7 +56,7 @@ def test_after_a_power_failure_an_unreadable_list_proves_nothing(harness: Harnes
     for fault in ("list:503:1", "list:429:1", "list:cut:1"):
         workspace.competition.faults[:] = read_faults([fault])
         result = harness.run(workspace, *workspace.command("submit", "--settle", "0"))
-        assert result.exit_code == 2 and f"cannot report whether [run:{tag}] arrived" in result.error
+        assert result.exit_code == 2 and f"cannot tell whether [run:{tag}] arrived" in result.error
         assert "the same command checks again" in result.error
     assert unexpected(workspace, harness.run(workspace, *workspace.command("submit")), 0, 1) == []
     assert workspace.competition.steps().count("put") == 1

@@ -103,7 +103,7 @@ def test_an_incomplete_last_line_is_reported_and_skipped(
     whole = ledger.path.read_bytes()
     ledger.path.write_bytes(whole + event(tag=TAGS[1], message="a}b").model_dump_json().encode()[:cut])
     assert [found.tag for found in ledger.events()] == [TAGS[0]]
-    assert "line 2: because a crash interrupted its writing" in capsys.readouterr().out
+    assert "line 2: incomplete, because a crash interrupted its writing" in capsys.readouterr().out
     ledger.append(event("scored", status="COMPLETE"))  # starts a new line
     assert ledger.submission("slug", TAGS[0]).state == "scored"
     assert ledger.path.read_bytes().startswith(whole)
