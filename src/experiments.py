@@ -27,6 +27,8 @@ from src.config import Config, load_config
 from src.intake.manifest import Manifest
 from src.reporting.comparison import HARDWARE_FILE, Comparison, result_of, spreads, write_comparison
 from src.reporting.results import read_run
+from src.training.checkpoint import read_config, settle_config
+from src.training.precision import as_begun
 
 CONFIGS = Path("configs")
 DATA = Path("data")
@@ -172,7 +174,12 @@ def is_done(job: Job) -> bool:
         return False
     run = read_run(folder)
     checkpoint = folder / f"{job.config.evaluation.checkpoint}.pt"
-    if run.config != job.config or run.scores is None or not run.is_trained() or not checkpoint.is_file():
+    if (
+        run.config != as_begun(job.config, folder)
+        or run.scores is None
+        or not run.is_trained()
+        or not checkpoint.is_file()
+    ):
         return False
     data = Manifest.load(DATA / job.config.dataset).fingerprint
     made_of = (run.scores.checkpoint_sha256, run.scores.config_sha256, run.scores.dataset_fingerprint)
@@ -183,10 +190,21 @@ def _make_run(job: Job, run_child: RunChild) -> str | None:
     """Trains and evaluates a run. Returns the reason of a failure, otherwise None."""
     if code := run_child((sys.executable, *job.train)):
         return f"training ended with exit code {code}"
+    _restore_evaluation_settings(job)
     write_atomically(RUNS / job.run / HARDWARE_FILE, f"{hardware()}\n".encode())
     if code := run_child((sys.executable, *job.evaluate)):
         return f"evaluation ended with exit code {code}"
     return None if is_done(job) else "ended without an error, but its files do not show a finished run"
+
+
+def _restore_evaluation_settings(job: Job) -> None:
+    """Restores the evaluation settings of the run's arm, which `make evaluate SET=...` can have changed."""
+    folder = RUNS / job.run
+    if not (folder / "config.json").is_file():
+        return
+    trained = read_config(folder)
+    if trained.evaluation != job.config.evaluation:
+        settle_config(folder, trained.model_copy(update={"evaluation": job.config.evaluation}))
 
 
 def run_child(command: Sequence[str]) -> int:
