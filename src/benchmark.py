@@ -1,7 +1,7 @@
-"""How fast the pipeline is, each part side by side with the plain loop that people write, on the same work in one run.
+"""The speed of each part of the pipeline, compared with a plain loop that does the same work.
 
-`python -m src.benchmark` prints one row per part and writes reports/benchmark.md. A row's ratio is the plain loop's
-median time over ours, its spread the smallest and largest ratio of a pair of runs taken one after the other.
+`python -m src.benchmark` prints one row per part and writes reports/benchmark.md. Both sides run in turn. The ratio is
+the plain loop's median time divided by ours. The spread is the smallest and the largest ratio of two consecutive runs.
 """
 
 import argparse
@@ -33,13 +33,7 @@ from src.config import AugmentationConfig, parse_config
 from src.dataset import Batch, ClipSampler, Footage, to_unit, with_context
 from src.evaluation.rollout import rollout
 from src.intake.manifest import NUM_ACTION, NUM_POSITION
-from src.maths.losses import (
-    LOG_VARIANCE_BOUNDS,
-    bound_log_variance,
-    kl_between,
-    kl_to_standard_normal,
-    reparameterise,
-)
+from src.maths.losses import LOG_VARIANCE_BOUNDS, bound_log_variance, kl_between, kl_to_standard_normal, reparameterise
 from src.models.configs import SVGConfig
 from src.models.interface import VideoModel, build_model
 from src.models.lab_cvae import LabCVAE
@@ -50,14 +44,15 @@ from src.submission import write_submission
 from src.synthetic.dancers import dance_take, write_dance
 
 HEIGHT, WIDTH = 32, 64
-SVG_SIZE, SVG_KL_WEIGHT = 64, 1e-4
+SVG_SIZE = 64  # height and width
+SVG_KL_WEIGHT = 1e-4
 REPORT = Path("reports/benchmark.md")
 Work = Callable[[], object]
 
 
 @dataclass(frozen=True)
-class Row:
-    """A part of the pipeline: ours and the plain loop, doing the same work."""
+class BenchmarkRow:
+    """A part of the pipeline: our code and the plain loop, which do the same work."""
 
     name: str
     work: str
@@ -67,22 +62,22 @@ class Row:
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of each run, ours and plain taken in turn."""
+    """The time of each run in seconds. Ours and plain are measured in turn."""
 
-    row: Row
+    row: BenchmarkRow
     ours: list[float]
     plain: list[float]
 
     def cells(self) -> list[str]:
-        """Returns name, work, median of each in ms, ratio of medians, and the spread of the ratio over the pairs."""
-        pairs = [plain / ours for ours, plain in zip(self.ours, self.plain, strict=True)]
+        """Returns name, work, both medians in ms, the ratio of the medians, and the spread of the ratios."""
+        ratios = [plain / ours for ours, plain in zip(self.ours, self.plain, strict=True)]
         ours, plain = statistics.median(self.ours), statistics.median(self.plain)
-        spread = f"{min(pairs):.2f} to {max(pairs):.2f}"
+        spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
         return [self.row.name, self.row.work, f"{1e3 * ours:.1f}", f"{1e3 * plain:.1f}", f"{plain / ours:.2f}", spread]
 
 
-def measure(row: Row, repeats: int) -> Timing:
-    """Returns the seconds of `repeats` runs of each side, after one warm-up."""
+def measure(row: BenchmarkRow, repeats: int) -> Timing:
+    """Returns the seconds of `repeats` runs of each side, after one warm-up run."""
     seconds: dict[str, list[float]] = {"ours": [], "plain": []}
     for repeat in range(repeats + 1):
         for side, work in (("ours", row.ours), ("plain", row.plain)):
@@ -95,8 +90,8 @@ def measure(row: Row, repeats: int) -> Timing:
     return Timing(row, seconds["ours"], seconds["plain"])
 
 
-def packing_row(folder: Path, num_images: int) -> Row:
-    """`make data` against decoding one PNG after the other with Pillow in one process."""
+def packing_row(folder: Path, num_images: int) -> BenchmarkRow:
+    """`make data`. Plain: one process decodes one PNG after the other with Pillow."""
     source = folder / "pictures"
     write_dance(source, num_takes=1, take_length=num_images // 2, val_length=2, num_tests=1, test_length=2)
     pictures = sorted((source / "train").rglob("*.png"))
@@ -108,11 +103,11 @@ def packing_row(folder: Path, num_images: int) -> Row:
     def plain() -> None:
         np.stack([np.asarray(Image.open(path).convert("RGB")).transpose(2, 0, 1) for path in pictures])
 
-    return Row("pack", f"{len(pictures)} pictures", ours, plain)
+    return BenchmarkRow("pack", f"{len(pictures)} pictures", ours, plain)
 
 
-def csv_row(folder: Path) -> Row:
-    """The submission's csv against pandas."""
+def csv_row(folder: Path) -> BenchmarkRow:
+    """Writing the submission's csv. Plain: pandas."""
     rollouts = torch.from_numpy(np.resize(_footage(64).frames, (5, 630, 3, HEIGHT, WIDTH)))
 
     def ours() -> None:
@@ -122,17 +117,18 @@ def csv_row(folder: Path) -> Row:
     def plain() -> None:
         pd.DataFrame(rollouts.reshape(5 * 630, -1).numpy()).to_csv(folder / "plain.csv", index_label="id")
 
-    return Row("csv", "3,150 rows", ours, plain)
+    return BenchmarkRow("csv", "3,150 rows", ours, plain)
 
 
-def batch_row(folder: Path, device: torch.device) -> Row:
-    """A training batch from packed pixels against decoding its pictures, as is done every epoch without packing."""
-    footage, poses_around = _footage(256), 1
+def batch_row(folder: Path, device: torch.device) -> BenchmarkRow:
+    """A training batch from packed pixels. Plain: decode the batch's PNGs, as every epoch does without packing."""
+    footage = _footage(256)
+    context = 1  # poses before and after each frame
     sampler = ClipSampler(
-        footage, window=1, context=poses_around, augmentation=AugmentationConfig(mirror=False), seed=0, device=device
+        footage, window=1, context=context, augmentation=AugmentationConfig(mirror=False), seed=0, device=device
     )
     encoded = [[_png(picture) for picture in pictures] for pictures in (footage.frames, footage.poses)]
-    starts = range(poses_around, 33 - poses_around)
+    starts = range(context, 33 - context)
 
     def decoded(kind: int, index: int) -> np.ndarray:
         return np.asarray(Image.open(io.BytesIO(encoded[kind][index]))).transpose(2, 0, 1)
@@ -143,21 +139,23 @@ def batch_row(folder: Path, device: torch.device) -> Row:
         reference, reference_pose = (np.stack([decoded(kind, 0) for _ in starts]) for kind in (0, 1))
         Batch(*(to_unit(part).to(device) for part in (frames, poses, reference, reference_pose)))
 
-    return Row("batch", f"{len(starts)} clips", lambda: sampler.batch(0, 0, range(len(starts))), plain)
+    return BenchmarkRow("batch", f"{len(starts)} clips", lambda: sampler.batch(0, 0, range(len(starts))), plain)
 
 
 @torch.no_grad()
-def rollout_rows(device: torch.device, length: int) -> list[Row]:
-    """Rollouts of both models against one sequence after the other, frame by frame, each pose encoded when it comes."""
-    footage, found = _footage(256), []
+def rollout_rows(device: torch.device, length: int) -> list[BenchmarkRow]:
+    """Rollouts of both pose models. Plain: one sequence after the other, encoding one pose at a time."""
+    footage = _footage(256)
+    rows = []
     poses = to_unit(np.resize(footage.poses, (2, length, 3, HEIGHT, WIDTH))).to(device)
     given = to_unit(footage.frames[:2]).to(device)
     for name in ("reference_cvae", "lab_cvae"):
         model = _model(name).to(device).eval()
         latents = torch.zeros(2, length, *model.latent_shape, device=device)
         ours = partial(rollout, model, given[:, None], poses, latents)
-        found.append(Row(f"rollout {name}", f"2 x {length} frames", ours, partial(_plain_rollout, model, given, poses)))
-    return found
+        plain = partial(_plain_rollout, model, given, poses)
+        rows.append(BenchmarkRow(f"rollout {name}", f"2 x {length} frames", ours, plain))
+    return rows
 
 
 @torch.no_grad()
@@ -176,11 +174,12 @@ def _plain_rollout(model: VideoModel, given: Tensor, poses: Tensor) -> Tensor:
     return torch.cat(sequences)
 
 
-def training_row(device: torch.device) -> Row:
-    """A lab training step with every true frame fed back, parallel over time, against the same step frame by frame."""
+def training_row(device: torch.device) -> BenchmarkRow:
+    """A training step of the lab CVAE with teacher forcing, parallel over time. Plain: the same step frame by frame."""
     model: LabCVAE = _model("lab_cvae").to(device)
     clip = to_unit(_footage(8).frames.reshape(2, 4, 3, HEIGHT, WIDTH)).to(device)
-    batch, draws = Batch(clip, clip, clip[:, 0], clip[:, 0]), Draws(0, 0, range(2), device)
+    batch = Batch(clip, clip, clip[:, 0], clip[:, 0])
+    draws = Draws(0, 0, range(2), device)
 
     def ours() -> None:
         model.zero_grad()
@@ -198,44 +197,49 @@ def training_row(device: torch.device) -> Row:
             total = total + functional.mse_loss(drawn, clip[:, t]) + kl_to_standard_normal(mean, log_variance).mean()
         total.backward()
 
-    return Row("train lab_cvae", "2 clips of 4 frames", ours, plain)
+    return BenchmarkRow("train lab_cvae", "2 clips of 4 frames", ours, plain)
 
 
-def svg_training_row(device: torch.device, width: int = 16) -> Row:
-    """An SVG training step with every true frame fed back, against the same step as it is commonly written.
+def svg_training_row(device: torch.device, width: int = 16) -> BenchmarkRow:
+    """A training step of SVG with teacher forcing. Plain: the same step as it is usually written.
 
-    There each frame passes the encoder twice, as what is predicted from and as what is predicted, and is decoded alone.
+    The usual code encodes each frame twice, once as input and once as target, and decodes one frame at a time.
     """
-    model, batch = _svg(device, width), _pushing_batch(device)
+    model = _svg(device, width)
+    batch = _pushing_batch(device)
     draws = Draws(0, 0, range(len(batch.frames)), device)
 
     def ours() -> Tensor:
-        return _stepped(model, model(batch, draws, kl_weight=SVG_KL_WEIGHT, teacher_forcing_ratio=1.0).total)
+        return _backward(model, model(batch, draws, kl_weight=SVG_KL_WEIGHT, teacher_forcing_ratio=1.0).total)
 
     def plain() -> Tensor:
-        return _stepped(model, _plain_svg_loss(model, batch, draws))
+        return _backward(model, _plain_svg_loss(model, batch, draws))
 
-    return Row("train svg", "4 clips of 12 frames", ours, plain)
+    return BenchmarkRow("train svg", "4 clips of 12 frames", ours, plain)
 
 
-def svg_rollout_row(device: torch.device, width: int = 16) -> Row:
-    """Samples of several clips as one batch, against one after the other, each encoding its given frames anew."""
-    model, batch, num_samples = _svg(device, width).eval(), _pushing_batch(device), 4
-    given, known = batch.frames[:, : model.num_given], batch.conditions
-    noise = torch.randn(num_samples, *known.shape[:2], *model.latent_shape, device=device)
-    all_given, all_known = (part.repeat(num_samples, *[1] * (part.ndim - 1)) for part in (given, known))
+def svg_rollout_row(device: torch.device, width: int = 16) -> BenchmarkRow:
+    """Samples of several clips as one batch. Plain: one after the other, each encoding its given frames again."""
+    model = _svg(device, width).eval()
+    batch = _pushing_batch(device)
+    num_samples = 4
+    given = batch.frames[:, : model.num_given]
+    conditions = batch.conditions
+    noise = torch.randn(num_samples, *conditions.shape[:2], *model.latent_shape, device=device)
+    all_given, all_conditions = (part.repeat(num_samples, *[1] * (part.ndim - 1)) for part in (given, conditions))
 
     def ours() -> Tensor:
-        return rollout(model, all_given, all_known, noise.flatten(0, 1))
+        return rollout(model, all_given, all_conditions, noise.flatten(0, 1))
 
     def plain() -> Tensor:
         pairs = [(sample, clip) for sample in range(num_samples) for clip in range(len(given))]
-        return torch.cat([_plain_svg_rollout(model, given[clip], known[clip], noise[s, clip]) for s, clip in pairs])
+        return torch.cat([_plain_svg_rollout(model, given[c], conditions[c], noise[s, c]) for s, c in pairs])
 
-    return Row("rollout svg", f"{num_samples} samples of {len(given)} clips of 12 frames", ours, plain)
+    return BenchmarkRow("rollout svg", f"{num_samples} samples of {len(given)} clips of 12 frames", ours, plain)
 
 
-def _stepped(model: SVG, total: Tensor) -> Tensor:
+def _backward(model: SVG, total: Tensor) -> Tensor:
+    """Computes the gradients of the loss and returns the loss."""
     model.zero_grad()
     total.backward()
     return total.detach()
@@ -262,26 +266,27 @@ def _plain_svg_loss(model: SVG, batch: PushingBatch, draws: Draws) -> Tensor:
 
 
 @torch.no_grad()
-def _plain_svg_rollout(model: SVG, given: Tensor, known: Tensor, noise: Tensor) -> Tensor:
+def _plain_svg_rollout(model: SVG, given: Tensor, conditions: Tensor, noise: Tensor) -> Tensor:
     """Returns a clip (1, T, 3, H, W) from its given frames (G, 3, H, W), conditions (T, N) and noise (T, latents)."""
     assert model.prior is not None, "_svg builds it with a learned prior"
-    frames, blank = [given[:1]], given.new_zeros(1, 1)
+    frames = [given[:1]]
+    blank = given.new_zeros(1, 1)
     predictor, prior, posterior = (block.start(blank) for block in (model.predictor, model.prior, model.posterior))
-    for t in range(1, len(known)):
+    for t in range(1, len(conditions)):
         before, skips = model.encoder(frames[-1])
         mean, raw, prior = model.prior(before, prior)
         if t < len(given):
             latent, _, posterior = model.posterior(model.encoder(given[t : t + 1])[0], posterior)
         else:
             latent = reparameterise(mean, bound_log_variance(raw, *LOG_VARIANCE_BOUNDS), noise[t : t + 1])
-        features, predictor = model.predictor(torch.cat([before, latent, known[t - 1 : t]], dim=1), predictor)
+        features, predictor = model.predictor(torch.cat([before, latent, conditions[t - 1 : t]], dim=1), predictor)
         drawn = model.decoder(features, skips)
         frames.append(given[t : t + 1] if t < len(given) else drawn)
     return torch.stack(frames, dim=1)
 
 
 def benchmark(*, num_images: int, length: int, repeats: int) -> str:
-    """Returns the table as markdown, with the hardware and the command it was measured with."""
+    """Returns the table as Markdown, with the command, the hardware and the commit."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -292,7 +297,7 @@ def benchmark(*, num_images: int, length: int, repeats: int) -> str:
     head = ["part", "work", "ours (ms)", "plain loop (ms)", "ratio of medians", "smallest to largest"]
     lines = ["| " + " | ".join(cells) + " |" for cells in [head, ["---"] * len(head), *(t.cells() for t in timings)]]
     threads = f"{torch.get_num_threads()} threads, {instruction_set()}"
-    note = f"{repeats} runs of each side, taken in turn; {hardware()}; {threads}; commit {commit()}."
+    note = f"{repeats} runs of each side, in turn; {hardware()}; {threads}; commit {commit()}."
     command = f"python -m src.benchmark --images {num_images} --length {length} --repeats {repeats}"
     return f"# Benchmark\n\n`{command}`\n\n" + "\n".join(lines) + f"\n\n{note}\n"
 
@@ -329,10 +334,10 @@ def _pushing_batch(device: torch.device) -> PushingBatch:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m src.benchmark", description="Speed against the plain loop.")
-    parser.add_argument("--images", type=int, default=8000, help="pictures to pack")
-    parser.add_argument("--length", type=int, default=64, help="frames per rollout")
-    parser.add_argument("--repeats", type=int, default=5, help="runs of each side")
+    parser = argparse.ArgumentParser(prog="python -m src.benchmark", description="Compare speed with plain loops.")
+    parser.add_argument("--images", type=int, default=8000, help="number of pictures to pack (default: %(default)s)")
+    parser.add_argument("--length", type=int, default=64, help="frames per rollout (default: %(default)s)")
+    parser.add_argument("--repeats", type=int, default=5, help="measured runs of each side (default: %(default)s)")
     arguments = parser.parse_args()
     text = benchmark(num_images=arguments.images, length=arguments.length, repeats=arguments.repeats)
     REPORT.parent.mkdir(exist_ok=True)

@@ -1,7 +1,7 @@
-"""configs/experiments/<grid>.toml -> a run for each arm and seed -> reports/<grid>.md: comparisons, resumable.
+"""configs/experiments/<grid>.toml -> one run for each arm and seed -> a comparison in reports/<grid>.md.
 
-Child processes train and evaluate each run, by the commands a person would type. The same command goes on with a
-stopped grid: finished runs are skipped, a stopped one is resumed, and failed ones are tried again.
+Child processes train and evaluate each run with the same commands that a user types. If a grid is stopped, run the same
+command again: it skips finished runs, resumes a stopped run, and repeats failed runs.
 """
 
 import argparse
@@ -30,21 +30,24 @@ from src.reporting.results import read_run
 from src.training.checkpoint import read_config, settle_config
 from src.training.precision import as_begun
 
-CONFIGS, DATA, RUNS, REPORTS = (Path(name) for name in ("configs", "data", "runs", "reports"))
+CONFIGS = Path("configs")
+DATA = Path("data")
+RUNS = Path("runs")
+REPORTS = Path("reports")
 Name = Annotated[str, Field(pattern="^[a-z0-9_]+$")]
 Arms = Annotated[tuple[Name, ...], Field(strict=False, min_length=1)]
-Launch = Callable[[Sequence[str]], int]
+RunChild = Callable[[Sequence[str]], int]  # command -> exit code
 
 
 class Grid(Section):
-    """A comparison: every arm is the base configuration with some settings replaced, trained once for each seed."""
+    """A grid of runs. Each arm is the base configuration with some settings replaced, trained once for each seed."""
 
     title: str
     base: Name  # the stem of a file in configs/
     seeds: Annotated[tuple[NotNegative, ...], Field(strict=False, min_length=1)]
-    set: str = ""  # SET words for all arms
-    arms: Annotated[dict[Name, str], Field(min_length=1)]  # SET words of each
-    comparisons: Annotated[dict[Name, Arms], Field(min_length=1)]  # the arms that share a figure
+    set: str = ""  # overrides for all arms, written as in SET="..."
+    arms: Annotated[dict[Name, str], Field(min_length=1)]  # overrides of each arm
+    comparisons: Annotated[dict[Name, Arms], Field(min_length=1)]  # figure -> the arms in it
 
     @model_validator(mode="after")
     def _names_have_an_arm(self) -> "Grid":
@@ -52,7 +55,7 @@ class Grid(Section):
             if unknown := [arm for arm in arms if arm not in self.arms]:
                 raise ValueError(f"comparisons.{name}: there is no arm {unknown[0]}; arms: {', '.join(self.arms)}")
         if repeated := [seed for seed, count in Counter(self.seeds).items() if count > 1]:
-            raise ValueError(f"seeds: {repeated[0]} occurs twice; a run is the same for the same seed")
+            raise ValueError(f"seeds: {repeated[0]} occurs twice; two runs with the same seed are identical")
         return self
 
 
@@ -61,7 +64,7 @@ KEYS = ", ".join(Grid.model_fields)
 
 @dataclass(frozen=True)
 class Job:
-    """One run of a grid and the commands that make it."""
+    """One run of a grid and its commands."""
 
     arm: str
     config: Config
@@ -71,7 +74,7 @@ class Job:
 
 
 def load_grid(path: Path) -> Grid:
-    """Returns a grid file's content; UserError for a missing file and for the first thing that is wrong in it."""
+    """Returns the content of a grid file. Raises UserError if it is missing, and for the first mistake in it."""
     if not path.is_file():
         known = ", ".join(str(found) for found in sorted((CONFIGS / "experiments").glob("*.toml"))) or "none"
         raise UserError(f"{path} does not exist; GRID must be a grid file (there are: {known})")
@@ -95,15 +98,19 @@ def _explain(error: ValidationError) -> str:
 
 
 def jobs_of(grid: Grid, name: str) -> list[Job]:
-    """Returns all runs of a grid, seed by seed, so that every arm has a number early; UserError for a bad setting."""
+    """Returns all runs of a grid, seed by seed, so that every arm has a score early.
+
+    Raises UserError for a wrong setting, for two runs with the same settings, and for a missing data set.
+    """
     base = CONFIGS / f"{grid.base}.toml"
     jobs: list[Job] = []
     for seed in grid.seeds:
         for arm, words in grid.arms.items():
             overrides = _joined(grid.set, words, f"seed={seed}")
-            config, run = load_config(base, overrides), f"{name}-{arm}-s{seed}"
-            for twin in (job for job in jobs if job.config == config):
-                raise UserError(f"{twin.run} and {run} have the same settings; each run must have its own")
+            config = load_config(base, overrides)
+            run = f"{name}-{arm}-s{seed}"
+            for same in (job for job in jobs if job.config == config):
+                raise UserError(f"{same.run} and {run} have the same settings; each run must have different settings")
             train = ("-m", "src.trainer", str(base), "--set", overrides, "--name", run)
             jobs.append(Job(arm, config, run, train, ("-m", "src.tester", "evaluate", run)))
     for dataset in {job.config.dataset for job in jobs}:
@@ -115,25 +122,25 @@ def _joined(*words: str) -> str:
     return " ".join(part for part in words if part)
 
 
-def run_grid(path: Path, launch: Launch) -> tuple[Path, dict[str, str]]:
-    """Makes what is missing of a grid and writes its report; returns the Markdown file and {run: what went wrong}."""
+def run_grid(path: Path, run_child: RunChild) -> tuple[Path, dict[str, str]]:
+    """Makes the missing runs of a grid and writes its report. Returns the Markdown file and {failed run: reason}."""
     grid = load_grid(path)
     jobs = jobs_of(grid, path.stem)
     failures: dict[str, str] = {}
     for number, job in enumerate(jobs, start=1):
-        place = f"[{number}/{len(jobs)}] {job.run}"
+        label = f"[{number}/{len(jobs)}] {job.run}"
         if is_done(job):
-            say(f"{place}: done before")
+            say(f"{label}: already done")
             continue
-        say(f"{place}: training and evaluation")
-        if failure := _make(job, launch):
+        say(f"{label}: training and evaluation")
+        if failure := _make_run(job, run_child):
             failures[job.run] = failure
-            say(f"{place}: {failure}")
-    return report_on(grid, path, jobs, failures), failures
+            say(f"{label}: {failure}")
+    return write_report(grid, path, jobs, failures), failures
 
 
-def report_on(grid: Grid, path: Path, jobs: Sequence[Job], failures: Mapping[str, str]) -> Path:
-    """Writes the report of a grid whose runs are made, but for the failures; returns the Markdown file."""
+def write_report(grid: Grid, path: Path, jobs: Sequence[Job], failures: Mapping[str, str]) -> Path:
+    """Writes the report of a grid and returns the Markdown file. All runs are finished except the failures."""
     runs = {job.run: read_run(RUNS / job.run) for job in jobs}
     results = [
         result_of(
@@ -161,11 +168,12 @@ def report_on(grid: Grid, path: Path, jobs: Sequence[Job], failures: Mapping[str
 
 
 def is_done(job: Job) -> bool:
-    """Returns whether the run has these very settings, is trained to its end, and evaluated since, on today's data."""
+    """Returns whether the run is finished: same settings, fully trained, then evaluated, on the present data."""
     folder = RUNS / job.run
     if not (folder / "config.json").is_file():
         return False
-    run, checkpoint = read_run(folder), folder / f"{job.config.evaluation.checkpoint}.pt"
+    run = read_run(folder)
+    checkpoint = folder / f"{job.config.evaluation.checkpoint}.pt"
     if (
         run.config != as_begun(job.config, folder)
         or run.scores is None
@@ -178,19 +186,19 @@ def is_done(job: Job) -> bool:
     return made_of == (file_hash(checkpoint), file_hash(folder / "config.json"), data)
 
 
-def _make(job: Job, launch: Launch) -> str | None:
-    """Trains and evaluates a run; returns what went wrong."""
-    if code := launch((sys.executable, *job.train)):
+def _make_run(job: Job, run_child: RunChild) -> str | None:
+    """Trains and evaluates a run. Returns the reason of a failure, otherwise None."""
+    if code := run_child((sys.executable, *job.train)):
         return f"training ended with exit code {code}"
-    _settle_evaluation(job)
+    _restore_evaluation_settings(job)
     write_atomically(RUNS / job.run / HARDWARE_FILE, f"{hardware()}\n".encode())
-    if code := launch((sys.executable, *job.evaluate)):
+    if code := run_child((sys.executable, *job.evaluate)):
         return f"evaluation ended with exit code {code}"
     return None if is_done(job) else "ended without an error, but its files do not show a finished run"
 
 
-def _settle_evaluation(job: Job) -> None:
-    """Gives the run the evaluation settings of its arm, where `make evaluate SET=...` has left others."""
+def _restore_evaluation_settings(job: Job) -> None:
+    """Restores the evaluation settings of the run's arm, which `make evaluate SET=...` can have changed."""
     folder = RUNS / job.run
     if not (folder / "config.json").is_file():
         return
@@ -199,11 +207,11 @@ def _settle_evaluation(job: Job) -> None:
         settle_config(folder, trained.model_copy(update={"evaluation": job.config.evaluation}))
 
 
-def launch(command: Sequence[str]) -> int:
-    """Runs a child to its end and returns its exit code. A stop signal is passed on and ends this command, too.
+def run_child(command: Sequence[str]) -> int:
+    """Runs a child process to its end and returns its exit code. A stop signal stops the child and this command.
 
-    The child has a session of its own: a stop reaches it once, through us, and the trainer saves before it ends; a
-    second one ends it at once.
+    The child has its own session, so only this process receives Ctrl-C. The first signal is passed on as SIGTERM, and
+    the trainer saves before it ends. The second signal is passed on as SIGINT, which ends the trainer at once.
     """
     children: list[subprocess.Popen[bytes]] = []
     stopped = False
@@ -222,20 +230,20 @@ def launch(command: Sequence[str]) -> int:
         for number, handler in before.items():
             signal.signal(number, handler)
     if stopped:
-        say("the same command goes on from here")
+        say("run the same command again to continue")
         raise KeyboardInterrupt
     return code
 
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m src.experiments", description="A comparison over arms and seeds.")
+    parser = argparse.ArgumentParser(prog="python -m src.experiments", description="Compare arms over several seeds.")
     parser.add_argument("grid", type=Path, help="configs/experiments/<grid>.toml")
-    path, failures = run_grid(parser.parse_args().grid, launch)
+    path, failures = run_grid(parser.parse_args().grid, run_child)
     say(f"{path}: table, protocol and figures")
     if failures:
         reasons = "; ".join(f"{run}: {failure}" for run, failure in failures.items())
-        raise UserError(f"{len(failures)} runs failed, the same command tries them again: {reasons}")
+        raise UserError(f"{len(failures)} runs failed; the same command tries them again: {reasons}")
 
 
 if __name__ == "__main__":

@@ -1,15 +1,15 @@
-"""What the process that all workers are forked from imports: the workbench, and whatever the client will import."""
+"""Imports for the process that all workers are forked from: the workbench, and the dependencies of the client."""
 
 import ast
 import importlib
 import importlib.util
 from pathlib import Path
 
-import kaggle_workbench  # noqa: F401 (it is here to be imported)
+import kaggle_workbench  # noqa: F401 (only to load it)
 
 
 def import_for_the_client() -> None:
-    """Imports what the client imports; the client itself would authenticate while it is imported."""
+    """Imports the client's dependencies. The client itself is not imported, because its import authenticates."""
     folder = Path(importlib.util.find_spec("kaggle").submodule_search_locations[0])
     for file in ("api/kaggle_api_extended.py", "cli.py"):
         for node in ast.parse((folder / file).read_text()).body:

@@ -1,8 +1,8 @@
-"""What the tests of the round trip share: a folder with a run to submit, and commands run in processes of their own.
+"""Shared by the tests of src/competition: a folder with a run to submit, and commands that run in worker processes.
 
-Every command sees a home of its own, the loopback server and nothing else. The worker processes are forked from one
-that has imported everything. A desk with `forked` clients runs the real client's code in forks of the workers, which
-have imported what the client imports, but not the client: a start of Python costs more than all else that it does.
+Every command has its own home folder and reaches only the loopback server. The workers are forked from a process that
+has imported everything, to save time. With `forked` clients, the client's code also runs in a fork of a worker, because
+starting Python takes longer than the client's work. A fork has imported the client's dependencies, not the client.
 """
 
 import contextlib
@@ -34,9 +34,9 @@ from src import kaggle_client, submission
 from src.base.console import run_main
 from src.competition.ledger import Ledger, Submission
 
-AT_ONCE = 12  # commands; much of their time is waiting
+NUM_WORKERS = 12  # commands at the same time; they mostly wait
 HEIGHT, WIDTH, LENGTH = 2, 4, 3  # of the small csv: frames (3, 2, 4), sequences of 3
-QUICK = {"--poll-first": 0.1, "--poll-longest": 1, "--stall": 300, "--settle": 0.2, "--call-timeout": 300}
+QUICK_WAITS = {"--poll-first": 0.1, "--poll-longest": 1, "--stall": 300, "--settle": 0.2, "--call-timeout": 300}
 POPEN = subprocess.Popen
 CHECK = submission.check_submission
 FORKS = multiprocessing.get_context("forkserver")
@@ -44,17 +44,17 @@ FORKS = multiprocessing.get_context("forkserver")
 
 @dataclass(frozen=True)
 class Result:
-    """How a command ended, and what it printed."""
+    """The exit code of a command, and what it printed."""
 
     exit_code: int
     output: str
     error: str
-    cpu_s: float  # of the command and the clients it started
+    cpu_s: float  # CPU time of the command and of the clients it started
 
 
 @dataclass(frozen=True)
-class Bench:
-    """A folder with submissions/run.csv and its run, a home with credentials, and the competition it belongs to."""
+class Workspace:
+    """A folder with submissions/run.csv, its run, a home with credentials, and the run's competition."""
 
     folder: Path
     competition: Competition
@@ -68,35 +68,36 @@ class Bench:
     def submissions(self) -> list[Submission]:
         return Ledger(self.folder / "submissions/ledger.jsonl").submissions()
 
-    def command(self, name: str, *options: str, patience: dict[str, float] = QUICK) -> list[str]:
-        """Returns the words of `download` or `submit` for this competition."""
-        known = patience if name == "submit" else list(patience)[:3]
-        waits = [word for option in known for word in (option, str(patience[option]))]
+    def command(self, name: str, *options: str, waits: dict[str, float] = QUICK_WAITS) -> list[str]:
+        """Returns the arguments of `download` or `submit` for this competition."""
+        accepted = waits if name == "submit" else list(waits)[:3]
+        times = [word for option in accepted for word in (option, str(waits[option]))]
         own = ["--run", "run", "--message", 'first "try"'] if name == "submit" else ["--folder", "data/.downloads"]
-        return [name, "--competition", self.competition.slug, *waits, *own, *options]
+        return [name, "--competition", self.competition.slug, *times, *own, *options]
 
 
-def set_up(server: LoopbackKaggle, folder: Path, slug: str, **settings: object) -> Bench:
-    """Returns a bench with a small, valid csv and the right key in ~/.kaggle/kaggle.json."""
-    bench = Bench(folder, server.add(slug, **settings), server.environment)
-    for path in (bench.home / ".kaggle", folder / "submissions", folder / "runs/run"):
+def make_workspace(server: LoopbackKaggle, folder: Path, slug: str, **settings: object) -> Workspace:
+    """Returns a workspace with a small, valid csv and the correct key in ~/.kaggle/kaggle.json."""
+    workspace = Workspace(folder, server.add(slug, **settings), server.environment)
+    for path in (workspace.home / ".kaggle", folder / "submissions", folder / "runs/run"):
         path.mkdir(parents=True)
-    credentials = bench.home / ".kaggle/kaggle.json"
+    credentials = workspace.home / ".kaggle/kaggle.json"
     credentials.write_text(json.dumps({"username": USER, "key": KEY}))
     credentials.chmod(0o600)
     write_run(folder, small_csv(slug))
-    return bench
+    return workspace
 
 
 def small_csv(seed: str) -> bytes:
-    """Returns a csv of one sequence whose numbers follow from the seed."""
-    size, digest = 3 * HEIGHT * WIDTH, hashlib.sha512(seed.encode()).digest()
+    """Returns a csv of one sequence. The seed decides its numbers."""
+    size = 3 * HEIGHT * WIDTH
+    digest = hashlib.sha512(seed.encode()).digest()
     rows = [",".join([str(row), *map(str, digest[row : row + size])]) for row in range(LENGTH)]
     return "\n".join([",".join(["id", *map(str, range(size))]), *rows]).encode() + b"\n"
 
 
 def write_run(folder: Path, content: bytes, num_rows: int = LENGTH) -> None:
-    """Writes the csv, the run it comes from, and the provenance that ties them together."""
+    """Writes the csv, its run, and the provenance that connects them."""
     (folder / "submissions/run.csv").write_bytes(content)
     (folder / "runs/run/best.pt").write_bytes(b"weights of " + content[-20:])
     (folder / "runs/run/config.json").write_text("{}")
@@ -119,14 +120,14 @@ def write_run(folder: Path, content: bytes, num_rows: int = LENGTH) -> None:
     (folder / "submissions/run.json").write_text(json.dumps(provenance))
 
 
-def environment_of(bench: Bench, **more: str) -> dict[str, str]:
-    """Returns the whole environment of a command: nothing of this machine's but the path and the language."""
+def environment_of(workspace: Workspace, **more: str) -> dict[str, str]:
+    """Returns all environment variables of a command. Only PATH and LANG come from this machine."""
     kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
-    return {**kept, **bench.environment, "HOME": str(bench.home), **more}
+    return {**kept, **workspace.environment, "HOME": str(workspace.home), **more}
 
 
 class ForkedClient(subprocess.Popen):
-    """A process that runs the client's code without a new start of Python; every other command starts as ever."""
+    """A process that runs the client's code without starting Python again. All other commands start as usual."""
 
     def __init__(self, command: list[str], **settings: object) -> None:
         if command[:4] == [sys.executable, "-P", "-m", "kaggle"]:
@@ -135,8 +136,12 @@ class ForkedClient(subprocess.Popen):
 
 
 def run_client(command: list[str], settings: dict[str, object]) -> None:
-    """Ends this process, which has the new one's streams and session already, as the client ends."""
-    set_alarm, passed = settings.get("preexec_fn"), settings.get("pass_fds", ())
+    """Runs the client in this forked process and ends it with the client's exit code.
+
+    The process already has the streams and the session of the new process.
+    """
+    set_alarm = settings.get("preexec_fn")
+    passed = settings.get("pass_fds", ())
     if set_alarm:
         set_alarm()
     first = 3
@@ -147,7 +152,8 @@ def run_client(command: list[str], settings: dict[str, object]) -> None:
     os.environ.update(settings["env"])
     sys.stdin, sys.stdout = os.fdopen(0), os.fdopen(1, "w", encoding="utf-8")
     sys.stderr = os.fdopen(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1)
-    sys.argv, code = command[3:], 0
+    sys.argv = command[3:]
+    code = 0
     try:
         runpy.run_module("kaggle", run_name="__main__", alter_sys=True)
     except SystemExit as ending:
@@ -162,8 +168,8 @@ def run_client(command: list[str], settings: dict[str, object]) -> None:
 def run_command(
     folder: Path, environment: dict[str, str], words: list[str], small: bool = True, forked: bool = False
 ) -> Result:
-    """Runs one command of src.kaggle_client in this process, which is a worker's."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # as at a terminal, also for tests in a background
+    """Runs one command of src.kaggle_client in this worker process."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # as on a terminal, also if the tests run in background
     subprocess.Popen = ForkedClient if forked else POPEN
     os.environ.clear()
     os.environ.update(environment)
@@ -171,7 +177,10 @@ def run_command(
     sys.argv = ["kaggle_client", *words]
     shape = {"sequence_length": LENGTH, "frame_shape": (3, HEIGHT, WIDTH)} if small else {}
     submission.check_submission = functools.partial(CHECK, **shape)  # the real check, told how small the csv is
-    output, error, code, before = io.StringIO(), io.StringIO(), 0, os.times()
+    output = io.StringIO()
+    error = io.StringIO()
+    code = 0
+    before = os.times()
     with contextlib.redirect_stdout(output), contextlib.redirect_stderr(error):
         try:
             run_main(kaggle_client.main)
@@ -182,7 +191,7 @@ def run_command(
 
 
 def workers(count: int) -> ProcessPoolExecutor:
-    """Returns a pool whose processes run `run_command`; the process they are forked from has imported this file."""
+    """Returns a pool of processes for `run_command`. They are forked from a process that has imported this file."""
     FORKS.set_forkserver_preload(["kaggle_preload"])
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent.parent), str(Path(__file__).parent)])
@@ -194,8 +203,8 @@ def workers(count: int) -> ProcessPoolExecutor:
 
 
 @dataclass(frozen=True)
-class Desk:
-    """The server, the worker processes, a folder for the benches, and every result so far."""
+class Harness:
+    """The server, the worker processes, a folder for the workspaces, and all results so far."""
 
     server: LoopbackKaggle
     pool: ProcessPoolExecutor
@@ -203,28 +212,28 @@ class Desk:
     results: list[Result]
     forked: bool
 
-    def bench(self, slug: str, faults: str = "", **settings: object) -> Bench:
-        """Returns a new bench; `faults` are written STEP:KIND[:TIMES[:AFTER]], ..."""
+    def workspace(self, slug: str, faults: str = "", **settings: object) -> Workspace:
+        """Returns a new workspace. `faults` has the form STEP:KIND[:TIMES[:AFTER]], ..."""
         listed = read_faults(faults.split(", ")) if faults else []
-        return set_up(self.server, self.folder / slug, slug, faults=listed, **settings)
+        return make_workspace(self.server, self.folder / slug, slug, faults=listed, **settings)
 
-    def elsewhere(self, bench: Bench) -> Bench:
-        """Returns the same run on another machine, whose ledger knows nothing."""
-        folder = self.folder / f"{bench.folder.name}-elsewhere"
-        shutil.copytree(bench.folder, folder, ignore=shutil.ignore_patterns("ledger.jsonl", ".uploads"))
-        return Bench(folder, bench.competition, bench.environment)
+    def other_machine(self, workspace: Workspace) -> Workspace:
+        """Returns a copy of the workspace without its ledger, like the same run on another machine."""
+        folder = self.folder / f"{workspace.folder.name}-elsewhere"
+        shutil.copytree(workspace.folder, folder, ignore=shutil.ignore_patterns("ledger.jsonl", ".uploads"))
+        return Workspace(folder, workspace.competition, workspace.environment)
 
-    def run(self, bench: Bench, *words: str, small: bool = True, **environment: str) -> Result:
-        """Returns how a command ended, run in a worker."""
-        surroundings = environment_of(bench, **environment)
-        result = self.pool.submit(run_command, bench.folder, surroundings, list(words), small, self.forked).result()
+    def run(self, workspace: Workspace, *words: str, small: bool = True, **environment: str) -> Result:
+        """Runs a command in a worker and returns its result."""
+        variables = environment_of(workspace, **environment)
+        result = self.pool.submit(run_command, workspace.folder, variables, list(words), small, self.forked).result()
         self.results.append(result)
         return result
 
-    def kill(self, bench: Bench, words: list[str], when: Callable[[BaseProcess], None]) -> bool:
-        """Starts a command, kills it once `when` returns, and returns whether it was still at work."""
+    def kill(self, workspace: Workspace, words: list[str], when: Callable[[BaseProcess], None]) -> bool:
+        """Starts a command, kills it after `when` returns, and returns whether it was still running."""
         process = FORKS.Process(
-            target=run_command, args=(bench.folder, environment_of(bench), words, True, self.forked)
+            target=run_command, args=(workspace.folder, environment_of(workspace), words, True, self.forked)
         )
         process.start()
         when(process)
@@ -234,41 +243,43 @@ class Desk:
         return alive
 
     @cached_property
-    def hasty(self) -> dict[str, float]:
-        """Returns a patience that is short, and yet long enough for this machine as busy as it is now."""
-        bench = self.bench(f"haste-{self.folder.name}")
-        self.run(bench, "submissions")  # a worker's start is not the client's
+    def short_waits(self) -> dict[str, float]:
+        """Returns short time limits that are still long enough for the present load of this machine."""
+        workspace = self.workspace(f"haste-{self.folder.name}")
+        self.run(workspace, "submissions")  # starts the worker, so that its start is not measured
         started = time.monotonic()
-        self.run(bench, "leaderboard", "--competition", bench.competition.slug)
+        self.run(workspace, "leaderboard", "--competition", workspace.competition.slug)
         limit = round(5 + 6 * (time.monotonic() - started))
-        return {**QUICK, "--call-timeout": limit, "--stall": limit}
+        return {**QUICK_WAITS, "--call-timeout": limit, "--stall": limit}
 
 
 @contextlib.contextmanager
-def open_desk(folder: Path, *, forked: bool = False) -> Iterator[Desk]:
-    """Opens the server and the workers; nothing may have gone anywhere but to localhost when they close."""
-    with workers(AT_ONCE) as pool, LoopbackKaggle() as server:
-        yield Desk(server, pool, folder, [], forked)
-        assert server.strangers == []
+def open_harness(folder: Path, *, forked: bool = False) -> Iterator[Harness]:
+    """Opens the server and the workers. At the end, checks that all calls went to localhost."""
+    with workers(NUM_WORKERS) as pool, LoopbackKaggle() as server:
+        yield Harness(server, pool, folder, [], forked)
+        assert server.outside_calls == []
 
 
 def wait_until(happened: Callable[[], bool], limit_s: float = 120.0) -> None:
-    """Waits for something that must happen."""
+    """Waits until `happened()` is true. Fails after `limit_s` seconds."""
     end = time.monotonic() + limit_s
     while not happened():
-        assert time.monotonic() < end, "it did not happen"
+        assert time.monotonic() < end, f"it did not happen within {limit_s} s"
         time.sleep(0.01)
 
 
-def losses(bench: Bench) -> list[str]:
-    """Returns every way in which the ledger and the server disagree, and every submission beyond the first."""
-    listed = Counter(entry["description"].rpartition("[run:")[2].rstrip("]") for entry in bench.competition.submissions)
+def disagreements(workspace: Workspace) -> list[str]:
+    """Returns all differences between the ledger and the server, and all submissions after the first."""
+    listed = Counter(
+        entry["description"].rpartition("[run:")[2].rstrip("]") for entry in workspace.competition.submissions
+    )
     faults = [f"{tag} is on the server {count} times" for tag, count in listed.items() if count > 1]
     if len(listed) > 1:
         faults.append(f"{len(listed)} submissions of one csv")
-    states = {submission.intent.tag: submission.state for submission in bench.submissions}
+    states = {submission.intent.tag: submission.state for submission in workspace.submissions}
     for tag in listed:
-        hidden = states.get(tag) == "unknown" and bench.competition.list_delay_s > 0
+        hidden = states.get(tag) == "unknown" and workspace.competition.list_delay_s > 0
         if states.get(tag) not in ("accepted", "scored") and not hidden:
             faults.append(f"{tag} is on the server and {states.get(tag)} in the ledger")
     for tag, state in states.items():
@@ -277,24 +288,24 @@ def losses(bench: Bench) -> list[str]:
     return faults
 
 
-def ended_otherwise(bench: Bench, result: Result, exit_code: int, submissions: int) -> list[str]:
-    """Returns how the end of a command differs from the one expected, and every disagreement of ledger and server."""
-    wrong = losses(bench)
+def unexpected(workspace: Workspace, result: Result, exit_code: int, submissions: int) -> list[str]:
+    """Returns the differences from the expected result, and between the ledger and the server."""
+    wrong = disagreements(workspace)
     if exit_code == 0:
-        wrong += [f"{path} is left behind" for path in bench.folder.glob("submissions/.uploads/*.zip")]
+        wrong += [f"{path} is left behind" for path in workspace.folder.glob("submissions/.uploads/*.zip")]
     if result.exit_code != exit_code:
         wrong.append(f"exit code {result.exit_code}, not {exit_code}: {result.error} {result.output}")
-    if len(bench.competition.submissions) != submissions:
-        wrong.append(f"{len(bench.competition.submissions)} submissions, not {submissions}")
+    if len(workspace.competition.submissions) != submissions:
+        wrong.append(f"{len(workspace.competition.submissions)} submissions, not {submissions}")
     if result.exit_code == 2 and (result.error.count("\n") != 1 or not result.error.startswith("error: ")):
         wrong.append(f"not one line of error: {result.error}")
     return wrong
 
 
-def leaks(bench: Bench, results: list[Result]) -> list[str]:
-    """Returns the secrets that were printed, or written to any file but a zip."""
+def leaks(workspace: Workspace, results: list[Result]) -> list[str]:
+    """Returns the secrets that were printed, or written to a file other than a zip."""
     texts = [result.output + result.error for result in results]
-    written = [path for name in ("submissions", "data") for path in (bench.folder / name).rglob("*")]
+    written = [path for name in ("submissions", "data") for path in (workspace.folder / name).rglob("*")]
     texts += [path.read_text(errors="replace") for path in written if path.is_file() and path.suffix != ".zip"]
-    secrets = (KEY, f"token.{bench.competition.slug}", "signature=secret", "Authorization")
+    secrets = (KEY, f"token.{workspace.competition.slug}", "signature=secret", "Authorization")
     return [secret for secret in secrets if any(secret in text for text in texts)]

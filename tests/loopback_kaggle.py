@@ -1,11 +1,14 @@
-"""A loopback Kaggle: enough of the service's protocol for the real client, with faults to switch on at every step.
+"""A local server that answers like Kaggle. It knows enough of the protocol for the real client, and can play faults.
 
-The client is pointed at it by `LoopbackKaggle.environment`: KAGGLE_API_ENVIRONMENT=LOCALHOST makes it call
-http://localhost/api/v1/..., and the proxy variables bring those calls here. CONNECT is refused, so nothing can leave
-the machine. Every competition has its own archive, submissions, calls and faults, so that many cases share one server.
+`LoopbackKaggle.environment` directs the client to this server: KAGGLE_API_ENVIRONMENT=LOCALHOST makes it call
+http://localhost/api/v1/..., and the proxy variables send these calls here. The server refuses CONNECT, so no call can
+leave the machine. Each competition has its own archive, submissions, calls and faults, so tests can share a server.
 
-By hand:  python tests/loopback_kaggle.py --competition demo --archive data.zip --fault put:503 --fault list:html:2
-prints the variables to export, then serves until Ctrl-C.
+To start it by hand:
+
+    python tests/loopback_kaggle.py --competition demo --archive data.zip --fault put:503 --fault list:html:2
+
+It prints the variables to export, then serves until Ctrl-C.
 """
 
 import argparse
@@ -22,8 +25,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-USER, KEY = "tester", "right-key-0123456789"  # the one legacy key that is accepted; tokens are `token.<slug>`
-STEPS = {  # method of the service -> our name of the step
+USER, KEY = "tester", "right-key-0123456789"  # the only accepted legacy key; tokens are `token.<slug>`
+STEPS = {  # method of the service -> name of the step in faults and calls
     "IntrospectToken": "introspect",
     "GenerateAccessToken": "refresh",
     "DownloadDataFiles": "download",
@@ -44,49 +47,52 @@ MESSAGES = {
     500: "Internal error",
     503: "Service unavailable",
 }
-HANG_S = 600.0  # a hanging call is answered by nobody, but for the end of the server
+HANG_S = 600.0  # a hanging call ends after this time, or when the server closes
 LAST_MODIFIED = "Wed, 01 Jan 2020 00:00:00 GMT"
 
 
 @dataclass
 class Fault:
-    """What goes wrong at one step: a status ("403", "json 403"), "html", "slow", "hang", "cut", "lost", "truncated" or
-    "corrupted"; "cut" drops the connection before anything is done, "lost" after everything is done."""
+    """A fault at one step.
+
+    kind: a status ("403", "json 403"), "html", "slow", "hang", "cut", "lost", "truncated" or "corrupted". "cut" drops
+    the connection before the request is processed, "lost" after it.
+    """
 
     step: str
     kind: str
-    times: int = -1  # how often it happens; -1 for ever
-    after: int = 0  # how many calls come through before
+    times: int = -1  # number of calls that it affects; -1: all
+    after: int = 0  # number of calls that succeed first
 
 
 @dataclass
 class Competition:
-    """One competition: what it hands out, what it has received, every call it has seen."""
+    """One competition: its archive, settings and faults, the submissions it has received, and all calls."""
 
     slug: str
     archive: bytes = b""
     faults: list[Fault] = field(default_factory=list)
-    scoring: str = "COMPLETE"  # or ERROR, or PENDING for ever
+    scoring: str = "COMPLETE"  # or ERROR, or PENDING, which never changes
     public_score: str = "31.25"
     private_score: str = ""
-    pending_lists: int = 0  # listings that still show a new submission as PENDING
-    list_delay_s: float = 0.0  # a new submission stays unlisted for so long
+    pending_lists: int = 0  # number of lists that show a new submission as PENDING
+    list_delay_s: float = 0.0  # time before a new submission is in the list
     daily_limit: int = 5
-    limited_by_total: bool = False  # whether the limit is one for all days
+    limited_by_total: bool = False  # whether the limit is for the whole competition instead of a day
     teams: list[tuple[str, str]] = field(
         default_factory=lambda: [("Ada", "37.1"), ("tester", "35.0"), ("Grace", "30.2")]
     )
-    push_error: str = ""  # what a pushed notebook is refused with, in an answer of status 200
+    push_error: str = ""  # the error in the answer to a pushed notebook; the status is 200
     calls: list[dict[str, Any]] = field(default_factory=list)
     blobs: dict[str, bytes] = field(default_factory=dict)
     submissions: list[dict[str, Any]] = field(default_factory=list)
 
     def steps(self) -> list[str]:
-        """Returns the names of the calls seen, in order."""
+        """Returns the step of each call, in order."""
         return [call["step"] for call in self.calls]
 
     def fault(self, step: str) -> str:
-        """Returns the fault that strikes now at this step, or ""."""
+        """Returns the kind of fault for this call of the step, or ""."""
         for fault in self.faults:
             if fault.step == step and fault.after > 0:
                 fault.after -= 1
@@ -166,7 +172,7 @@ class Competition:
 
 
 class LoopbackKaggle(ThreadingHTTPServer):
-    """The server; a context manager that serves from a thread of its own."""
+    """The server. As a context manager it serves in its own thread."""
 
     daemon_threads = True
     request_queue_size = 128
@@ -174,18 +180,18 @@ class LoopbackKaggle(ThreadingHTTPServer):
     def __init__(self, port: int = 0) -> None:
         super().__init__(("127.0.0.1", port), Handler)
         self.competitions: dict[str, Competition] = {}
-        self.strangers: list[str] = []  # CONNECT attempts and calls to any host but localhost
+        self.outside_calls: list[str] = []  # CONNECT attempts and calls to any host but localhost
         self.state = threading.RLock()
         self.closing = threading.Event()
 
     def add(self, slug: str, **settings: Any) -> Competition:
-        """Returns a new competition of that slug."""
+        """Adds a new competition and returns it."""
         self.competitions[slug] = Competition(slug, **settings)
         return self.competitions[slug]
 
     @property
     def environment(self) -> dict[str, str]:
-        """Returns the variables that bring the client here; no_proxy and NO_PROXY must not be set beside them."""
+        """Returns the variables that direct the client to this server. no_proxy and NO_PROXY must not be set."""
         proxy = f"http://127.0.0.1:{self.server_port}"
         return {"KAGGLE_API_ENVIRONMENT": "LOCALHOST", "http_proxy": proxy, "https_proxy": proxy}
 
@@ -199,20 +205,20 @@ class LoopbackKaggle(ThreadingHTTPServer):
         self.server_close()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Stays quiet: clients that are killed in the middle of a call are what this server is for."""
+        """Prints nothing. The tests kill clients during calls, so broken connections are expected."""
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Routes one proxied request to its competition, through the fault of its step."""
+    """Passes one proxied request to its competition and applies the fault of its step."""
 
     protocol_version = "HTTP/1.1"
     server: LoopbackKaggle
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Keeps no log; `Competition.calls` is the record."""
+        """Writes no log. `Competition.calls` records the calls."""
 
     def do_CONNECT(self) -> None:
-        self.server.strangers.append(f"CONNECT {self.path}")
+        self.server.outside_calls.append(f"CONNECT {self.path}")
         self.send(403, b"refused", "text/plain")
 
     def do_POST(self) -> None:
@@ -224,7 +230,7 @@ class Handler(BaseHTTPRequestHandler):
         named = named or str(body.get("token") or body.get("refreshToken") or "").partition(".")[2]
         competition = self.server.competitions.get(named)
         if urlsplit(self.path).hostname != "localhost" or not self.path.startswith("http://localhost/api/v1/"):
-            self.server.strangers.append(self.path)
+            self.server.outside_calls.append(self.path)
         if competition is None:
             self.send_status(404 if self.authorized() else 401, as_json=True)
             return
@@ -295,7 +301,7 @@ class Handler(BaseHTTPRequestHandler):
         )
 
     def fails_before(self, kind: str) -> bool:
-        """Plays the faults that strike before anything is done; returns whether the request has ended with it."""
+        """Applies a fault that comes before the request is processed. Returns whether it has ended the request."""
         if kind == "slow":
             time.sleep(0.5)
             return False
@@ -312,7 +318,7 @@ class Handler(BaseHTTPRequestHandler):
         return True
 
     def authorized(self) -> bool:
-        """Returns whether the call carries the one legacy key, or a token that names a competition of ours."""
+        """Returns whether the call has the legacy key, or a token of one of this server's competitions."""
         scheme, _, value = (self.headers.get("Authorization") or "").partition(" ")
         if scheme == "Basic":
             return base64.b64decode(value).decode() == f"{USER}:{KEY}"
@@ -326,7 +332,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send(status, message.encode(), "text/plain")
 
     def send(self, status: int, data: bytes, kind: str, *, stop_after: int | None = None, **headers: str) -> None:
-        """Sends an answer whose Content-Length is that of `data`, even where it stops after fewer bytes."""
+        """Sends an answer. Content-Length is that of `data`, even if the answer stops after `stop_after` bytes."""
         self.send_response(status)
         for name, value in {"Content-Type": kind, "Content-Length": str(len(data)), **headers}.items():
             self.send_header(name, value)
@@ -336,14 +342,14 @@ class Handler(BaseHTTPRequestHandler):
             self.cut()
 
     def cut(self) -> None:
-        """Drops the connection without a word."""
+        """Closes the connection without an answer."""
         self.close_connection = True
         self.wfile.flush()
         self.connection.close()
 
 
 def read_faults(texts: Iterable[str]) -> list[Fault]:
-    """Returns the faults written as STEP:KIND, STEP:KIND:TIMES or STEP:KIND:TIMES:AFTER."""
+    """Returns faults from texts of the form STEP:KIND, STEP:KIND:TIMES or STEP:KIND:TIMES:AFTER."""
     return [Fault(step, kind, *map(int, numbers)) for step, kind, *numbers in (text.split(":") for text in texts)]
 
 

@@ -27,7 +27,7 @@ ORDER = (
     *("pushing.scores", "pushing.pictures", "pushing.cost"),
     *("tester", "experiments", "report", "benchmark", "cost"),
     *("competition.ledger", "competition.errors", "competition.client", "competition.queries"),
-    *("competition.download", "competition.order", "competition.scores", "competition.submit", "competition.kernel"),
+    *("competition.download", "competition.request", "competition.scores", "competition.submit", "competition.kernel"),
     *("kaggle_client",),
 )
 FILES = sorted(path for path in (ROOT / "src").rglob("*.py") if path.name != "__init__.py")

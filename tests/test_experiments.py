@@ -1,4 +1,4 @@
-"""A grid end to end with the real trainer and tester, and all that can be wrong with a grid file or a run."""
+"""Tests of a grid from the first run to the report, with the real trainer and tester, and of mistakes in grid files."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from src.base.devices import hardware
 from src.config import load_config, replaced, to_json
 from src.dance import pictures as dance_pictures
 from src.dance import scores as dance_scores
-from src.experiments import Grid, is_done, jobs_of, launch, load_grid, main, run_grid
+from src.experiments import Grid, is_done, jobs_of, load_grid, main, run_child, run_grid
 from src.intake.manifest import Manifest
 from src.reporting import comparison
 from src.reporting.results import read_run
@@ -45,7 +45,7 @@ SHIPPED = sorted((ROOT / "configs" / "experiments").glob("*.toml"))
 
 @pytest.fixture
 def grid_path(tmp_path: Path, data_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A checkout with the data set `tiny`, one configuration and one grid, as the present folder."""
+    """Changes into a folder with the data set `tiny` and one configuration. Returns the path of its grid file."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").symlink_to(data_folder)
     (tmp_path / "configs").mkdir()
@@ -64,10 +64,12 @@ def grid_path(tmp_path: Path, data_folder: Path, monkeypatch: pytest.MonkeyPatch
 
 
 class Children:
-    """Runs the commands of children in this process, which saves their imports; fails those that `broken` names."""
+    """Runs the commands of child processes in this process, to save imports. Commands that contain `broken` fail."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.monkeypatch, self.commands, self.broken = monkeypatch, [], ""
+        self.monkeypatch = monkeypatch
+        self.commands: list[str] = []
+        self.broken = ""
 
     def __call__(self, command: Sequence[str]) -> int:
         interpreter, _, module, *arguments = command
@@ -86,7 +88,7 @@ class Children:
 @pytest.fixture
 def children(monkeypatch: pytest.MonkeyPatch) -> Children:
     for module, name in ((dance_pictures, "save_gif"), (tester, "plot_history"), (dance_pictures, "plot_psnr")):
-        # pictures and SSIM take longer than these trainings
+        # drawing and SSIM take longer than these short trainings
         monkeypatch.setattr(module, name, lambda path, *content, **options: path.write_bytes(b""))
     monkeypatch.setattr(dance_scores, "ssim_per_frame", lambda clip, truth: torch.full((len(clip),), 0.5))
     monkeypatch.setattr(comparison, "plot_bands", lambda path, panels, xlabel: path.write_bytes(b""))
@@ -108,14 +110,15 @@ def test_a_grid_from_the_first_run_to_the_report(
     assert "| constant | 2 of 2 |" in path.read_text() and "| monotonic | 1 of 2 |" in path.read_text()
     assert "Missing: small-monotonic-s1: training ended with exit code 1." in path.read_text()
 
-    children.broken, children.commands = "", []
+    children.broken = ""
+    children.commands = []
     (Path("runs") / "small-constant-s0" / "scores.json").unlink()
     path, failures = run_grid(grid_path, children)
     assert failures == {} and {command.split()[1] for command in children.commands} == {
         "small-constant-s0",
         "small-monotonic-s1",
     }
-    assert "[3/4] small-constant-s1: done before" in capsys.readouterr().out
+    assert "[3/4] small-constant-s1: already done" in capsys.readouterr().out
 
     children.commands = []
     run_grid(grid_path, children)
@@ -144,7 +147,7 @@ def test_a_grid_from_the_first_run_to_the_report(
     assert weights[0] == [1e-4, 1e-4] and weights[1][0] == 0
 
 
-def test_a_run_is_done_only_with_these_settings_data_and_weights(grid_path: Path, children: Children) -> None:
+def test_a_run_is_done_only_with_the_same_settings_data_and_weights(grid_path: Path, children: Children) -> None:
     shorter = GRID.replace("seeds = [0, 1]", "seeds = [0]").replace(', "monotonic"]', "]")
     grid_path.write_text(shorter.replace('monotonic = "kl_weight.kind=monotonic"', ""))
     run_grid(grid_path, children)
@@ -167,7 +170,7 @@ def test_a_run_is_done_only_with_these_settings_data_and_weights(grid_path: Path
         assert not is_done(job), name
         (folder / name).write_text(content)
     scores = json.loads((folder / "scores.json").read_text())
-    (folder / "scores.json").write_text(json.dumps(scores | {"config_sha256": 64 * "0"}))  # made with other settings
+    (folder / "scores.json").write_text(json.dumps(scores | {"config_sha256": 64 * "0"}))  # scores of other settings
     assert not is_done(job)
     (folder / "scores.json").write_text(json.dumps(scores))
     assert is_done(job)
@@ -179,11 +182,11 @@ def test_failures_end_in_one_line_and_exit_code_2(
     grid_path: Path, children: Children, monkeypatch: pytest.MonkeyPatch, outcome: Callable[..., tuple[int, str]]
 ) -> None:
     children.broken = "src."
-    monkeypatch.setattr(experiments, "launch", children)
+    monkeypatch.setattr(experiments, "run_child", children)
     code, text = outcome(main, grid_path)
     assert code == 2 and text.count("\n") == 1
     assert (
-        "4 runs failed, the same command tries them again: small-constant-s0: training ended with exit code 1" in text
+        "4 runs failed; the same command tries them again: small-constant-s0: training ended with exit code 1" in text
     )
     assert "Missing: small-constant-s0" in Path("reports/small.md").read_text()
 
@@ -221,7 +224,7 @@ def test_a_child_that_did_nothing_is_a_failure(grid_path: Path) -> None:
             "small-constant-s0 and small-monotonic-s0 have the same settings",
         ),
         ("training.num_epochs=2", "dataset=nowhere", "data/nowhere does not exist"),
-        ("training.num_epochs=2", "seed=3", None),  # the grid's own seeds come last and win
+        ("training.num_epochs=2", "seed=3", None),  # the grid's seeds override it
     ],
 )
 def test_a_wrong_grid_file_is_refused_before_anything_runs(
@@ -237,7 +240,7 @@ def test_a_wrong_grid_file_is_refused_before_anything_runs(
     assert expected.lower() in str(error.value).lower()
 
 
-def test_a_missing_grid_file_names_those_that_are_there(grid_path: Path) -> None:
+def test_for_a_missing_grid_file_the_message_names_the_existing_ones(grid_path: Path) -> None:
     folder = Path("configs/experiments")
     folder.mkdir()
     for name in ("b", "a"):
@@ -257,7 +260,7 @@ def test_shipped_grids_are_valid(path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert set(grid.arms) == {arm for arms in grid.comparisons.values() for arm in arms}
 
 
-def test_the_lab_comparison_is_the_one_that_was_asked_for() -> None:
+def test_the_lab_comparison_has_the_required_arms() -> None:
     grid: Grid = load_grid(ROOT / "configs" / "experiments" / "dance_lab_schedules.toml")
     found = {
         arm: load_config(ROOT / "configs" / "dance_lab.toml", f"{grid.set} {words}") for arm, words in grid.arms.items()
@@ -273,8 +276,8 @@ def test_the_lab_comparison_is_the_one_that_was_asked_for() -> None:
     assert kinds["forced_monotonic"] == ("monotonic", 1) and kinds["forced_constant"] == ("constant", 1)
 
 
-def test_a_child_returns_its_exit_code() -> None:
-    assert launch([sys.executable, "-c", "raise SystemExit(7)"]) == 7
+def test_run_child_returns_the_exit_code() -> None:
+    assert run_child([sys.executable, "-c", "raise SystemExit(7)"]) == 7
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -299,7 +302,7 @@ def test_a_stop_signal_reaches_the_child_once_and_ends_the_grid(tmp_path: Path, 
     handler = signal.getsignal(number)
     threading.Thread(target=stop, daemon=True).start()
     with pytest.raises(KeyboardInterrupt):
-        launch([sys.executable, "-c", script, str(said)])
+        run_child([sys.executable, "-c", script, str(said)])
     assert said.read_text() == "ready SIGTERM " and signal.getsignal(number) == handler
 
 

@@ -1,1 +1,1 @@
-"""The round trip of a competition: its data, our submissions and their scores, through the official client."""
+"""Work with a Kaggle competition through the official client: download its data, submit, and read the scores."""

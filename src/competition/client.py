@@ -1,7 +1,8 @@
-"""Runs the official `kaggle` client as a child process and explains its answers; no other file starts it.
+"""Runs the official `kaggle` client as a child process. No other file starts it.
 
-The client is never imported: its import authenticates, prints, creates a folder and calls the network. What is relied
-on here was found with the versions in `CLIENT_VERSIONS`; tests/test_kaggle_client.py notices when another one differs.
+The client is never imported, because its import authenticates, prints, creates a folder and calls the network. This
+code relies on the behaviour of the versions in `CLIENT_VERSIONS`. tests/competition/test_kaggle_client.py checks that
+exactly these are installed and locked.
 """
 
 import fcntl
@@ -18,68 +19,72 @@ from functools import partial
 from pathlib import Path
 
 from src.base.console import UserError, say, track
-from src.competition.errors import AGAIN, KaggleRefusal, KaggleSilence, explain
+from src.competition.errors import RUN_AGAIN, KaggleRefusal, KaggleUnavailable, explain
 
-CLIENT_VERSIONS = {"kaggle": "2.2.4", "kagglesdk": "0.1.37", "tqdm": "4.70.1"}  # tqdm draws the bar of an upload
-ORPHAN_LIMIT_S = 7200  # a transfer ends itself after so long, even when the process that began it is gone
-WATCH_S = 0.1  # between two looks at a transfer
-SHOW_AFTER_S = 3.0  # a shorter transfer shows no bar
+CLIENT_VERSIONS = {"kaggle": "2.2.4", "kagglesdk": "0.1.37", "tqdm": "4.70.1"}  # tqdm draws the upload's progress bar
+ORPHAN_LIMIT_S = 7200  # a transfer stops itself after this time, even if the process that started it is gone
+WATCH_INTERVAL_S = 0.1  # between two checks of a transfer or a lock
+SHOW_AFTER_S = 3.0  # a transfer that takes less shows no progress bar
 
 
 @dataclass(frozen=True)
-class Patience:
-    """How long to wait for what, in seconds."""
+class WaitPolicy:
+    """Time limits and polling intervals, in seconds."""
 
-    call_timeout_s: float = 60.0  # one question
-    stall_s: float = 180.0  # an upload or download that moves nothing
-    poll_first_s: float = 5.0  # the pause between two looks grows from this ...
-    poll_longest_s: float = 60.0  # ... to this
-    settle_s: float = 60.0  # looking for a submission that nobody confirmed
-    deadline_s: float = 1800.0  # waiting for the score
+    call_timeout_s: float = 60.0  # limit for one call to Kaggle
+    stall_s: float = 180.0  # limit for an upload or download without progress
+    poll_first_s: float = 5.0  # the first pause between two polls; each pause is longer than the one before
+    poll_longest_s: float = 60.0  # the longest pause between two polls
+    settle_s: float = 60.0  # limit for finding an unconfirmed submission in Kaggle's list
+    deadline_s: float = 1800.0  # limit for waiting for the score
 
 
 @dataclass(frozen=True)
 class Transfer:
-    """How to see a transfer move: a file that grows with it, and how much is done, 0 to 100."""
+    """How to measure the progress of a transfer: a file that grows, and a function that returns 0 to 100 percent."""
 
     file: Path
     percent: Callable[[], float]
 
 
 class Lock:
-    """An open, locked file that names the process at work; children inherit it, so that it outlives us with them."""
+    """An open, locked file that holds the number of the working process.
+
+    Child processes inherit the lock. If this process dies, the lock stays until its last child ends.
+    """
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
 
     def name_holder(self, process: int) -> None:
-        """Writes down which process a person would have to end."""
+        """Writes the number of the process that a user would have to stop into the file."""
         os.ftruncate(self.descriptor, 0)
         os.pwrite(self.descriptor, str(process).encode(), 0)
 
 
 def size_of(path: Path) -> int:
-    """Returns the size of a file in bytes, 0 where there is none: files of a transfer come and go."""
+    """Returns the size of a file in bytes, or 0 if it does not exist. A transfer creates and removes files."""
     try:
         return path.stat().st_size
     except FileNotFoundError:
         return 0
 
 
-def ticks(patience: Patience, total_s: float) -> Iterator[None]:
-    """Yields at once, then after pauses that grow, the last time when `total_s` seconds have passed."""
-    end, pause_s = time.monotonic() + total_s, patience.poll_first_s
+def poll_rounds(policy: WaitPolicy, total_s: float) -> Iterator[None]:
+    """Yields once per poll: immediately, then after growing pauses, and a last time after `total_s` seconds."""
+    end = time.monotonic() + total_s
+    pause_s = policy.poll_first_s
     while True:
         yield
         left_s = end - time.monotonic()
         if left_s <= 0:
             return
         time.sleep(min(pause_s, left_s))
-        pause_s = min(1.5 * pause_s, patience.poll_longest_s)
+        pause_s = min(1.5 * pause_s, policy.poll_longest_s)
 
 
-def ask(slug: str, *arguments: str, patience: Patience) -> str:
-    """Returns what the client printed for a question; `KaggleRefusal` or `KaggleSilence` where it failed."""
+def call_client(slug: str, *arguments: str, policy: WaitPolicy) -> str:
+    """Returns the client's output for one command. Raises `KaggleRefusal` or `KaggleUnavailable` if it fails."""
     try:
         result = subprocess.run(
             _command(arguments),
@@ -88,51 +93,57 @@ def ask(slug: str, *arguments: str, patience: Patience) -> str:
             capture_output=True,
             encoding="utf-8",
             errors="replace",
-            timeout=patience.call_timeout_s,
+            timeout=policy.call_timeout_s,
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        what = f"Kaggle has not answered within {patience.call_timeout_s:.0f} s"
-        raise KaggleSilence(what, f"check the network, then {AGAIN}") from error
+        problem = f"Kaggle has not answered within {policy.call_timeout_s:.0f} s"
+        raise KaggleUnavailable(problem, f"check the network, then {RUN_AGAIN}") from error
     if result.returncode != 0:
         raise explain(f"{result.stdout}\n{result.stderr}", slug)
     return result.stdout
 
 
-def start(*arguments: str, log: Path, lock: Lock) -> "subprocess.Popen[bytes]":
-    """Starts a transfer that goes on when this process dies: it writes to `log`, holds `lock`, ends itself in time."""
-    with open(log, "wb", opener=_for_us_alone) as output:
+def start_transfer(*arguments: str, log: Path, lock: Lock) -> "subprocess.Popen[bytes]":
+    """Starts an upload or download, which continues if this process dies.
+
+    The child writes its output to `log`, holds `lock`, and stops itself after `ORPHAN_LIMIT_S`.
+    """
+    with open(log, "wb", opener=_open_private) as output:
         child = subprocess.Popen(
             _command(arguments),
             env=_environment(),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C reaches us alone: the client answers it with exit code 0
+            start_new_session=True,  # so Ctrl-C stops only this process; the client would end with exit code 0
             pass_fds=(lock.descriptor,),
-            # an alarm clock outlives exec and the parent; there is one thread here
+            # An alarm survives exec and the death of the parent. This is safe here, with only one thread.
             preexec_fn=partial(signal.alarm, ORPHAN_LIMIT_S),  # noqa: PLW1509
         )
     lock.name_holder(child.pid)
     return child
 
 
-def follow(child: "subprocess.Popen[bytes]", description: str, transfer: Transfer, patience: Patience) -> None:
-    """Shows a transfer until it ends, and ends it when it stalls or when we are stopped."""
+def follow_transfer(child: "subprocess.Popen[bytes]", description: str, transfer: Transfer, policy: WaitPolicy) -> None:
+    """Shows the progress of a transfer until it ends. Stops it if it stalls or if this process is interrupted."""
 
     def steps() -> Iterator[int]:
-        shown, last, since = 0, -1, started
+        shown = 0
+        last_size = -1
+        last_progress = started
         while child.poll() is None:
-            if (size := size_of(transfer.file)) != last:
-                last, since = size, time.monotonic()
-            elif time.monotonic() - since > patience.stall_s:
-                say(f"{description}: nothing has moved for {patience.stall_s:.0f} s; stopped")
+            if (size := size_of(transfer.file)) != last_size:
+                last_size = size
+                last_progress = time.monotonic()
+            elif time.monotonic() - last_progress > policy.stall_s:
+                say(f"{description}: no progress for {policy.stall_s:.0f} s; stopped")
                 return
             if time.monotonic() - started > SHOW_AFTER_S:
                 reached = int(transfer.percent())
                 yield from range(shown, reached)
                 shown = max(shown, reached)
-            time.sleep(WATCH_S)
+            time.sleep(WATCH_INTERVAL_S)
 
     started = time.monotonic()
     try:
@@ -144,24 +155,27 @@ def follow(child: "subprocess.Popen[bytes]", description: str, transfer: Transfe
 
 
 @contextmanager
-def one_at_a_time(path: Path, progress: Callable[[], object], patience: Patience) -> Iterator[Lock]:
-    """Holds the lock at `path`; waits for another holder as long as `progress()` keeps changing."""
+def exclusive_lock(path: Path, progress: Callable[[], object], policy: WaitPolicy) -> Iterator[Lock]:
+    """Holds the lock at `path`. Waits for another holder while the value of `progress()` keeps changing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        last, since, said = None, time.monotonic(), False
+        last_state = None
+        last_progress = time.monotonic()
+        reported = False
         while not _try_lock(descriptor):
             holder = os.pread(descriptor, 20, 0).decode()
-            if not said:
-                say(f"process {holder} is at the same work; waiting for it")
-                said = True
-            if (current := progress()) != last:
-                last, since = current, time.monotonic()
-            elif time.monotonic() - since > patience.stall_s:
+            if not reported:
+                say(f"process {holder} is doing the same work; waiting for it")
+                reported = True
+            if (state := progress()) != last_state:
+                last_state = state
+                last_progress = time.monotonic()
+            elif time.monotonic() - last_progress > policy.stall_s:
                 raise UserError(
-                    f"process {holder} holds {path} and does not move; `kill {holder}`, then the same command again"
+                    f"process {holder} holds {path} and makes no progress; run `kill {holder}`, then {RUN_AGAIN}"
                 )
-            time.sleep(WATCH_S)
+            time.sleep(WATCH_INTERVAL_S)
         lock = Lock(descriptor)
         lock.name_holder(os.getpid())
         yield lock
@@ -169,8 +183,8 @@ def one_at_a_time(path: Path, progress: Callable[[], object], patience: Patience
         os.close(descriptor)
 
 
-def _for_us_alone(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)  # an error of the client can name the signed address of a file
+def _open_private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)  # an error message of the client can contain a signed storage URL
 
 
 def _try_lock(descriptor: int) -> bool:
@@ -189,10 +203,10 @@ def _command(arguments: tuple[str, ...]) -> list[str]:
             installed = "no version of it"
         if installed != tested:
             raise KaggleRefusal(f"{package} {tested} is needed and {installed} is installed", "run `make setup`")
-    return [sys.executable, "-P", "-m", "kaggle", "-W", *arguments]  # -P: the current folder is no place for modules
+    return [sys.executable, "-P", "-m", "kaggle", "-W", *arguments]  # -P: import nothing from the current folder
 
 
 def _environment() -> dict[str, str]:
-    unwanted = ("VERBOSE", "VERBOSE_OUTPUT")  # either prints the Authorization header
+    unwanted = ("VERBOSE", "VERBOSE_OUTPUT")  # with either of them the client prints the Authorization header
     kept = {name: value for name, value in os.environ.items() if name not in unwanted and not name.startswith("TQDM_")}
     return kept | {"PYTHONUTF8": "1"}

@@ -1,70 +1,75 @@
-"""What became of a submission: its score, asked for until it is there, and kept in the ledger."""
+"""The score of a submission: waits for it and records it in the ledger."""
 
 from src.base.console import UserError, say
-from src.competition.client import Patience, ticks
-from src.competition.errors import KaggleError, KaggleRefusal, KaggleSilence, competition_page
+from src.competition.client import WaitPolicy, poll_rounds
+from src.competition.errors import KaggleError, KaggleRefusal, KaggleUnavailable, competition_page
 from src.competition.ledger import Event, Ledger, Submission
-from src.competition.queries import Listed, leaderboard, list_submissions, place_of
+from src.competition.queries import ListedSubmission, find_team, leaderboard, list_submissions
 
 
 def record(ledger: Ledger, submission: Submission, kind: str, **fields: object) -> Submission:
-    """Appends an event to the ledger and returns what the submission is now."""
+    """Appends an event to the ledger and returns the submission's new state."""
     names = {name: getattr(submission.intent, name) for name in ("competition", "run", "tag")}
     ledger.append(Event.model_validate({"event": kind, **names, **fields}))
     return ledger.submission(submission.intent.competition, submission.intent.tag)
 
 
-def update(ledger: Ledger, submission: Submission, row: Listed, rank: int | None) -> Submission:
-    """Records what a row of Kaggle's list adds to what the ledger knows."""
+def update(ledger: Ledger, submission: Submission, row: ListedSubmission, rank: int | None) -> Submission:
+    """Records what is new in a row of Kaggle's list, and returns the submission's new state."""
     latest = submission.latest
     if not row.is_final:
         return submission if submission.ref else record(ledger, submission, "accepted", ref=row.ref)
     if (latest.status, latest.public_score, latest.private_score) == (row.status, row.public_score, row.private_score):
         return submission
     page = competition_page(submission.intent.competition, "submissions")
-    reason = f"Kaggle could not score it, {page} shows why" if row.status == "ERROR" else None
+    reason = f"Kaggle could not score it; {page} shows why" if row.status == "ERROR" else None
     scores = {"status": row.status, "public_score": row.public_score, "private_score": row.private_score, "rank": rank}
     return record(ledger, submission, "scored", ref=row.ref, reason=reason, **scores)
 
 
-def wait_for_score(ledger: Ledger, submission: Submission, patience: Patience, *, team: str | None) -> Submission:
-    """Asks until the score is there and returns the scored submission; a scoring error or the deadline raises."""
-    intent, said = submission.intent, ""
+def wait_for_score(ledger: Ledger, submission: Submission, policy: WaitPolicy, *, team: str | None) -> Submission:
+    """Polls Kaggle until the score is there and returns the scored submission.
+
+    Raises UserError if Kaggle cannot score the csv or if the deadline has passed.
+    """
+    intent = submission.intent
+    reported = ""
     if submission.has_score:
         return submission
-    for _ in ticks(patience, patience.deadline_s):
+    for _ in poll_rounds(policy, policy.deadline_s):
         try:
-            row = list_submissions(intent.competition, patience).get(intent.tag)
+            row = list_submissions(intent.competition, policy).get(intent.tag)
             state = row.state if row else "not listed yet"
-        except KaggleSilence as error:
-            row, state = None, error.what
+        except KaggleUnavailable as error:
+            row = None
+            state = error.problem
         except KaggleRefusal as error:
-            what = f"{intent.run} was submitted as [run:{intent.tag}]; its score is not known: {error.what}"
-            raise KaggleRefusal(what, error.mend) from error
+            problem = f"{intent.run} was submitted as [run:{intent.tag}]; its score is not known: {error.problem}"
+            raise KaggleRefusal(problem, error.fix) from error
         if row:
-            rank = _rank(intent.competition, team, patience) if team and row.is_final else None
-            known = ledger.submission(intent.competition, intent.tag)  # another submit may wait as well
+            rank = _rank(intent.competition, team, policy) if team and row.is_final else None
+            known = ledger.submission(intent.competition, intent.tag)  # another process can have recorded more
             submission = update(ledger, known, row, rank)
         if submission.has_score:
             return submission
         if submission.latest.status == "ERROR":
             raise UserError(
-                f"[run:{intent.tag}] {submission.latest.reason}; mend the csv and submit that, or add ARGS=--again"
+                f"[run:{intent.tag}] {submission.latest.reason}; correct the csv and submit it, or add ARGS=--again"
             )
-        if state != said:
+        if state != reported:
             say(f"[run:{intent.tag}] waiting for the score: {state}")
-            said = state
+            reported = state
     page = competition_page(intent.competition, "submissions")
     raise UserError(
-        f"{intent.run} was submitted as [run:{intent.tag}] and has no score after {patience.deadline_s:.0f} s "
-        f"({said}); the same command goes on waiting and uploads nothing; see {page}"
+        f"{intent.run} was submitted as [run:{intent.tag}] and has no score after {policy.deadline_s:.0f} s "
+        f"({reported}); the same command continues to wait and uploads nothing; see {page}"
     )
 
 
-def _rank(slug: str, team: str, patience: Patience) -> int | None:
+def _rank(slug: str, team: str, policy: WaitPolicy) -> int | None:
     try:
-        place = place_of(team, leaderboard(slug, patience, team=team))
+        place = find_team(team, leaderboard(slug, policy, team=team))
     except KaggleError as error:
-        say(f"our place is not known: {error.what}")
+        say(f"our place is not known: {error.problem}")
         return None
     return place.rank if place else None

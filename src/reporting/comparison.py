@@ -1,4 +1,4 @@
-"""The runs of a grid -> reports/<grid>.md, reports/<grid>.json and figures: mean and spread over seeds, arm by arm."""
+"""The runs of a grid -> reports/<grid>.md, reports/<grid>.json and figures: mean and spread over seeds for each arm."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +27,10 @@ class ComparisonPart(BaseModel):
 
 
 def _with_present_names(numbers: Any) -> Any:
-    """Returns the numbers of a report under today's names; of two that became one, the number that is known."""
+    """Returns the numbers of a report under their present names.
+
+    If two former names became one, the value that is not None is kept.
+    """
     if not isinstance(numbers, dict):
         return numbers
     former = {FORMER_NAMES[name]: number for name, number in numbers.items() if name in FORMER_NAMES}
@@ -40,7 +43,7 @@ def _is_known(number: Any) -> bool:
 
 
 class Spread(ComparisonPart):
-    """Mean and sample standard deviation of `count` values; None where there are too few."""
+    """Mean and sample standard deviation of `count` values. None if there are too few values."""
 
     mean: float | None
     deviation: float | None
@@ -48,7 +51,7 @@ class Spread(ComparisonPart):
 
 
 class RunResult(ComparisonPart):
-    """One run of a grid: what made it, and what it reached or why it did not."""
+    """One run of a grid: its command, commit and hardware, and its numbers or the reason of its failure."""
 
     arm: str
     seed: int
@@ -63,7 +66,7 @@ class RunResult(ComparisonPart):
 
 
 class Comparison(ComparisonPart):
-    """All that reports/<grid>.json holds; `settings` are the SET words of each arm."""
+    """The content of reports/<grid>.json. `settings` are the overrides of each arm, written as in SET."""
 
     grid: str
     title: str
@@ -77,7 +80,7 @@ class Comparison(ComparisonPart):
 
 
 class Measure(NamedTuple):
-    """A number of a run that is compared: its heading, its decimal places, how to read it."""
+    """A number that is compared between runs: its column heading, its decimal places, and how to read it from a run."""
 
     label: str
     places: int
@@ -93,7 +96,7 @@ MEASURES = {
     "kl_nats": Measure("KL (nats a frame)", 1, lambda run: run.log.kl_nats),
     "training_seconds": Measure("training (s)", 0, lambda run: run.training_seconds),
 }
-FORMER_NAMES = {  # of measures in reports of earlier versions, for robot pushing
+FORMER_NAMES = {  # name in reports of earlier versions -> present name; of robot pushing
     "psnr_prior_mean": "score_prior_mean",
     "psnr_single": "score_single",
     "psnr_best_of_n": "score_best_of_n",
@@ -103,7 +106,7 @@ FORMER_NAMES = {  # of measures in reports of earlier versions, for robot pushin
 
 
 def result_of(run: Run, *, arm: str, seed: int, command: str, failure: str | None) -> RunResult:
-    """Returns what a run of the grid reached; the numbers of a failed run do not count."""
+    """Returns the result of a run of the grid. The result of a failed run has no numbers."""
     hardware = run.folder / HARDWARE_FILE
     scores = None if failure else run.scores
     return RunResult(
@@ -121,9 +124,9 @@ def result_of(run: Run, *, arm: str, seed: int, command: str, failure: str | Non
 
 
 def spread(values: Sequence[float | None]) -> Spread:
-    """Returns mean and sample standard deviation of the values that are known."""
+    """Returns mean and sample standard deviation of the values that are not None."""
     known = np.array([value for value in values if value is not None])
-    with np.errstate(invalid="ignore"):  # a perfect score is infinite
+    with np.errstate(invalid="ignore"):  # a perfect prediction has an infinite PSNR
         deviation = known.std(ddof=1).item() if len(known) > 1 else None
     return Spread(mean=known.mean().item() if len(known) else None, deviation=deviation, count=len(known))
 
@@ -136,7 +139,7 @@ def spreads(results: Sequence[RunResult]) -> dict[str, Spread]:
 def write_comparison(comparison: Comparison, runs: Mapping[str, Sequence[Run]], folder: Path) -> Path:
     """Writes figures, JSON and Markdown into the reports folder and returns the Markdown file.
 
-    `runs` are the good ones of each arm; the order of the arms gives the colours.
+    `runs` are the successful runs of each arm. The order of the arms gives their colours.
     """
     figures = folder / comparison.grid
     figures.mkdir(parents=True, exist_ok=True)
@@ -153,16 +156,19 @@ def write_comparison(comparison: Comparison, runs: Mapping[str, Sequence[Run]], 
 
 
 def read_comparison(path: Path) -> Comparison | None:
-    """Returns what `write_comparison` wrote; None for the file of another command, UserError for a damaged one."""
+    """Returns the comparison in a JSON file of `write_comparison`, or None for a file of another command.
+
+    Raises UserError if the file is damaged.
+    """
     try:
         table = json.loads(path.read_bytes())
         return Comparison.model_validate(table) if isinstance(table, dict) and "comparisons" in table else None
     except (ValueError, ValidationError):
-        raise UserError(f"{path} is damaged or from another version; make experiments writes it anew") from None
+        raise UserError(f"{path} is damaged or from another version; `make experiments` writes it again") from None
 
 
 def table_of_arms(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
-    """Returns header and rows of the table: mean and sample standard deviation of each measure, arm by arm."""
+    """Returns header and rows of the table: for each arm, mean and sample standard deviation of each measure."""
     known = {
         name: measure
         for name, measure in MEASURES.items()
@@ -184,7 +190,7 @@ def _cell(measured: Spread | None, places: int, num_seeds: int) -> str:
 
 
 def origins(comparison: Comparison) -> list[str]:
-    """Returns what must stand beside the numbers: command, seeds, commits, hardware, protocol, baselines, failures."""
+    """Returns the origin of the numbers: command, seeds, commits, hardware, protocol, baselines and failed runs."""
     good = [result for result in comparison.runs if not result.failure]
     baselines = {f"{name} {decimal(score, 2)}" for result in good for name, score in result.baselines.items()}
     seeds = ", ".join(map(str, comparison.seeds))
@@ -205,7 +211,7 @@ def _distinct(values: Sequence[str | None]) -> str:
 
 
 def to_markdown(comparison: Comparison) -> str:
-    """Returns the page of a grid."""
+    """Returns the report of a grid as Markdown."""
     table = markdown_table(*table_of_arms(comparison))
     facts = "\n".join(f"* {line}" for line in origins(comparison))
     settings = markdown_table(
@@ -215,11 +221,11 @@ def to_markdown(comparison: Comparison) -> str:
     text = f"# {comparison.title}\n\n{table}\n{facts}\n\n{settings}\n```\n{commands}\n```\n"
     for title, paths in figure_paths(comparison).items():
         text += f"\n## {title}\n\n" + "\n".join(f"![{title}: {path}]({path})" for path in paths) + "\n"
-    return text + "\nThe rollouts of each run as GIF and strip: `make report`, then reports/index.html.\n"
+    return text + "\nTo see the rollouts of each run, run `make report` and open reports/index.html.\n"
 
 
 def figure_paths(comparison: Comparison) -> dict[str, list[str]]:
-    """Returns the figures of each comparison that has any run, relative to the reports folder."""
+    """Returns {comparison: paths of its figures} for each comparison with a run, relative to the reports folder."""
     present = {arm for arm, measured in comparison.arms.items() if measured["score"].count}
     return {
         name.replace("_", " "): [f"{comparison.grid}/{name}_{kind}.png" for kind in ("curves", "psnr_by_frame")]
@@ -241,7 +247,7 @@ def _curves(runs: Mapping[str, Sequence[Run]]) -> dict[str, list[Band]]:
 
 
 def _by_epoch(runs: Mapping[str, Sequence[Run]], name: str) -> list[Band]:
-    """Returns one band per arm that has runs, over the epochs that all its seeds have logged."""
+    """Returns one band for each arm with runs, over the epochs that all its seeds have logged."""
     bands = []
     for colour, (arm, seeds) in enumerate(runs.items()):
         logs = [{row["epoch"]: row[name] for row in run.log.rows if name in row} for run in seeds]
@@ -252,7 +258,7 @@ def _by_epoch(runs: Mapping[str, Sequence[Run]], name: str) -> list[Band]:
 
 
 def _planned(runs: Mapping[str, Sequence[Run]], name: str) -> list[Band]:
-    """Returns a schedule of each arm that has it, step by step; it is the same for all seeds."""
+    """Returns one curve for each arm with this schedule, step by step. All seeds have the same schedule."""
     curves = [(arm, colour, seeds[0].schedules) for colour, (arm, seeds) in enumerate(runs.items()) if seeds]
     return [Band(known[name][0], np.array([known[name][1]]), arm, n) for arm, n, known in curves if name in known]
 

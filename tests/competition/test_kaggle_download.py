@@ -1,4 +1,6 @@
-"""Downloading, on the real client against the loopback server: whole, or not at all, whatever happens on the way."""
+"""Tests of the download, with the real client and the loopback server. After every fault, the archive is complete or
+absent.
+"""
 
 import io
 import os
@@ -14,16 +16,16 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
-from kaggle_workbench import AT_ONCE, QUICK, Bench, Desk, leaks, open_desk, wait_until
+from kaggle_workbench import NUM_WORKERS, QUICK_WAITS, Harness, Workspace, leaks, open_harness, wait_until
 from loopback_kaggle import read_faults
 
-from src.competition.download import is_whole
+from src.competition.download import is_complete
 
 
 @pytest.fixture(scope="module")
-def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
-    with open_desk(tmp_path_factory.mktemp("download"), forked=True) as desk:
-        yield desk
+def harness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
+    with open_harness(tmp_path_factory.mktemp("download"), forked=True) as harness:
+        yield harness
 
 
 def archive(seed: int, size: int = 5_000_000) -> bytes:
@@ -36,12 +38,12 @@ def archive(seed: int, size: int = 5_000_000) -> bytes:
 
 @dataclass(frozen=True)
 class Case:
-    """Faults, how the command ends, and what it says; whatever happens, the same command then brings the archive."""
+    """Faults, the command's exit code and its message. The same command without faults then gets the archive."""
 
     faults: str
     exit_code: int
     says: str = "data/.downloads/"
-    hasty: bool = False
+    short_waits: bool = False
 
 
 TRUNCATED = "archive:truncated:1, "
@@ -51,153 +53,163 @@ CASES = [
     Case("download:401:1", 2, "does not accept the credentials in"),
     Case("download:403:1", 2, "accept the rules at https://www.kaggle.com/competitions/"),
     Case("download:json 403:1", 2, "accept the rules at https://www.kaggle.com/competitions/"),
-    Case("download:404:1", 2, "knows no competition"),
+    Case("download:404:1", 2, "has no competition named"),
     Case("download:429:1, download:500:1, download:503:1, download:html:1", 0),
     Case("download:cut:1", 0),
-    Case("download:503", 2, "the download of .* failed: Kaggle is out of order"),
-    Case("download:hang:1", 0, hasty=True),
+    Case("download:503", 2, "the download of .* failed: Kaggle cannot answer now"),
+    Case("download:hang:1", 0, short_waits=True),
     Case("archive:403:1, archive:404:1, archive:429:1, archive:503:1", 0),
     *(Case(f"archive:{kind}:1", 0) for kind in ("html", "cut", "truncated", "corrupted")),
-    Case("archive:hang:1", 0, hasty=True),
-    Case("archive:corrupted", 2, "not a whole zip and was deleted"),
+    Case("archive:hang:1", 0, short_waits=True),
+    Case("archive:corrupted", 2, "not a complete zip and was deleted"),
     *(Case(f"{TRUNCATED}resume:{kind}:1", 0) for kind in ("cut", "truncated", "corrupted")),
-    Case(f"{TRUNCATED}resume:403:1, archive:403:1", 0, "not a whole zip"),  # the client calls wrong bytes a success
-    Case(f"{TRUNCATED}resume:hang:1", 0, hasty=True),
+    Case(
+        f"{TRUNCATED}resume:403:1, archive:403:1", 0, "not a complete zip"
+    ),  # the client reports success for wrong bytes
+    Case(f"{TRUNCATED}resume:hang:1", 0, short_waits=True),
 ]
 
 
-def fetched(bench: Bench) -> bytes | None:
-    path = bench.folder / "data/.downloads" / f"{bench.competition.slug}.zip"
+def fetched(workspace: Workspace) -> bytes | None:
+    path = workspace.folder / "data/.downloads" / f"{workspace.competition.slug}.zip"
     return path.read_bytes() if path.exists() else None
 
 
-def play(desk: Desk, number: int, case: Case) -> list[str]:
-    """Runs the command, and once more where it failed; returns everything that went wrong."""
-    bench = desk.bench(f"fetch-{number}", case.faults, archive=archive(number))
-    words = bench.command("download", patience=desk.hasty if case.hasty else QUICK)
-    results = [desk.run(bench, *words)]
+def play(harness: Harness, number: int, case: Case) -> list[str]:
+    """Runs the command, and again if it failed. Returns all errors that it finds."""
+    workspace = harness.workspace(f"fetch-{number}", case.faults, archive=archive(number))
+    words = workspace.command("download", waits=harness.short_waits if case.short_waits else QUICK_WAITS)
+    results = [harness.run(workspace, *words)]
     wrong = (
         [] if results[0].exit_code == case.exit_code else [f"exit code {results[0].exit_code}, not {case.exit_code}"]
     )
     if not re.search(case.says, results[0].output + results[0].error):
         wrong.append(f"it does not say {case.says!r}")
     if results[0].exit_code != 0:
-        if fetched(bench) is not None:
+        if fetched(workspace) is not None:
             wrong.append("there is an archive after a failure")
-        bench.competition.faults.clear()
-        results.append(desk.run(bench, *words))
+        workspace.competition.faults.clear()
+        results.append(harness.run(workspace, *words))
     last = results[-1]
-    if fetched(bench) != bench.competition.archive or last.exit_code != 0:
+    if fetched(workspace) != workspace.competition.archive or last.exit_code != 0:
         wrong.append("in the end the archive is not there")
-    elif last.output.splitlines()[-1] != f"data/.downloads/{bench.competition.slug}.zip":
+    elif last.output.splitlines()[-1] != f"data/.downloads/{workspace.competition.slug}.zip":
         wrong.append("the last line is not the path")
-    wrong += leaks(bench, results)
+    wrong += leaks(workspace, results)
     return [f"{case.faults}: {text}: {[(result.output, result.error) for result in results]}" for text in wrong]
 
 
-def test_every_fault_at_every_step_ends_with_the_whole_archive_or_none(desk: Desk, tell: Callable[[str], None]) -> None:
-    assert desk.hasty
-    with ThreadPoolExecutor(AT_ONCE) as threads:
-        patient = sorted(range(len(CASES)), key=lambda number: not CASES[number].hasty)  # those that wait begin
-        wrong = list(threads.map(lambda number: play(desk, number, CASES[number]), patient))
+def test_every_fault_at_every_step_ends_with_the_complete_archive_or_none(
+    harness: Harness, tell: Callable[[str], None]
+) -> None:
+    assert harness.short_waits
+    with ThreadPoolExecutor(NUM_WORKERS) as threads:
+        patient = sorted(range(len(CASES)), key=lambda number: not CASES[number].short_waits)  # slow cases start first
+        wrong = list(threads.map(lambda number: play(harness, number, CASES[number]), patient))
     lost = [text for case in wrong for text in case]
-    cpu_s = sum(result.cpu_s for result in desk.results)
-    tell(f"faults of a download: {len(CASES)} cases, {len(lost)} losses, {cpu_s:.0f} s of CPU")
+    cpu_s = sum(result.cpu_s for result in harness.results)
+    tell(f"faults of a download: {len(CASES)} cases, {len(lost)} disagreements, {cpu_s:.0f} s of CPU")
     assert not lost, "\n".join(lost)
 
 
-def kill_and_go_on(desk: Desk, number: int) -> list[str]:
-    """Kills a download at a random moment and runs it again; returns what went wrong."""
-    bench = desk.bench(f"torn-{number}", "download:slow:1, archive:truncated:1, resume:slow:1", archive=archive(number))
+def kill_and_rerun(harness: Harness, number: int) -> list[str]:
+    """Kills a download at a random moment and runs it again. Returns the errors that it finds."""
+    workspace = harness.workspace(
+        f"torn-{number}", "download:slow:1, archive:truncated:1, resume:slow:1", archive=archive(number)
+    )
     moment, calls = random.Random(number).uniform(0, 1.0), number % 4
 
     def at_that_moment(process: BaseProcess) -> None:
-        wait_until(lambda: len(bench.competition.calls) >= calls or not process.is_alive())
+        wait_until(lambda: len(workspace.competition.calls) >= calls or not process.is_alive())
         time.sleep(moment)
 
-    desk.kill(bench, bench.command("download"), at_that_moment)
-    assert fetched(bench) in (None, bench.competition.archive)
-    result = desk.run(bench, *bench.command("download"))
-    whole = result.exit_code == 0 and fetched(bench) == bench.competition.archive
+    harness.kill(workspace, workspace.command("download"), at_that_moment)
+    assert fetched(workspace) in (None, workspace.competition.archive)
+    result = harness.run(workspace, *workspace.command("download"))
+    whole = result.exit_code == 0 and fetched(workspace) == workspace.competition.archive
     return [] if whole else [f"{number}: {result.output} {result.error}"]
 
 
-def test_killed_at_any_moment_it_goes_on_to_the_whole_archive(desk: Desk) -> None:
-    with ThreadPoolExecutor(AT_ONCE) as threads:
-        lost = [text for wrong in threads.map(lambda number: kill_and_go_on(desk, number), range(6)) for text in wrong]
+def test_a_download_killed_at_any_moment_continues_to_the_complete_archive(harness: Harness) -> None:
+    with ThreadPoolExecutor(NUM_WORKERS) as threads:
+        lost = [
+            text for wrong in threads.map(lambda number: kill_and_rerun(harness, number), range(6)) for text in wrong
+        ]
     assert not lost, "\n".join(lost)
 
 
-def test_no_damage_is_taken_for_whole_or_ends_in_a_traceback(tmp_path: Path) -> None:
-    buffer, path = io.BytesIO(), tmp_path / "archive.zip"
+def test_a_damaged_archive_is_never_called_complete_and_gives_no_traceback(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    path = tmp_path / "archive.zip"
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as opened:
         for number in range(30):
             opened.writestr(f"train/{number}.png", random.Random(number).randbytes(200) + b"a" * 200)
     good = buffer.getvalue()
     path.write_bytes(good)
-    assert is_whole(path)
+    assert is_complete(path)
     for seed in range(800):
-        chance, data = random.Random(seed), bytearray(good)
+        chance = random.Random(seed)
+        data = bytearray(good)
         first = chance.randrange(len(data))
         if seed % 2:
             data[first] ^= 1 << chance.randrange(8)
         else:
             data[first : first + chance.randrange(1, 600)] = chance.randbytes(300)
         path.write_bytes(data)
-        if is_whole(path):  # what is damaged is no content: a date, a flag, a comment
+        if is_complete(path):  # the damage is outside the contents: in a date, a flag or a comment
             with zipfile.ZipFile(path) as opened, zipfile.ZipFile(buffer) as truth:
                 contents = [truth.read(name) for name in truth.namelist()]
                 assert all(opened.read(name) in contents for name in opened.namelist()), seed
 
 
-def test_an_archive_that_seems_encrypted_is_fetched_again(desk: Desk) -> None:
+def test_an_archive_that_seems_encrypted_is_downloaded_again(harness: Harness) -> None:
     data = bytearray(archive(101, size=1000))
-    data[data.rfind(b"PK\x01\x02") + 8] ^= 1  # the flag of encryption, of one file in the list at the end
-    bench = desk.bench("odd", archive=bytes(data))
-    assert "not a whole zip and was deleted" in desk.run(bench, *bench.command("download")).error
-    bench.competition.archive = archive(101, size=1000)
-    assert desk.run(bench, *bench.command("download")).exit_code == 0
+    data[data.rfind(b"PK\x01\x02") + 8] ^= 1  # the encryption flag of one file in the central directory
+    workspace = harness.workspace("odd", archive=bytes(data))
+    assert "not a complete zip and was deleted" in harness.run(workspace, *workspace.command("download")).error
+    workspace.competition.archive = archive(101, size=1000)
+    assert harness.run(workspace, *workspace.command("download")).exit_code == 0
 
 
-def test_the_address_of_the_archive_is_left_in_no_file(desk: Desk) -> None:
-    bench = desk.bench("address", "archive:403", archive=archive(102, size=1000))
-    result = desk.run(bench, *bench.command("download"))
-    assert result.exit_code == 2 and "archive" in bench.competition.steps() and leaks(bench, [result]) == []
-    bench.competition.faults[:] = read_faults(["archive:hang:1"])
+def test_the_signed_url_of_the_archive_stays_in_no_file(harness: Harness) -> None:
+    workspace = harness.workspace("address", "archive:403", archive=archive(102, size=1000))
+    result = harness.run(workspace, *workspace.command("download"))
+    assert result.exit_code == 2 and "archive" in workspace.competition.steps() and leaks(workspace, [result]) == []
+    workspace.competition.faults[:] = read_faults(["archive:hang:1"])
 
     def while_it_comes(_: BaseProcess) -> None:
-        wait_until((bench.folder / "data/.downloads/address.part/client.log").exists)
+        wait_until((workspace.folder / "data/.downloads/address.part/client.log").exists)
 
-    desk.kill(bench, bench.command("download"), while_it_comes)
-    assert (bench.folder / "data/.downloads/address.part/client.log").stat().st_mode & 0o777 == 0o600
+    harness.kill(workspace, workspace.command("download"), while_it_comes)
+    assert (workspace.folder / "data/.downloads/address.part/client.log").stat().st_mode & 0o777 == 0o600
 
 
-def test_it_goes_on_from_the_bytes_that_are_there(desk: Desk) -> None:
-    bench = desk.bench("partial", "archive:truncated:1, resume:hang:1", archive=archive(99))
+def test_a_download_resumes_from_the_bytes_on_disk(harness: Harness) -> None:
+    workspace = harness.workspace("partial", "archive:truncated:1, resume:hang:1", archive=archive(99))
 
     def at_the_resume(process: BaseProcess) -> None:
-        wait_until(lambda: "resume" in bench.competition.steps())
+        wait_until(lambda: "resume" in workspace.competition.steps())
         os.kill(process.pid, signal.SIGINT)  # Ctrl-C
         process.join(60)
 
-    assert not desk.kill(bench, bench.command("download"), at_the_resume)
-    assert desk.run(bench, *bench.command("download")).exit_code == 0
-    assert fetched(bench) == bench.competition.archive
-    resumed = [call["body"]["first"] for call in bench.competition.calls if call["step"] == "resume"]
-    assert resumed == [2 * 2**20] * 2  # what the client writes comes in whole mebibytes
-    assert bench.competition.steps().count("archive") == 2  # the first one, and one that brings the headers
+    assert not harness.kill(workspace, workspace.command("download"), at_the_resume)
+    assert harness.run(workspace, *workspace.command("download")).exit_code == 0
+    assert fetched(workspace) == workspace.competition.archive
+    resumed = [call["body"]["first"] for call in workspace.competition.calls if call["step"] == "resume"]
+    assert resumed == [2 * 2**20] * 2  # the client writes blocks of 1 MiB
+    assert workspace.competition.steps().count("archive") == 2  # the first one, and one that only reads the headers
 
 
-def test_a_whole_archive_is_not_fetched_again_and_a_damaged_one_is(desk: Desk) -> None:
-    bench = desk.bench("twice", archive=archive(100))
-    path = bench.folder / "data/.downloads/twice.zip"
-    assert [desk.run(bench, *bench.command("download")).exit_code for _ in range(2)] == [0, 0]
-    assert bench.competition.steps() == ["download", "archive"]
+def test_a_complete_archive_is_not_downloaded_again_and_a_damaged_one_is(harness: Harness) -> None:
+    workspace = harness.workspace("twice", archive=archive(100))
+    path = workspace.folder / "data/.downloads/twice.zip"
+    assert [harness.run(workspace, *workspace.command("download")).exit_code for _ in range(2)] == [0, 0]
+    assert workspace.competition.steps() == ["download", "archive"]
     damaged = bytearray(path.read_bytes())
     damaged[1000] ^= 1
     path.write_bytes(damaged)
     path.with_name("twice.zip.kaggle-partial").write_text("{}")
-    result = desk.run(bench, *bench.command("download"))
-    assert "twice.zip is damaged; fetching it again" in result.output
+    result = harness.run(workspace, *workspace.command("download"))
+    assert "twice.zip is damaged; downloading it again" in result.output
     assert sorted(found.name for found in path.parent.iterdir()) == ["twice.lock", "twice.zip"]
-    assert fetched(bench) == bench.competition.archive
+    assert fetched(workspace) == workspace.competition.archive

@@ -1,9 +1,9 @@
-"""What the client prints, and what is made of it; the words are those of versions 2.2.4 and of the service."""
+"""Tests of the explanations of the client's output. The texts are those of client version 2.2.4 and of the service."""
 
 import pytest
 
 from src.base.console import UserError
-from src.competition.errors import KaggleBusy, KaggleRefusal, KaggleSilence, explain, judge_upload
+from src.competition.errors import KaggleRateLimit, KaggleRefusal, KaggleUnavailable, explain, judge_upload
 
 BAR = "\r  0%|          | 0.00/215 [00:00<?, ?B/s]"
 WHOLE = f"{BAR}\r100%|##########| 215/215 [00:00<00:00, 45.4kB/s]\n"
@@ -20,20 +20,24 @@ URL = "for url: https://api.kaggle.com/v1/competitions.CompetitionApiService/Lis
         ),
         ("You must accept this competition's rules before continuing", KaggleRefusal, "accept the rules"),
         ("Permission 'competitions.participate' was denied", KaggleRefusal, "check the slug"),
-        (f"404 Client Error: Not Found {URL}", KaggleRefusal, "knows no competition s"),
-        (f"429 Client Error: Too Many Requests {URL}", KaggleBusy, "asked too often"),
-        (f"502 Server Error: Bad Gateway {URL}", KaggleSilence, "out of order"),
-        ("Traceback (most recent call last):\nrequests.exceptions.ConnectionError: Name", KaggleSilence, "be reached"),
+        (f"404 Client Error: Not Found {URL}", KaggleRefusal, "has no competition named s"),
+        (f"429 Client Error: Too Many Requests {URL}", KaggleRateLimit, "asked too often"),
+        (f"502 Server Error: Bad Gateway {URL}", KaggleUnavailable, "cannot answer now"),
+        (
+            "Traceback (most recent call last):\nrequests.exceptions.ConnectionError: Name",
+            KaggleUnavailable,
+            "be reached",
+        ),
         (
             "403 Client Error: Forbidden for url: https://storage.x/y?Signature=S3",
-            KaggleSilence,
+            KaggleUnavailable,
             "storage refused",
         ),
         ("[Errno 28] No space left on device", KaggleRefusal, "the disk is full"),
         ("ModuleNotFoundError: No module named 'six'", KaggleRefusal, "make setup"),
         ("Invalid header value: 'Bearer abc\\ndef' https://x.y/z?token=abc", KaggleRefusal, "Bearer \\*\\*\\*"),
-        ("something new", KaggleSilence, "something new"),
-        ("", KaggleSilence, "printed nothing"),
+        ("something new", KaggleUnavailable, "something new"),
+        ("", KaggleUnavailable, "printed nothing"),
     ],
 )
 def test_failures_are_explained(output: str, kind: type[UserError], words: str) -> None:
@@ -47,7 +51,11 @@ def test_failures_are_explained(output: str, kind: type[UserError], words: str) 
     ("log", "exit_code", "outcome"),
     [
         (f"{WHOLE}4 submissions remaining today.\nSuccessfully submitted to s", 0, "accepted"),
-        (f"{WHOLE}4 submissions remaining today.\nSuccessfully submitted to s", None, "accepted"),  # seen by nobody
+        (
+            f"{WHOLE}4 submissions remaining today.\nSuccessfully submitted to s",
+            None,
+            "accepted",
+        ),  # nobody saw the client end
         (f"{WHOLE}Could not submit to competition", 0, "refused"),
         (f"{WHOLE}User cancelled operation", 0, "unclear"),
         (f"{BAR}User cancelled operation", 0, "refused"),
@@ -62,15 +70,15 @@ def test_failures_are_explained(output: str, kind: type[UserError], words: str) 
         (f"{WHOLE}408 Client Error: Request Timeout {URL}", 1, "unclear"),
         (f"{WHOLE}409 Client Error: Conflict {URL}", 1, "unclear"),
         (f"{WHOLE}403 Client Error: Forbidden for url: https://proxy.x/login", 1, "unclear"),
-        (f"{WHOLE}Invalid response from the proxy", 1, "unclear"),  # words that a refusal has elsewhere
+        (f"{WHOLE}Invalid response from the proxy", 1, "unclear"),  # the same word in another message is a refusal
         (f"{WHOLE}requests.exceptions.ConnectionError: Connection closed", 1, "unclear"),
         (f"{WHOLE}Submission not found", 1, "unclear"),
         (f"{WHOLE}OSError: [Errno 28] No space left on device", 120, "unclear"),
         (f"{WHOLE}403 Client Error: Forbidden {URL}", 120, "unclear"),
         (f"{BAR}OSError: [Errno 28] No space left on device", 1, "refused"),
         (BAR, None, "refused"),
-        (f"{BAR}\r5.74MB [00:03, 1.71MB/s]", None, "refused"),  # the client tries the upload again
-        ("4 submissions remaining today.\nSuccessfully submitted to s", 0, "unclear"),  # the bar is missing
+        (f"{BAR}\r5.74MB [00:03, 1.71MB/s]", None, "refused"),  # the client repeats the upload
+        ("4 submissions remaining today.\nSuccessfully submitted to s", 0, "unclear"),  # there is no progress bar
         ("4 submissions remaining today.\nSuccessfully submitted to s", None, "unclear"),
         ("Successfully submitted to s", -9, "unclear"),
         ("", None, "refused"),
@@ -78,7 +86,7 @@ def test_failures_are_explained(output: str, kind: type[UserError], words: str) 
         ("", 0, "unclear"),
     ],
 )
-def test_the_log_of_an_upload_proves_what_it_can(log: str, exit_code: int | None, outcome: str) -> None:
+def test_the_log_of_an_upload_gives_the_right_verdict(log: str, exit_code: int | None, outcome: str) -> None:
     assert judge_upload(log, exit_code, "s").outcome == outcome
-    if not log.startswith(WHOLE) and outcome == "refused":  # what is missing proves nothing where lines can be lost
-        assert judge_upload(log, exit_code, "s", whole=False).outcome == "unclear"
+    if not log.startswith(WHOLE) and outcome == "refused":  # missing lines prove nothing in an incomplete log
+        assert judge_upload(log, exit_code, "s", complete=False).outcome == "unclear"

@@ -1,4 +1,4 @@
-"""The notebook: what the folder holds, what the loopback server receives, and that the script runs there as here."""
+"""Tests of the notebook: the folder's content, the upload to the loopback server, and a run of the script."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
-from kaggle_workbench import Bench, Desk, leaks, open_desk
+from kaggle_workbench import Harness, Workspace, leaks, open_harness
 
 from src import trainer
 from src.base.provenance import commit
@@ -29,64 +29,66 @@ with Path("stages.txt").open("a") as file:
 
 
 @pytest.fixture(scope="module")
-def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
-    with open_desk(tmp_path_factory.mktemp("kernel"), forked=True) as desk:
-        yield desk
+def harness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
+    with open_harness(tmp_path_factory.mktemp("kernel"), forked=True) as harness:
+        yield harness
 
 
-def checkout(bench: Bench) -> None:
-    """Makes the bench a git checkout whose stages only write down that they ran."""
+def checkout(workspace: Workspace) -> None:
+    """Makes the workspace a git checkout. Its stages only record that they have run."""
     for name, package in (("packing", "json"), ("trainer", "numpy"), ("tester", "PIL.Image")):
-        path = bench.folder / "src" / f"{name}.py"
+        path = workspace.folder / "src" / f"{name}.py"
         path.parent.mkdir(exist_ok=True)
         path.write_text(STAGE.format(package=package))
-    with (bench.folder / "src/packing.py").open("a") as file:
+    with (workspace.folder / "src/packing.py").open("a") as file:
         file.write('Path("data").mkdir()\n')
-    with (bench.folder / "src/tester.py").open("a") as file:
+    with (workspace.folder / "src/tester.py").open("a") as file:
         file.write('Path("submissions").mkdir(exist_ok=True)\n')
         file.write("""Path("submissions/my_run.json").write_text('{"run": "my_run", "commit": null}')\n""")
-    (bench.folder / "configs").mkdir()
-    (bench.folder / "configs/my_run.toml").write_text('dataset = "other"\n[model]\nname = "reference_cvae"\n')
-    (bench.folder / "src/untracked.py").write_text("import torch\n")
-    git = ["git", "-c", "user.name=x", "-c", "user.email=x@y", "-C", str(bench.folder)]
+    (workspace.folder / "configs").mkdir()
+    (workspace.folder / "configs/my_run.toml").write_text('dataset = "other"\n[model]\nname = "reference_cvae"\n')
+    (workspace.folder / "src/untracked.py").write_text("import torch\n")
+    git = ["git", "-c", "user.name=x", "-c", "user.email=x@y", "-C", str(workspace.folder)]
     for command in (["init", "-q"], ["add", "src/packing.py", "src/trainer.py", "src/tester.py", "configs"]):
         subprocess.run([*git, *command], check=True)
 
 
-def test_the_notebook_carries_the_tracked_source_and_runs_the_stages(desk: Desk) -> None:
-    bench = desk.bench("notebook")
-    checkout(bench)
+def test_the_notebook_contains_the_tracked_source_and_runs_the_stages(harness: Harness) -> None:
+    workspace = harness.workspace("notebook")
+    checkout(workspace)
     words = ("kernel", "--run", "my_run", "--competition", "notebook", "--folder", "kernel", "--user", "tester")
-    result = desk.run(bench, *words, "--push")
+    result = harness.run(workspace, *words, "--push")
     assert result.exit_code == 0, result
-    (call,) = bench.competition.calls
+    (call,) = workspace.competition.calls
     body = call["body"]
     assert call["method"] == "kernels.KernelsApiService/SaveKernel"
     assert (body["slug"], body["newTitle"]) == ("tester/train-my-run", "train my run")
     assert body["competitionDataSources"] == ["notebook"] and body["enableGpu"] and body["isPrivate"]
     assert body["machineShape"] == "NvidiaTeslaT4"
     assert "successfully pushed" in result.output and "does not resolve" not in result.output
-    assert leaks(bench, [result]) == []
-    script = (bench.folder / "kernel/run.py").read_text()
+    assert leaks(workspace, [result]) == []
+    script = (workspace.folder / "kernel/run.py").read_text()
     assert body["text"] == script and len(script) < 1_000_000
-    again = desk.run(bench, *words)
+    again = harness.run(workspace, *words)
     assert "\n  .venv/bin/kaggle kernels output tester/train-my-run --path . " in again.output
     assert (
         ".venv/bin/kaggle kernels push -p kernel" in again.output
-        and (bench.folder / "kernel/run.py").read_text() == script
+        and (workspace.folder / "kernel/run.py").read_text() == script
     )
     for parent in ("input/notebook", "input/competitions/notebook"):
-        run_script(bench, script, bench.folder / parent.replace("/", "-"), parent)
+        run_script(workspace, script, workspace.folder / parent.replace("/", "-"), parent)
 
 
-def run_script(bench: Bench, script: str, kaggle: Path, data: str) -> None:
-    """Runs the script where Kaggle's folders are below `kaggle`, and checks what it leaves."""
+def run_script(workspace: Workspace, script: str, kaggle: Path, data: str) -> None:
+    """Runs the script with Kaggle's folders below `kaggle`, and checks its output."""
     (kaggle / data).mkdir(parents=True)
     (kaggle / "working").mkdir()
     place = kaggle / "script.py"
     place.write_text(script.replace('Path("/kaggle")', f"Path({str(kaggle)!r})"))
     (kaggle / "stub").mkdir()
-    (kaggle / "stub/torch.py").write_text("class cuda:\n    is_available = lambda: False\n")  # the real one is slow
+    (kaggle / "stub/torch.py").write_text(
+        "class cuda:\n    is_available = lambda: False\n"
+    )  # importing the real one is slow
     environment = os.environ | {"PYTHONPATH": str(kaggle / "stub")}
     subprocess.run([sys.executable, str(place)], check=True, capture_output=True, env=environment)
     assert (kaggle / "working/stages.txt").read_text().splitlines() == [
@@ -106,73 +108,73 @@ def run_script(bench: Bench, script: str, kaggle: Path, data: str) -> None:
             "src/tester.py",
             "src/trainer.py",
         ]
-        assert all(carried.read(name) == (bench.folder / name).read_bytes() for name in carried.namelist())
+        assert all(carried.read(name) == (workspace.folder / name).read_bytes() for name in carried.namelist())
     assert "PACKAGES = {'PIL': 'pillow', 'numpy': 'numpy'}" in script
 
 
 @pytest.mark.parametrize(("capability", "precision"), [((7, 5), "float32"), ((8, 0), "bfloat16"), (None, "float32")])
-def test_the_trainer_is_told_a_precision_that_the_gpu_has(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int] | None, precision: str
+def test_the_trainer_gets_a_precision_that_the_gpu_supports(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int] | None, precision: str
 ) -> None:
-    bench = desk.bench(f"gpu-{precision}-{capability is None:d}")
-    checkout(bench)
-    config = bench.folder / "configs/my_run.toml"
+    workspace = harness.workspace(f"gpu-{precision}-{capability is None:d}")
+    checkout(workspace)
+    config = workspace.folder / "configs/my_run.toml"
     config.write_text(config.read_text() + '[training]\nprecision = "bfloat16"\n')
-    words = ("--run", "my_run", "--competition", bench.competition.slug, "--folder", "kernel", "--user", "tester")
-    assert desk.run(bench, "kernel", *words).exit_code == 0
+    words = ("--run", "my_run", "--competition", workspace.competition.slug, "--folder", "kernel", "--user", "tester")
+    assert harness.run(workspace, "kernel", *words).exit_code == 0
     monkeypatch.setattr("torch.cuda.is_available", lambda: capability is not None)
     monkeypatch.setattr("torch.cuda.get_device_capability", lambda: capability)
-    told = runpy.run_path(str(bench.folder / "kernel/run.py"))["fitting"]()
+    arguments = runpy.run_path(str(workspace.folder / "kernel/run.py"))["precision_arguments"]()
     seen: list[Config] = []
     monkeypatch.setattr(trainer, "train", lambda config, folder: seen.append(config) or True)
-    monkeypatch.setattr("sys.argv", ["trainer", str(config), *told])
+    monkeypatch.setattr("sys.argv", ["trainer", str(config), *arguments])
     with pytest.raises(SystemExit, match="0"):
         trainer.main()
     assert seen[0].training.precision == precision
 
 
-def test_an_old_torch_is_refused_before_anything_runs(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    bench = desk.bench("old-torch")
-    checkout(bench)
+def test_an_old_torch_is_refused_before_anything_runs(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    workspace = harness.workspace("old-torch")
+    checkout(workspace)
     words = ("--run", "my_run", "--competition", "old-torch", "--folder", "kernel", "--user", "tester")
-    assert desk.run(bench, "kernel", *words).exit_code == 0
-    main = runpy.run_path(str(bench.folder / "kernel/run.py"))["main"]
+    assert harness.run(workspace, "kernel", *words).exit_code == 0
+    main = runpy.run_path(str(workspace.folder / "kernel/run.py"))["main"]
     for version, says in (("2.5.1+cu121", "torch 2.5.1.* is installed, 2.6 is needed"), ("2.10.0", "is not attached")):
         monkeypatch.setattr("importlib.metadata.version", lambda name, version=version: version)
         with pytest.raises(SystemExit, match=says):
-            main(bench.folder)
+            main(workspace.folder)
 
 
-def test_a_title_longer_than_kaggle_takes_is_refused(desk: Desk) -> None:
-    bench = desk.bench("title")
+def test_a_title_that_is_too_long_for_kaggle_is_refused(harness: Harness) -> None:
+    workspace = harness.workspace("title")
     words = ("--competition", "title", "--folder", "kernel", "--user", "tester")
-    assert "has 51 characters, Kaggle takes 50" in desk.run(bench, "kernel", "--run", "r" * 45, *words).error
-    assert "git tracks no file" in desk.run(bench, "kernel", "--run", "r" * 44, *words).error
+    assert "has 51 characters, Kaggle allows 50" in harness.run(workspace, "kernel", "--run", "r" * 45, *words).error
+    assert "git tracks no file" in harness.run(workspace, "kernel", "--run", "r" * 44, *words).error
 
 
-def test_without_data_the_script_says_what_to_do(desk: Desk) -> None:
-    bench = desk.bench("no-data")
-    checkout(bench)
-    asked = desk.run(bench, "kernel", "--run", "my_run", "--competition", "no-data", "--folder", "kernel")
-    assert "kernel holds tester/train-my-run" in asked.output  # the client told who we are
+def test_without_data_the_script_explains_what_to_do(harness: Harness) -> None:
+    workspace = harness.workspace("no-data")
+    checkout(workspace)
+    asked = harness.run(workspace, "kernel", "--run", "my_run", "--competition", "no-data", "--folder", "kernel")
+    assert "kernel holds tester/train-my-run" in asked.output  # the user's name comes from the client
     result = subprocess.run(
-        [sys.executable, "run.py"], cwd=bench.folder / "kernel", capture_output=True, text=True, check=False
+        [sys.executable, "run.py"], cwd=workspace.folder / "kernel", capture_output=True, text=True, check=False
     )
     assert result.returncode == 1 and "the data of no-data is not attached; add it under Input" in result.stderr
-    assert json.loads((bench.folder / "kernel/kernel-metadata.json").read_text())["code_file"] == "run.py"
+    assert json.loads((workspace.folder / "kernel/kernel-metadata.json").read_text())["code_file"] == "run.py"
 
 
-def test_a_config_that_would_not_travel_is_refused(desk: Desk) -> None:
-    bench = desk.bench("untracked")
+def test_an_untracked_config_is_refused(harness: Harness) -> None:
+    workspace = harness.workspace("untracked")
     words = ("kernel", "--run", "other", "--competition", "untracked", "--folder", "kernel", "--user", "tester")
-    assert "git tracks no file of src/ here" in desk.run(bench, *words).error
-    checkout(bench)
-    assert "configs/other.toml is not tracked by git" in desk.run(bench, *words).error
+    assert "git tracks no file of src/ here" in harness.run(workspace, *words).error
+    checkout(workspace)
+    assert "configs/other.toml is not tracked by git" in harness.run(workspace, *words).error
 
 
-def test_a_notebook_that_kaggle_refuses_is_an_error(desk: Desk) -> None:
-    bench = desk.bench("refused")
-    checkout(bench)
+def test_a_notebook_that_kaggle_refuses_is_an_error(harness: Harness) -> None:
+    workspace = harness.workspace("refused")
+    checkout(workspace)
     words = (
         "kernel",
         "--run",
@@ -185,6 +187,6 @@ def test_a_notebook_that_kaggle_refuses_is_an_error(desk: Desk) -> None:
         "tester",
         "--push",
     )
-    bench.competition.push_error = "Maximum batch GPU session count of 2 reached."
-    result = desk.run(bench, *words)
+    workspace.competition.push_error = "Maximum batch GPU session count of 2 reached."
+    result = harness.run(workspace, *words)
     assert result.exit_code == 2 and "Maximum batch GPU session count of 2 reached." in result.error

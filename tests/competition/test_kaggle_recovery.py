@@ -1,4 +1,4 @@
-"""What is known about a submission: after a loss of power, on another machine, after more training, by hand."""
+"""Tests of recovery: after a power failure, on another machine, after more training, after a submission by hand."""
 
 import json
 import resource
@@ -11,13 +11,13 @@ from concurrent.futures import ProcessPoolExecutor
 import pytest
 from kaggle_workbench import (
     FORKS,
-    Bench,
-    Desk,
-    ended_otherwise,
+    Harness,
+    Workspace,
     environment_of,
-    open_desk,
+    open_harness,
     run_command,
     small_csv,
+    unexpected,
     write_run,
 )
 from loopback_kaggle import read_faults
@@ -26,142 +26,140 @@ from src.competition.ledger import Event, Ledger
 
 
 @pytest.fixture(scope="module")
-def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
-    with open_desk(tmp_path_factory.mktemp("recovery"), forked=True) as desk:
-        yield desk
+def harness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
+    with open_harness(tmp_path_factory.mktemp("recovery"), forked=True) as harness:
+        yield harness
 
 
-def lose_power(bench: Bench, *, boot: str | None, log: bool) -> str:
-    """Leaves what is on disk when the machine goes out after the upload; returns the tag.
+def lose_power(workspace: Workspace, *, boot: str | None, log: bool) -> str:
+    """Leaves the files as after a power failure that follows the upload. Returns the tag.
 
-    The intent line is there, the log is empty or gone; `boot` is the start of the machine that wrote the intent, or
-    "this" one.
+    The intent line exists. The log is empty, or missing without `log`. `boot` is the boot that wrote the intent; "this"
+    means the current boot.
     """
-    path = bench.folder / "submissions/ledger.jsonl"
+    path = workspace.folder / "submissions/ledger.jsonl"
     line = json.loads(path.read_text().splitlines()[0])
     if boot != "this":
         line["boot"] = boot
     path.write_text(json.dumps(line) + "\n")
     if log:
-        (bench.folder / f"submissions/.uploads/{bench.competition.slug}.{line['tag']}.log").touch()
+        (workspace.folder / f"submissions/.uploads/{workspace.competition.slug}.{line['tag']}.log").touch()
     return line["tag"]
 
 
 @pytest.mark.parametrize("log", [False, True])
 @pytest.mark.parametrize("boot", ["this", "another", None])
-def test_after_a_loss_of_power_a_list_that_cannot_be_read_proves_nothing(
-    desk: Desk, boot: str | None, log: bool
-) -> None:
-    bench = desk.bench(f"power-{boot}-{log}".lower())
-    assert desk.run(bench, *bench.command("submit")).exit_code == 0
-    tag = lose_power(bench, boot=boot, log=log)
+def test_after_a_power_failure_an_unreadable_list_proves_nothing(harness: Harness, boot: str | None, log: bool) -> None:
+    workspace = harness.workspace(f"power-{boot}-{log}".lower())
+    assert harness.run(workspace, *workspace.command("submit")).exit_code == 0
+    tag = lose_power(workspace, boot=boot, log=log)
     for fault in ("list:503:1", "list:429:1", "list:cut:1"):
-        bench.competition.faults[:] = read_faults([fault])
-        result = desk.run(bench, *bench.command("submit", "--settle", "0"))
+        workspace.competition.faults[:] = read_faults([fault])
+        result = harness.run(workspace, *workspace.command("submit", "--settle", "0"))
         assert result.exit_code == 2 and f"cannot tell whether [run:{tag}] arrived" in result.error
-        assert "the same command looks again" in result.error
-    assert ended_otherwise(bench, desk.run(bench, *bench.command("submit")), 0, 1) == []
-    assert bench.competition.steps().count("put") == 1
+        assert "the same command checks again" in result.error
+    assert unexpected(workspace, harness.run(workspace, *workspace.command("submit")), 0, 1) == []
+    assert workspace.competition.steps().count("put") == 1
 
 
 @pytest.mark.parametrize("boot", ["another", None])
-def test_an_empty_log_of_another_start_of_the_machine_does_not_prove_that_nothing_was_sent(
-    desk: Desk, boot: str | None
+def test_an_empty_log_from_another_boot_does_not_prove_that_nothing_was_sent(
+    harness: Harness, boot: str | None
 ) -> None:
-    bench = desk.bench(f"boot-{boot}".lower())
-    assert desk.run(bench, *bench.command("submit")).exit_code == 0
-    lose_power(bench, boot=boot, log=True)
-    bench.competition.list_delay_s = 1e9  # Kaggle has it and does not list it yet
+    workspace = harness.workspace(f"boot-{boot}".lower())
+    assert harness.run(workspace, *workspace.command("submit")).exit_code == 0
+    lose_power(workspace, boot=boot, log=True)
+    workspace.competition.list_delay_s = 1e9  # Kaggle has the submission and does not list it yet
     for _ in range(2):
-        assert ended_otherwise(bench, desk.run(bench, *bench.command("submit")), 2, 1) == []
-        assert bench.submissions[0].state == "unknown"
-    bench.competition.list_delay_s = 0.0
-    assert ended_otherwise(bench, desk.run(bench, *bench.command("submit")), 0, 1) == []
+        assert unexpected(workspace, harness.run(workspace, *workspace.command("submit")), 2, 1) == []
+        assert workspace.submissions[0].state == "unknown"
+    workspace.competition.list_delay_s = 0.0
+    assert unexpected(workspace, harness.run(workspace, *workspace.command("submit")), 0, 1) == []
 
 
-def test_a_ledger_that_cannot_be_written_stops_before_the_upload(desk: Desk) -> None:
-    bench = desk.bench("crowded")
-    ledger = Ledger(bench.folder / "submissions/ledger.jsonl")
+def test_a_ledger_that_cannot_be_written_stops_before_the_upload(harness: Harness) -> None:
+    workspace = harness.workspace("crowded")
+    ledger = Ledger(workspace.folder / "submissions/ledger.jsonl")
     for number in range(9):
         ledger.append(Event(event="intent", competition="other", run="r", tag=f"{number:012}", message="x" * 400))
-    limit = ledger.path.stat().st_size + 60  # the disk takes sixty bytes of the intent
+    limit = ledger.path.stat().st_size + 60  # space for 60 bytes of the intent
     with ProcessPoolExecutor(
         1, FORKS, initializer=resource.setrlimit, initargs=(resource.RLIMIT_FSIZE, (limit, limit))
     ) as pool:
-        words = bench.command("submit")
-        result = pool.submit(run_command, bench.folder, environment_of(bench), words, True, True).result()
+        words = workspace.command("submit")
+        result = pool.submit(run_command, workspace.folder, environment_of(workspace), words, True, True).result()
     assert result.exit_code == 2 and "ledger.jsonl: the disk is full" in result.error
-    assert "start" not in bench.competition.steps()
-    assert ended_otherwise(bench, desk.run(bench, *words), 0, 1) == []
+    assert "start" not in workspace.competition.steps()
+    assert unexpected(workspace, harness.run(workspace, *words), 0, 1) == []
 
 
-def test_what_another_machine_submitted_is_found_in_the_list_of_kaggle(desk: Desk) -> None:
-    first = desk.bench("machines")
-    second = desk.elsewhere(first)
-    assert desk.run(first, *first.command("submit")).exit_code == 0
+def test_a_submission_of_another_machine_is_found_in_kaggles_list(harness: Harness) -> None:
+    first = harness.workspace("machines")
+    second = harness.other_machine(first)
+    assert harness.run(first, *first.command("submit")).exit_code == 0
     for options in ((), ("--again",)):
-        result = desk.run(second, *second.command("submit", *options))
+        result = harness.run(second, *second.command("submit", *options))
         if not options:
-            assert ended_otherwise(second, result, 0, 1) == []
+            assert unexpected(second, result, 0, 1) == []
             assert "machines has this csv since" in result.output and "local score 31.75" in result.output
     tags = [entry["description"].rpartition("[run:")[2].rstrip("]") for entry in first.competition.submissions]
     assert [entry.intent.tag for entry in second.submissions] == tags == [tags[0], f"{tags[0]}-2"]
 
 
-def test_a_submission_by_hand_with_the_printed_line_is_the_only_one(desk: Desk) -> None:
-    bench = desk.bench("hand", "list:503:1")
-    words = bench.command("submit")
+def test_a_submission_by_hand_with_the_printed_command_is_not_repeated(harness: Harness) -> None:
+    workspace = harness.workspace("hand", "list:503:1")
+    words = workspace.command("submit")
     words[words.index("--message") :][:2] = []
-    nasty = """-x "it's" $5 `b`"""
-    said = desk.run(bench, *words, f"--message={nasty}").output
-    line = shlex.split(said.partition("by hand:\n")[2].splitlines()[0])
+    message = """-x "it's" $5 `b`"""
+    output = harness.run(workspace, *words, f"--message={message}").output
+    line = shlex.split(output.partition("by hand:\n")[2].splitlines()[0])
     assert line[0] == ".venv/bin/kaggle"
     command = [sys.executable, "-P", "-m", "kaggle", *line[1:]]
-    subprocess.run(command, cwd=bench.folder, env=environment_of(bench), check=True, capture_output=True)
-    assert bench.competition.submissions[0]["fileName"] == "run.zip"
-    result = desk.run(bench, *words)
-    assert ended_otherwise(bench, result, 0, 1) == [] and f"as {nasty} [run:" in result.output
+    subprocess.run(command, cwd=workspace.folder, env=environment_of(workspace), check=True, capture_output=True)
+    assert workspace.competition.submissions[0]["fileName"] == "run.zip"
+    result = harness.run(workspace, *words)
+    assert unexpected(workspace, result, 0, 1) == [] and f"as {message} [run:" in result.output
 
 
-def test_a_tag_in_the_message_is_refused_and_one_of_another_message_is_not_ours(desk: Desk) -> None:
-    bench = desk.bench("tagged")
-    result = desk.run(bench, *bench.command("submit", "--message", "again [run:0123456789ab]"))
+def test_a_tag_in_the_users_message_is_refused_and_a_tag_inside_a_message_is_ignored(harness: Harness) -> None:
+    workspace = harness.workspace("tagged")
+    result = harness.run(workspace, *workspace.command("submit", "--message", "again [run:0123456789ab]"))
     assert result.exit_code == 2 and "the message contains `[run:`" in result.error
-    assert bench.competition.calls == []
-    assert desk.run(bench, *bench.command("submit")).exit_code == 0
-    tag = bench.submissions[0].intent.tag
-    bench.competition.submissions[0]["description"] = f"not ours [run:{tag}] but about it"
-    other = desk.elsewhere(bench)
-    desk.run(other, *other.command("submit"))
-    assert len(bench.competition.submissions) == 2
+    assert workspace.competition.calls == []
+    assert harness.run(workspace, *workspace.command("submit")).exit_code == 0
+    tag = workspace.submissions[0].intent.tag
+    workspace.competition.submissions[0]["description"] = f"not ours [run:{tag}] but about it"
+    other = harness.other_machine(workspace)
+    harness.run(other, *other.command("submit"))
+    assert len(workspace.competition.submissions) == 2
 
 
-def test_an_accepted_submission_is_waited_for_although_training_went_on(desk: Desk) -> None:
-    bench = desk.bench("moved", scoring="PENDING")
-    assert "no score after 0 s" in desk.run(bench, *bench.command("submit", "--deadline", "0")).error
-    bench.competition.scoring = "COMPLETE"
-    (bench.folder / "runs/run/best.pt").write_bytes(b"newer")
-    (bench.folder / "submissions/run.json").unlink()
-    result = desk.run(bench, *bench.command("submit"))
-    assert ended_otherwise(bench, result, 0, 1) == [] and "public score 31.25, local score 31.75 dB" in result.output
+def test_the_score_of_an_accepted_submission_is_awaited_although_training_continued(harness: Harness) -> None:
+    workspace = harness.workspace("moved", scoring="PENDING")
+    assert "no score after 0 s" in harness.run(workspace, *workspace.command("submit", "--deadline", "0")).error
+    workspace.competition.scoring = "COMPLETE"
+    (workspace.folder / "runs/run/best.pt").write_bytes(b"newer")
+    (workspace.folder / "submissions/run.json").unlink()
+    result = harness.run(workspace, *workspace.command("submit"))
+    assert unexpected(workspace, result, 0, 1) == [] and "public score 31.25, local score 31.75 dB" in result.output
 
 
-def test_one_look_settles_what_is_open_of_other_csvs(desk: Desk) -> None:
-    bench = desk.bench("dangling", "create:lost:1", list_delay_s=1e9)
-    assert "unknown" in desk.run(bench, *bench.command("submit")).error
-    bench.competition.list_delay_s = 0.0
-    write_run(bench.folder, small_csv("another"))
-    assert desk.run(bench, *bench.command("submit")).exit_code == 0
-    assert [entry.state for entry in bench.submissions] == ["scored", "scored"]
-    assert len(bench.competition.submissions) == 2
+def test_reading_the_list_also_updates_open_submissions_of_other_csvs(harness: Harness) -> None:
+    workspace = harness.workspace("dangling", "create:lost:1", list_delay_s=1e9)
+    assert "unknown" in harness.run(workspace, *workspace.command("submit")).error
+    workspace.competition.list_delay_s = 0.0
+    write_run(workspace.folder, small_csv("another"))
+    assert harness.run(workspace, *workspace.command("submit")).exit_code == 0
+    assert [entry.state for entry in workspace.submissions] == ["scored", "scored"]
+    assert len(workspace.competition.submissions) == 2
 
 
 @pytest.mark.parametrize(("total", "says"), [(False, "today's 1 submissions"), (True, "all 1 submissions that used-1")])
-def test_used_submissions_are_counted_before_anything_is_sent(desk: Desk, total: bool, says: str) -> None:
-    bench = desk.bench(f"used-{total:d}", daily_limit=1, limited_by_total=total)
-    assert desk.run(bench, *bench.command("submit")).exit_code == 0
-    write_run(bench.folder, small_csv("more"))
-    result = desk.run(bench, *bench.command("submit"))
+def test_the_submission_limit_is_checked_before_the_upload(harness: Harness, total: bool, says: str) -> None:
+    workspace = harness.workspace(f"used-{total:d}", daily_limit=1, limited_by_total=total)
+    assert harness.run(workspace, *workspace.command("submit")).exit_code == 0
+    write_run(workspace.folder, small_csv("more"))
+    result = harness.run(workspace, *workspace.command("submit"))
     assert result.exit_code == 2 and f"nothing was uploaded: {says}" in result.error
     assert ("after 00:00 UTC, in" in result.error) != total
-    assert bench.competition.steps().count("start") == 1
+    assert workspace.competition.steps().count("start") == 1

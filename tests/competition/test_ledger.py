@@ -1,4 +1,4 @@
-"""The ledger: append-only, whole lines from many processes at once, and what it says about lines it cannot read."""
+"""Tests of the ledger: it only appends, several processes can write, and unreadable lines are reported."""
 
 import errno
 import json
@@ -67,9 +67,9 @@ def test_a_line_that_does_not_fit_is_an_error_and_not_half_a_line(tmp_path: Path
     ledger = Ledger(tmp_path / "ledger.jsonl")
     ledger.append(event())
     before = ledger.path.read_bytes()
-    said = subprocess.check_output([sys.executable, "-c", CROWDED, str(ledger.path)], cwd=ROOT, text=True)
-    assert said == f"{errno.ENOSPC} {ledger.path}\n"
-    assert len(ledger.path.read_bytes()) == len(before) + 40  # the disk took so much: a short write, not a refused one
+    output = subprocess.check_output([sys.executable, "-c", CROWDED, str(ledger.path)], cwd=ROOT, text=True)
+    assert output == f"{errno.ENOSPC} {ledger.path}\n"
+    assert len(ledger.path.read_bytes()) == len(before) + 40  # the disk was full during the write, not before it
     ledger.append(event(tag=TAGS[1]))
     assert [found.tag for found in ledger.events()] == list(TAGS)
 
@@ -95,19 +95,21 @@ def test_an_event_comes_back_as_it_was(tmp_path_factory: pytest.TempPathFactory,
 
 
 @pytest.mark.parametrize("cut", [1, 20, 100, -2, -1])
-def test_a_torn_last_line_is_said_and_left_out(tmp_path: Path, cut: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_incomplete_last_line_is_reported_and_skipped(
+    tmp_path: Path, cut: int, capsys: pytest.CaptureFixture[str]
+) -> None:
     ledger = Ledger(tmp_path / "ledger.jsonl")
     ledger.append(event())
     whole = ledger.path.read_bytes()
     ledger.path.write_bytes(whole + event(tag=TAGS[1], message="a}b").model_dump_json().encode()[:cut])
     assert [found.tag for found in ledger.events()] == [TAGS[0]]
-    assert "line 2: torn by a crash" in capsys.readouterr().out
-    ledger.append(event("scored", status="COMPLETE"))  # goes on in a line of its own
+    assert "line 2: incomplete, because a crash interrupted its writing" in capsys.readouterr().out
+    ledger.append(event("scored", status="COMPLETE"))  # starts a new line
     assert ledger.submission("slug", TAGS[0]).state == "scored"
     assert ledger.path.read_bytes().startswith(whole)
 
 
-def test_zeros_left_by_a_crash_of_the_machine_are_no_event(tmp_path: Path) -> None:
+def test_zero_bytes_left_by_a_crash_are_ignored(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "ledger.jsonl")
     ledger.append(event())
     ledger.path.write_bytes(ledger.path.read_bytes() + bytes(300))
@@ -131,7 +133,7 @@ def test_an_event_without_its_intent_is_an_error(tmp_path: Path) -> None:
         ledger.submissions()
 
 
-def test_the_state_is_what_the_lines_add_up_to(tmp_path: Path) -> None:
+def test_the_latest_line_gives_the_state(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "ledger.jsonl")
     assert ledger.submissions() == []
     for kind, tag, fields in (
@@ -152,8 +154,8 @@ def test_the_state_is_what_the_lines_add_up_to(tmp_path: Path) -> None:
     assert (second.intent.message, second.state, second.ref, second.latest.reason) == ("second", "refused", None, "no")
 
 
-def test_a_torn_line_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_incomplete_line_is_reported_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ledger = Ledger(tmp_path / "ledger.jsonl")
     ledger.path.write_text('{"event": "int')
     assert ledger.events() == ledger.events() == []
-    assert capsys.readouterr().out.count("torn by a crash") == 1
+    assert capsys.readouterr().out.count("because a crash interrupted its writing") == 1

@@ -1,4 +1,4 @@
-"""Mean and spread over seeds against Python's statistics; files that say where every number comes from."""
+"""Tests of the comparison: mean and spread over seeds against Python's statistics, and the files with their origins."""
 
 import json
 import statistics
@@ -34,7 +34,7 @@ SCORES = (24.0, 25.0, 27.5)
 
 @pytest.fixture
 def runs(tmp_path: Path) -> list[Run]:
-    """Three seeds; the last has trained one epoch less."""
+    """Three runs with different seeds. The last run has one epoch less."""
     for seed, score in enumerate(SCORES):
         folder = write_run(tmp_path / "runs" / f"s{seed}", score=score, num_epochs=5 - (seed == 2))
         if seed < 2:
@@ -61,11 +61,11 @@ def test_the_table_shows_mean_and_sample_standard_deviation(runs: list[Run]) -> 
     assert cells["score (dB)"] == "25.50 ± 1.80"  # deviations -1.5, -0.5, 2: sqrt(6.5 / 2) = 1.803
     assert cells["seeds"] == "3 of 3"
     assert cells["training (s)"] == "9 ± 1"  # 10, 10 and 8 seconds: 2 steps of 4 clips an epoch, 4 clips/s
-    assert "PSNR 300" not in cells, "a measure that no run has is left out"
+    assert "PSNR 300" not in cells, "no column for a measure that no run has"
     assert cells["SSIM"] == "0.812 ± 0.000"
 
 
-def test_a_failed_run_does_not_count_and_is_named(runs: list[Run]) -> None:
+def test_a_failed_run_is_named_and_its_numbers_are_not_used(runs: list[Run]) -> None:
     comparison = small_comparison(runs, failure="training ended with exit code 1")
     header, (row,) = table_of_arms(comparison)
     cells = dict(zip(header, row, strict=True))
@@ -82,7 +82,7 @@ def test_one_seed_has_no_spread(runs: list[Run]) -> None:
     assert dict(zip(header, row, strict=True))["score (dB)"] == "24.00 ± -", "one of two seeds"
 
 
-def test_what_stands_beside_the_numbers(runs: list[Run]) -> None:
+def test_the_origins_of_the_numbers_are_listed(runs: list[Run]) -> None:
     text = " ".join(origins(small_comparison(runs)))
     for expected in (
         "seeds 0, 1, 2",
@@ -110,14 +110,14 @@ def test_json_markdown_and_figures(tmp_path: Path, runs: list[Run]) -> None:
     )
 
 
-def test_without_any_good_run_there_is_a_table_and_no_figure(tmp_path: Path, runs: list[Run]) -> None:
+def test_without_a_successful_run_there_is_a_table_and_no_figure(tmp_path: Path, runs: list[Run]) -> None:
     comparison = small_comparison(runs[:1], failure="stopped")
     text = write_comparison(comparison, {"plain": []}, tmp_path).read_text()
     assert "| plain | 0 of 1 |" in text and "Missing: s0: stopped." in text and "![" not in text
     assert list((tmp_path / "small").iterdir()) == []
 
 
-def test_files_of_others_and_damaged_files(tmp_path: Path) -> None:
+def test_files_of_other_commands_and_damaged_files(tmp_path: Path) -> None:
     path = tmp_path / "other.json"
     for text in ("[1, 2]", '{"speed": 3}'):
         path.write_text(text)
@@ -128,7 +128,7 @@ def test_files_of_others_and_damaged_files(tmp_path: Path) -> None:
             read_comparison(path)
 
 
-def test_curves_are_the_logged_numbers_of_the_common_epochs(
+def test_curves_show_the_logged_numbers_of_the_common_epochs(
     tmp_path: Path, runs: list[Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: dict[str, dict[str, Sequence[Band]]] = {}
