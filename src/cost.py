@@ -22,8 +22,10 @@ from src.base.console import run_main, say
 from src.base.randomness import Draws
 from src.base.systems import SYSTEMS
 from src.config import Config, load_config
+from src.intake.facts import DataFacts
 from src.intake.manifest import Manifest
 from src.models.interface import build_model
+from src.training.resolution import resolved
 
 PEAK_TFLOPS, REACHED = 989.0, 0.1  # an H100's or H200's dense bfloat16 peak, and the share assumed of it
 LAUNCH_SECONDS = 5e-6  # of one kernel, issued eagerly
@@ -54,12 +56,10 @@ class OperationCounter(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def cost_of(config: Config, *, num_clips: int) -> Cost:
+def cost_of(config: Config, facts: DataFacts, *, num_clips: int) -> Cost:
     """Returns what one training step of `num_clips` clips costs, for a clip."""
-    system = SYSTEMS[config.model.system].part("cost")
-    height, width = system.FRAME_SIZE
-    model = build_model(config, height=height, width=width)
-    batch = system.noise_batch(config, model, num_clips)
+    model = build_model(config, **facts.network)
+    batch = SYSTEMS[config.model.system].part("cost").noise_batch(config, model, num_clips, facts)
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -92,22 +92,33 @@ def _step(config: Config, model: Any, batch: Any, num_clips: int) -> None:
     loss.total.backward()
 
 
+def packed(config: Config, data_folder: Path) -> Manifest | None:
+    """Returns the manifest of the run's data set; None where it is not packed."""
+    folder = data_folder / config.dataset
+    return Manifest.load(folder) if (folder / "manifest.json").is_file() else None
+
+
+def facts_of(config: Config, data_folder: Path) -> DataFacts:
+    """Returns the facts of the run's data set; where it is not packed, those that its system assumes."""
+    manifest = packed(config, data_folder)
+    return manifest.facts if manifest else SYSTEMS[config.model.system].part("cost").ASSUMED
+
+
 def clips_of_an_epoch(config: Config, data_folder: Path) -> tuple[int, str]:
     """Returns how many clips cover the training set once, and in words which set that is: packed, or assumed."""
-    folder = data_folder / config.dataset
-    manifest = Manifest.load(folder) if (folder / "manifest.json").is_file() else None
+    folder, manifest = data_folder / config.dataset, packed(config, data_folder)
     num_clips, what = SYSTEMS[config.model.system].part("cost").clips_of_an_epoch(config, manifest)
     return num_clips, f"{what} of {folder}" if manifest else f"{what}; {folder} is not packed"
 
 
-def describe(config: Config, cost: Cost, *, num_clips: int, training_set: str) -> str:
-    """Returns the estimate in words, for a training set covered by so many clips."""
+def describe(config: Config, cost: Cost, facts: DataFacts, *, num_clips: int, training_set: str) -> str:
+    """Returns the estimate in words, for a training set covered by so many clips; the configuration is resolved."""
     settings = config.training
     clips = settings.clips_per_epoch or num_clips
     steps = max(1, clips // settings.batch_size) * settings.num_epochs
     flops = cost.flops * settings.batch_size * steps
     memory = cost.activation_bytes * settings.batch_size + BYTES_PER_WEIGHT * cost.num_parameters
-    resident = SYSTEMS[config.model.system].part("cost").resident_bytes(config, num_clips * settings.window)
+    resident = SYSTEMS[config.model.system].part("cost").resident_bytes(config, num_clips * settings.window, facts)
     speed = cost.num_clips / cost.step_seconds
     busy, launching = flops / (PEAK_TFLOPS * REACHED * 1e12), steps * cost.num_kernels * LAUNCH_SECONDS
     return "\n".join(
@@ -144,9 +155,11 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=4, help="clips of the measured step")
     arguments = parser.parse_args()
     config = load_config(arguments.config, arguments.set)
+    facts = facts_of(config, Path("data"))
+    config = resolved(config, facts)
     num_clips, training_set = clips_of_an_epoch(config, Path("data"))
-    cost = cost_of(config, num_clips=arguments.clips)
-    say(describe(config, cost, num_clips=num_clips, training_set=training_set))
+    cost = cost_of(config, facts, num_clips=arguments.clips)
+    say(describe(config, cost, facts, num_clips=num_clips, training_set=training_set))
 
 
 if __name__ == "__main__":

@@ -24,9 +24,11 @@ from src.base.devices import hardware
 from src.base.files import file_hash, write_atomically
 from src.base.settings import NotNegative, Section
 from src.config import Config, load_config
+from src.intake.facts import DataFacts
 from src.intake.manifest import Manifest
 from src.reporting.comparison import HARDWARE_FILE, Comparison, result_of, spreads, write_comparison
 from src.reporting.results import read_run
+from src.training.resolution import resolved
 
 CONFIGS, DATA, RUNS, REPORTS = (Path(name) for name in ("configs", "data", "runs", "reports"))
 Name = Annotated[str, Field(pattern="^[a-z0-9_]+$")]
@@ -96,16 +98,18 @@ def jobs_of(grid: Grid, name: str) -> list[Job]:
     """Returns all runs of a grid, seed by seed, so that every arm has a number early; UserError for a bad setting."""
     base = CONFIGS / f"{grid.base}.toml"
     jobs: list[Job] = []
+    facts: dict[str, DataFacts] = {}  # by data set
     for seed in grid.seeds:
         for arm, words in grid.arms.items():
             overrides = _joined(grid.set, words, f"seed={seed}")
             config, run = load_config(base, overrides), f"{name}-{arm}-s{seed}"
+            if config.dataset not in facts:
+                facts[config.dataset] = Manifest.load(DATA / config.dataset).facts
+            config = resolved(config, facts[config.dataset])
             for twin in (job for job in jobs if job.config == config):
                 raise UserError(f"{twin.run} and {run} have the same settings; each run must have its own")
             train = ("-m", "src.trainer", str(base), "--set", overrides, "--name", run)
             jobs.append(Job(arm, config, run, train, ("-m", "src.tester", "evaluate", run)))
-    for dataset in {job.config.dataset for job in jobs}:
-        Manifest.load(DATA / dataset)
     return jobs
 
 

@@ -22,12 +22,13 @@ from src.base.systems import SYSTEMS
 from src.dataset import DanceData
 from src.evaluation.rollout import predict
 from src.evaluation.trained import Trained, data_of, keep_settings, open_run, origin_of
-from src.intake.dance_listing import NUMBERED
-from src.intake.sources import FRAME_SIZE, decode, image_size
+from src.intake.dance_listing import NUMBERED, PICTURE
+from src.intake.facts import Size
+from src.intake.pictures import count_kinds, read_picture, say_conversions
 from src.maths.metrics import quantise
 from src.reporting.plots import plot_history, save_gif, side_by_side
 from src.reporting.results import read_run
-from src.submission import SEQUENCE_LENGTH, Provenance, check_submission, safe_to_replace, write_submission
+from src.submission import Provenance, check_submission, safe_to_replace, write_submission
 
 PROTOCOLS = {  # beside the score, of dancers and then of pushing
     "held_out_score": "the takes held out of training",
@@ -37,7 +38,7 @@ PROTOCOLS = {  # beside the score, of dancers and then of pushing
     "psnr_between_samples": "PSNR between two samples, the lower the more they differ",
     "psnr_between_samples_vague": "the same in the tenth of the frames whose poses say least",
     "posterior_minus_prior_db": "gain of latents that have seen the truth, a leak if it is large",
-    "drift_db": "loss of frames 500 to 600 to their place deep in the rollout",
+    "drift_db": "loss of the last hundred scored frames to their place deep in the rollout",
     "psnr_prior_mean": "mean of the prior",
     "psnr_single": "one sample",
     "psnr_best_of_n": "best of {num_samples} samples, chosen with the truth",
@@ -139,9 +140,14 @@ def submission(
     announce(f"{path}: writing and checking {num_sequences * length} rows")
     unchecked = path.with_name(f".{path.name}")
     unchecked.unlink(missing_ok=True)
-    write_submission(unchecked, rollouts, sequence_length=length)
+    shape = (3, *data.frame_size)
+    write_submission(unchecked, rollouts, frame_shape=shape, sequence_length=length)
     checked = check_submission(
-        unchecked, first_frames=data.test_frames, num_sequences=num_sequences, sequence_length=length
+        unchecked,
+        first_frames=data.test_frames,
+        num_sequences=num_sequences,
+        sequence_length=length,
+        frame_shape=shape,
     )
     keep_settings(trained)
     path.unlink(missing_ok=True)
@@ -150,6 +156,7 @@ def submission(
         csv_sha256=checked.sha256,
         num_rows=checked.num_rows,
         num_sequences=checked.num_sequences,
+        frame_size=data.frame_size,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         commit=source["commit"],
     ).save(path.with_suffix(".json"))
@@ -195,19 +202,13 @@ def predict_pictures(
     trained = _open_pose_run(run, runs_folder, overrides)
     if out.suffix.lower() != ".gif":
         raise UserError(f"OUT={out}: the result is a GIF; give a name that ends in .gif")
-    given, folder = _read_picture(frame, f"FRAME={frame}"), out.with_suffix("")
-    pictures = _numbered_pictures(poses)
-    conditions = torch.stack([_read_picture(path, f"POSES: {path}") for path in pictures])
-    for height, width in {image_size(path.read_bytes(), str(path)) for path in (frame, *pictures)} - {FRAME_SIZE}:
-        announce(f"pictures of {height} x {width} are resized to {FRAME_SIZE[0]} x {FRAME_SIZE[1]}, height x width")
+    folder = out.with_suffix("")
+    given, conditions = (part.to(trained.device) for part in _own_clip(frame, poses, trained.frame_size))
     if folder.exists() and not (out.is_file() and _holds_frames_alone(folder, besides=(frame, poses))):
         raise UserError(f"{folder} exists and was not written together with {out}; move it away, or give another OUT")
-    conditions = conditions.to(trained.device)
     settings, seed = trained.config.evaluation, trained.config.seed
     announce(f"{trained.folder}: rolling out {len(conditions)} frames")
-    drawn = quantise(
-        predict(trained.model, given[None, None].to(trained.device), conditions[None], settings, seed=seed)[0]
-    )
+    drawn = quantise(predict(trained.model, given[None, None], conditions[None], settings, seed=seed)[0])
     folder.mkdir(parents=True, exist_ok=True)
     save_gif(out, side_by_side([drawn.cpu(), conditions.cpu()]))
     for earlier in folder.glob("*.png"):  # a longer clip would leave its last frames among these
@@ -217,26 +218,27 @@ def predict_pictures(
     return drawn
 
 
+def _own_clip(frame: Path, poses: Path, size: Size) -> tuple[Tensor, Tensor]:
+    """Returns a person's first frame (3, H, W) and poses (T, 3, H, W) uint8, and says what was done to fit them."""
+    given = read_picture(frame, size, f"FRAME={frame}")
+    numbered = [read_picture(path, size, f"POSES: {path}") for path in _numbered_pictures(poses)]
+    say_conversions(count_kinds((picture.name, picture.kind) for picture in (given, *numbered)), announce)
+    for height, width in {picture.own_size for picture in (given, *numbered)} - {size}:
+        announce(f"pictures of {height} x {width} are resized to {size[0]} x {size[1]}, height x width")
+    return torch.from_numpy(given.pixels), torch.from_numpy(np.stack([picture.pixels for picture in numbered]))
+
+
 def _holds_frames_alone(folder: Path, besides: tuple[Path, ...]) -> bool:
     """Returns whether a folder holds what `predict_pictures` writes and nothing else, and none of these files."""
     outside = not any(folder.resolve() in (path.resolve(), *path.resolve().parents) for path in besides)
     return outside and folder.is_dir() and all(re.fullmatch(r"[0-9]+\.png", path.name) for path in folder.iterdir())
 
 
-def _read_picture(path: Path, name: str) -> Tensor:
-    """Returns a PNG as (3, H, W) uint8, resized as the training frames were; UserError says `name`."""
-    if not path.is_file():
-        raise UserError(f"{name} is no file; needed: a PNG file")
-    content = path.read_bytes()
-    image_size(content, name)
-    return torch.from_numpy(decode(content, name).transpose(2, 0, 1).copy())
-
-
 def _numbered_pictures(folder: Path) -> list[Path]:
-    """Returns the PNG files N.png or frameN.png of a folder in the order of their numbers."""
+    """Returns the pictures N.png or frameN.png, or .jpg, of a folder in the order of their numbers."""
     if not folder.is_dir():
         raise UserError(f"POSES={folder} is not a folder; needed: a folder with the pose pictures 0.png, 1.png, ...")
-    matches = {path: NUMBERED.fullmatch(path.name) for path in folder.glob("*.png")}
+    matches = {path: NUMBERED.fullmatch(path.name) for path in folder.iterdir() if PICTURE.fullmatch(path.name)}
     numbers = {int(match[1]): path for path, match in matches.items() if match}
     hole = next((first + 1 for first, second in pairwise(sorted(numbers)) if second > first + 1), None)
     if len(numbers) != len(matches) or hole is not None:
@@ -300,10 +302,8 @@ def main() -> None:
     elif arguments.command == "submission":
         path = submission(arguments.run, overrides=arguments.set)
         made = Provenance.load(path.with_suffix(".json"))
-        if made.num_rows != made.num_sequences * SEQUENCE_LENGTH:
-            say(f"{path}: valid, but of {made.num_rows // made.num_sequences} frames a sequence, not {SEQUENCE_LENGTH}")
-            return
-        say(f"{path}: valid. Upload it with")
+        (height, width), length = made.frame_size, made.num_rows // made.num_sequences
+        say(f"{path}: valid, {made.num_sequences} sequences of {length} frames of {height} x {width}. Upload it with")
         say(f'  make submit RUN={arguments.run} COMPETITION=slug MESSAGE="..."')
         say(f'  or, unknown to the ledger: .venv/bin/kaggle competitions submit -c slug -f {path} -m "..."')
     else:

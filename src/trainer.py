@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,8 @@ from src.base.randomness import Draws
 from src.base.systems import SYSTEMS
 from src.config import Config, from_json, load_config
 from src.dataset import PackedData, open_data
+from src.intake.manifest import Manifest
 from src.maths.schedules import change_plan, extended_learning_rate, schedule
-from src.models.configs import models_of
 from src.models.interface import build_model
 from src.training.checkpoint import (
     check_settings,
@@ -47,6 +48,7 @@ from src.training.checkpoint import (
     settle_config,
 )
 from src.training.log import History, score_to_choose_by
+from src.training.resolution import left_unmirrored, resolved_for
 
 LOSSES = ("total", "reconstruction", "kl")
 
@@ -58,8 +60,8 @@ class Trainer:
         self.config, self.folder, self.device, settings = config, folder, device, config.training
         self.data_fingerprint = data.manifest.fingerprint
         torch.manual_seed(config.seed)  # for the initial weights; every other number comes from a keyed generator
-        self.frame_size = height, width = data.frame_size
-        model = build_model(config, height=height, width=width).to(device)
+        self.facts = data.manifest.facts
+        model = build_model(config, **self.facts.network).to(device)
         self.model = model.to(memory_format=torch.channels_last) if settings.channels_last else model
         self.ema = copy.deepcopy(self.model).requires_grad_(False).eval()
         self.network: Any = DistributedDataParallel(self.model) if world_size() > 1 else self.model
@@ -174,7 +176,7 @@ class Trainer:
     def save(self, name: str) -> None:
         """Writes the averaged weights; into last.pt also all that going on needs."""
         state: dict[str, Any] = {"step": self.step, "ema": self.ema.state_dict(), "best_score": self.best_score}
-        state |= {"dataset_fingerprint": self.data_fingerprint, "frame_size": self.frame_size}
+        state |= {"dataset_fingerprint": self.data_fingerprint, "facts": asdict(self.facts)}
         if name == "last.pt":
             state |= {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "plan": self.plan}
             state |= {"sums": self.sums, "without_gain": self.without_gain}
@@ -220,12 +222,10 @@ def train(config: Config, folder: Path, *, data_folder: Path = Path("data"), sto
         raise UserError('this GPU has no bfloat16; use SET="training.precision=float32"')
     with process_group(device):
         data = open_data(config.dataset, data_folder)
-        if data.manifest.system != config.model.system:
-            fitting = " or ".join(models_of(data.manifest.system))
-            raise UserError(
-                f"data/{config.dataset} is of the system {data.manifest.system}, whose models are {fitting}, not "
-                f"{config.model.name}; needed: another dataset or another model"
-            )
+        unmirrored = left_unmirrored(config, data.manifest.facts)
+        config = resolved_for(config, data.manifest)
+        if unmirrored and rank() == 0:
+            say(f"{folder}: no clip is mirrored: {unmirrored}")
         refuse_unequal_shares(config, world_size())
         refuse_other_config(folder, config)  # by all processes: one that stops alone leaves the others waiting
         trainer = Trainer(config, data, folder, device)
@@ -328,7 +328,7 @@ def main() -> None:
     num_processes = check_processes(arguments.gpus, config.training.device)
     if num_processes > 1:
         refuse_unequal_shares(config, num_processes)
-        refuse_other_config(folder, config)
+        refuse_other_config(folder, resolved_for(config, Manifest.load(Path("data") / config.dataset)))
         own = [str(arguments.config), "--set", arguments.set, "--name", folder.name]
         sys.exit(launch("src.trainer", own, num_processes))
     try:

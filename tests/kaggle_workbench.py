@@ -30,7 +30,7 @@ from pathlib import Path
 
 from loopback_kaggle import KEY, USER, Competition, LoopbackKaggle, read_faults
 
-from src import kaggle_client, submission
+from src import kaggle_client
 from src.base.console import run_main
 from src.competition.ledger import Ledger, Submission
 
@@ -38,7 +38,6 @@ AT_ONCE = 12  # commands; much of their time is waiting
 HEIGHT, WIDTH, LENGTH = 2, 4, 3  # of the small csv: frames (3, 2, 4), sequences of 3
 QUICK = {"--poll-first": 0.1, "--poll-longest": 1, "--stall": 300, "--settle": 0.2, "--call-timeout": 300}
 POPEN = subprocess.Popen
-CHECK = submission.check_submission
 FORKS = multiprocessing.get_context("forkserver")
 
 
@@ -95,7 +94,9 @@ def small_csv(seed: str) -> bytes:
     return "\n".join([",".join(["id", *map(str, range(size))]), *rows]).encode() + b"\n"
 
 
-def write_run(folder: Path, content: bytes, num_rows: int = LENGTH) -> None:
+def write_run(
+    folder: Path, content: bytes, num_rows: int = LENGTH, frame_size: tuple[int, int] = (HEIGHT, WIDTH)
+) -> None:
     """Writes the csv, the run it comes from, and the provenance that ties them together."""
     (folder / "submissions/run.csv").write_bytes(content)
     (folder / "runs/run/best.pt").write_bytes(b"weights of " + content[-20:])
@@ -106,6 +107,7 @@ def write_run(folder: Path, content: bytes, num_rows: int = LENGTH) -> None:
         "csv_sha256": hashes[0],
         "num_rows": num_rows,
         "num_sequences": 1,
+        "frame_size": frame_size,
         "created": "2024-05-01T10:00:00+00:00",
         "commit": "0123456789ab",
         "dataset": "dance",
@@ -159,9 +161,7 @@ def run_client(command: list[str], settings: dict[str, object]) -> None:
     os._exit(code)
 
 
-def run_command(
-    folder: Path, environment: dict[str, str], words: list[str], small: bool = True, forked: bool = False
-) -> Result:
+def run_command(folder: Path, environment: dict[str, str], words: list[str], forked: bool = False) -> Result:
     """Runs one command of src.kaggle_client in this process, which is a worker's."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # as at a terminal, also for tests in a background
     subprocess.Popen = ForkedClient if forked else POPEN
@@ -169,8 +169,6 @@ def run_command(
     os.environ.update(environment)
     os.chdir(folder)
     sys.argv = ["kaggle_client", *words]
-    shape = {"sequence_length": LENGTH, "frame_shape": (3, HEIGHT, WIDTH)} if small else {}
-    submission.check_submission = functools.partial(CHECK, **shape)  # the real check, told how small the csv is
     output, error, code, before = io.StringIO(), io.StringIO(), 0, os.times()
     with contextlib.redirect_stdout(output), contextlib.redirect_stderr(error):
         try:
@@ -214,10 +212,10 @@ class Desk:
         shutil.copytree(bench.folder, folder, ignore=shutil.ignore_patterns("ledger.jsonl", ".uploads"))
         return Bench(folder, bench.competition, bench.environment)
 
-    def run(self, bench: Bench, *words: str, small: bool = True, **environment: str) -> Result:
+    def run(self, bench: Bench, *words: str, **environment: str) -> Result:
         """Returns how a command ended, run in a worker."""
         surroundings = environment_of(bench, **environment)
-        result = self.pool.submit(run_command, bench.folder, surroundings, list(words), small, self.forked).result()
+        result = self.pool.submit(run_command, bench.folder, surroundings, list(words), self.forked).result()
         self.results.append(result)
         return result
 

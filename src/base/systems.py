@@ -7,7 +7,8 @@ data         open_folder(folder) -> the packed data; sampler(config, data, *, co
 validation   validation_of(config, data, *, context, device) -> what training validates on
 scores       score(trained, data) -> the scores of an evaluated run and its rollouts
 pictures     save_pictures(folder, evaluated); PICTURES: the files that a report shows
-cost         noise_batch(config, model, num_clips), training_set(config, manifest), resident_bytes(config, num_frames)
+cost         ASSUMED: the facts of a data set where none is packed; noise_batch(config, model, num_clips, facts),
+             clips_of_an_epoch(config, manifest), resident_bytes(config, num_frames, facts)
 """
 
 from dataclasses import dataclass

@@ -58,7 +58,9 @@ def prepare(wish: Wish) -> Order:
         raise UserError(f"the message has {len(message)} characters; {LONGEST_MESSAGE} are the most")
     if "[run:" in message:
         raise UserError("the message contains `[run:`, which begins the tag that is put behind it; leave it out")
-    provenance, checked = Provenance.load(path.with_suffix(".json")), check_submission(path)
+    provenance = Provenance.load(path.with_suffix(".json"))
+    shape = (3, *provenance.frame_size)
+    checked = check_submission(path, sequence_length=provenance.sequence_length, frame_shape=shape)
     changed = [path] if checked.sha256 != provenance.csv_sha256 else []
     for sha256, names in (
         (provenance.checkpoint_sha256, ("best.pt", "last.pt")),

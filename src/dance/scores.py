@@ -16,8 +16,6 @@ from src.dance.validation import TakeValidation, validation_of
 from src.dataset import DanceData, to_unit
 from src.evaluation.trained import Trained, latent_of, origin_of
 from src.maths.metrics import (
-    FIRST_SCORED,
-    LAST_SCORED,
     copy_first_frame,
     median_frame,
     nearest_pose,
@@ -29,7 +27,7 @@ from src.maths.metrics import (
 from src.models.interface import PoseModel
 from src.reporting.plots import plot_psnr, save_gif, save_strip, side_by_side
 
-LATE = range(500, 601)  # frames whose drift is measured
+NUM_LATE = 100  # frames before the last scored one, whose drift is measured with it
 NUM_SAMPLES = 3  # of one sequence, to see how far apart they are
 PRIOR_MEAN = EvaluationConfig(latent="mean", mirror=False)  # a mean over mirror images would hide what a latent does
 SAMPLE = EvaluationConfig(latent="sample", mirror=False)
@@ -61,7 +59,11 @@ def score(trained: Trained, data: DanceData) -> dict[str, object]:
     made = roll_out(trained, validation)
     candidates = {run: made.drawn, "posterior latent": made.informed, **baselines(data, truth[0], poses)}
     psnr = {name: psnr_per_frame(clip, truth) for name, clip in candidates.items()}
-    scores = {name: rollout_scores(psnr[name], ssim_per_frame(clip, truth)) for name, clip in candidates.items()}
+    first, last = data.manifest.scored_frames
+    scores = {
+        name: rollout_scores(psnr[name], ssim_per_frame(clip, truth), (first, last))
+        for name, clip in candidates.items()
+    }
     leak = scores["posterior latent"].score - validation.score(made.uninformed.to(trained.device))
     mean_of_samples = quantise(to_unit(torch.stack(made.samples)).mean(dim=0))
     content: dict[str, object] = {
@@ -80,13 +82,13 @@ def score(trained: Trained, data: DanceData) -> dict[str, object]:
         "protocol": f"free rollout of {len(truth)} frames from frame 0 of the validation take of {config.dataset}; "
         f"checkpoint: {checkpoint_of(config)}; latent: {latent_of(config)} of the prior; "
         f"mirror: {config.evaluation.mirror}; shift: {config.evaluation.shift}; samples compared: {NUM_SAMPLES}; "
-        f"score: mean PSNR of frames {FIRST_SCORED}-{min(LAST_SCORED, len(truth) - 1)}",
+        f"score: mean PSNR of frames {first}-{min(last, len(truth) - 1)}",
         "psnr_by_frame": ["inf" if value == math.inf else value for value in psnr[run].tolist()],
         "rollout_seconds": made.seconds,
         **origin_of(trained),
     }
     del psnr["posterior latent"]
-    plot_psnr(trained.folder / "psnr_by_frame.png", psnr, scored=range(FIRST_SCORED, LAST_SCORED + 1))
+    plot_psnr(trained.folder / "psnr_by_frame.png", psnr, scored=range(first, last + 1))
     save_gif(trained.folder / "rollout.gif", side_by_side([truth, made.drawn, poses]))
     save_strip(trained.folder / "rollout_strip.png", [truth, made.drawn, poses])
     save_gif(trained.folder / "samples.gif", side_by_side([truth, *made.samples]))
@@ -131,17 +133,21 @@ def checkpoint_of(config: Config) -> str:
 
 
 def drift(validation: TakeValidation, model: PoseModel, psnr: Tensor) -> float | None:
-    """Returns what the frames `LATE` lose by standing deep in the rollout, in dB; None where it is too short.
+    """Returns what the last scored frame and the `NUM_LATE` before it lose by standing deep in the rollout, in dB.
+
+    None where the rollout is too short for them.
 
     They are drawn a second time straight after the given frame and the poses that the model sees around them: the same
     frames, the same motion, another depth.
     psnr: (T,) of the whole rollout, in dB.
     """
-    if len(validation.poses) < LATE.stop:
+    last = validation.scored[1]
+    begin, stop = last - NUM_LATE, last + 1
+    if len(validation.poses) < stop or begin <= model.context:
         return None
-    late, around = slice(LATE.start, LATE.stop), slice(LATE.start - model.context, LATE.stop + model.context)
+    late, around = slice(begin, stop), slice(begin - model.context, stop + model.context)
     drawn = validation.draw(model, poses=torch.cat([validation.poses[:1], validation.poses[around]]))
-    early = drawn[1 + model.context :][: len(LATE)]
+    early = drawn[1 + model.context :][: stop - begin]
     return (psnr_per_frame(early, validation.frames[late]).mean() - psnr[late].to(early.device).mean()).item()
 
 

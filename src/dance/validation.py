@@ -29,16 +29,19 @@ class TakeValidation:
         *,
         context: int,
         device: torch.device,
+        scored: tuple[int, int],
         held_out: Sequence[Footage] = (),
     ) -> None:
-        """Puts the take on the device, and each of the takes held out of training."""
-        self.config, self.device = config, device
+        """Puts the take on the device, and each of the takes held out of training; scored: as in the manifest."""
+        self.config, self.device, self.scored = config, device, scored
         self.sampler = ClipSampler(
             footage, window=config.training.window, context=context, augmentation=UNCHANGED, seed=0, device=device
         )
         self.frames, self.poses = footage.to(device)
         self.unshifted = config.evaluation.model_copy(update={"shift": 0})  # five times as fast, for comparisons
-        self.held_out = [TakeValidation(config, take, context=context, device=device) for take in held_out]
+        self.held_out = [
+            TakeValidation(config, take, context=context, device=device, scored=scored) for take in held_out
+        ]
 
     def report(self, model: PoseModel, *, kl_weight: float, teacher_forcing_ratio: float) -> dict[str, float]:
         """Returns the scores in dB and the losses, under the names that history.py explains."""
@@ -85,7 +88,7 @@ class TakeValidation:
 
     def score(self, drawn: Tensor) -> float:
         """Returns the competition's score of a rollout in dB."""
-        return competition_score(psnr_per_frame(drawn, self.frames))
+        return competition_score(psnr_per_frame(drawn, self.frames), self.scored)
 
     def held_out_score(self, model: PoseModel) -> float:
         """Returns the mean score in dB of the takes held out of training."""
@@ -105,4 +108,5 @@ def _to_pixels(drawn: Tensor) -> Tensor:
 def validation_of(config: Config, data: DanceData, *, context: int, device: torch.device) -> TakeValidation:
     """Returns what training validates on: the validation take, and the takes held out of training."""
     _, held_out = hold_out(data.train, config.training.held_out_takes)
-    return TakeValidation(config, data.val, held_out=held_out, context=context, device=device)
+    scored = data.manifest.scored_frames
+    return TakeValidation(config, data.val, held_out=held_out, context=context, device=device, scored=scored)

@@ -5,7 +5,8 @@ from torch import Tensor
 
 from src.base.randomness import keyed_generator
 from src.config import EvaluationConfig
-from src.dance.augmentations import WHITE, mirror_poses, shift_pictures
+from src.dance.augmentations import mirror_poses, shift_pictures
+from src.dance.skeleton import WHITE
 from src.dataset import to_unit, with_context
 from src.models.interface import VideoModel
 
@@ -68,6 +69,7 @@ def _mean_over_samples(
     model: VideoModel, given: Tensor, conditions: Tensor, settings: EvaluationConfig, *, seed: int
 ) -> Tensor:
     """Returns the mean picture over the samples and the mirror image that `settings` asks for."""
+    assert settings.mirror is not None, "config.resolved has decided"
     if settings.mirror:
         given = torch.cat([given, given.flip(-1)])
         conditions = torch.cat([conditions, mirror_poses(conditions)])

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from src.base.console import UserError
+from src.intake.facts import SCORED_FRAMES
 
-FIRST_SCORED, LAST_SCORED = 1, 600  # frame 0 is given, and the competition leaves 601..629 out
 PEAK_DB = 20 * math.log10(255)
 SSIM_SIGMA, SSIM_RADIUS = 1.5, 5  # pixels; the window is 11 x 11
 SSIM_CHUNK = 128  # frames at a time; SSIM keeps several maps of each
@@ -25,7 +25,7 @@ POSE_CHUNK = 1024  # training poses at a time: 50 MB as float64
 class RolloutScores:
     """One rollout in numbers, PSNR in dB; None where the rollout is too short to have the frame.
 
-    `score` is the competition's (frames 1..600), the means are over all predicted frames (1..629).
+    `score` is over the frames that count (of the competition 1..600), the means are over all predicted frames (1..629).
     """
 
     score: float
@@ -100,19 +100,26 @@ def _ssim_map(prediction: Tensor, truth: Tensor) -> Tensor:
     return similarity[..., SSIM_RADIUS:-SSIM_RADIUS, SSIM_RADIUS:-SSIM_RADIUS]
 
 
-def competition_score(psnr: Tensor) -> float:
-    """Mean PSNR in dB over frames 1..600 of (..., T), or over 1..T-1 where T <= 600; a mean of PSNR, not of errors."""
-    if psnr.shape[-1] <= FIRST_SCORED:
+def competition_score(psnr: Tensor, scored: tuple[int, int] = SCORED_FRAMES) -> float:
+    """Mean PSNR in dB over the frames that count of (..., T); a mean of PSNR, not of errors.
+
+    scored: the first and the last of them; where T is shorter, they end with T - 1.
+    """
+    first, last = scored
+    if psnr.shape[-1] <= first:
         raise ValueError(f"a rollout of {psnr.shape[-1]} frame(s) has no predicted frame to score")
-    return psnr[..., FIRST_SCORED : LAST_SCORED + 1].double().mean().item()
+    return psnr[..., first : last + 1].double().mean().item()
 
 
-def rollout_scores(psnr: Tensor, ssim: Tensor) -> RolloutScores:
-    """What `make evaluate` reports, from PSNR and SSIM per frame, (T,) or (K, T) with frame 0 the given one."""
+def rollout_scores(psnr: Tensor, ssim: Tensor, scored: tuple[int, int] = SCORED_FRAMES) -> RolloutScores:
+    """What `make evaluate` reports, from PSNR and SSIM per frame, (T,) or (K, T) with frame 0 the given one.
+
+    scored: the first and the last frame that count for the score.
+    """
     return RolloutScores(
-        score=competition_score(psnr),
-        mean_psnr=psnr[..., FIRST_SCORED:].double().mean().item(),
-        mean_ssim=ssim[..., FIRST_SCORED:].double().mean().item(),
+        score=competition_score(psnr, scored),
+        mean_psnr=psnr[..., 1:].double().mean().item(),
+        mean_ssim=ssim[..., 1:].double().mean().item(),
         psnr_1_to_10=psnr_at(psnr, range(1, 11)),
         psnr_100=psnr_at(psnr, [100]),
         psnr_300=psnr_at(psnr, [300]),

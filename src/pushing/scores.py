@@ -9,7 +9,7 @@ from torch import Tensor
 from src.base.console import UserError, progress_bar
 from src.config import EvaluationConfig
 from src.evaluation.trained import Trained, latent_of, origin_of
-from src.intake.manifest import NUM_ACTION, NUM_POSITION
+from src.intake.manifest import PushingManifest
 from src.maths.metrics import RolloutScores, quantise, ssim_per_frame
 from src.pushing.data import PushingData
 from src.pushing.validation import ClipValidation
@@ -20,7 +20,7 @@ PRIOR_MEAN, SINGLE_SAMPLE = (
     EvaluationConfig(latent="sample", mirror=False),
 )
 CHECKPOINTS = {"best": "best by validations on other clips", "last": "last"}
-SHUFFLED = {"actions": NUM_ACTION, "conditions": NUM_ACTION + NUM_POSITION}  # numbers taken from another clip
+SHUFFLED = ("actions", "conditions")  # what is taken from another clip: actions, or actions and positions
 NUM_SHOWN = 3  # samples in the GIF, beside the truth
 GIF_REPEATS = 3  # times a frame is shown: ten frames pass too quickly to be looked at
 MEAN_FRAME_CLIPS = 512  # training clips whose frames make the mean frame
@@ -55,7 +55,7 @@ def score(trained: Trained, data: PushingData) -> dict[str, object]:
         )
     test = ClipValidation(config, data.test, device=trained.device, num_clips=None)
     num_given, truth = trained.model.num_given, test.batch.frames
-    made = _roll_out(test, trained)
+    made = _roll_out(test, trained, data.manifest)
     last = truth[:, num_given - 1 : num_given].expand_as(truth)
     average = mean_frame(data).to(truth.device).expand_as(truth)
     psnr = made.psnr | {"psnr_copy_last": test.psnr(last), "psnr_mean_frame": test.psnr(average)}
@@ -96,7 +96,7 @@ def what_is_rolled_out(data: PushingData) -> str:
     return f"{len(data.test.frames)} test clips"
 
 
-def _roll_out(test: ClipValidation, trained: Trained) -> Rollouts:
+def _roll_out(test: ClipValidation, trained: Trained, manifest: PushingManifest) -> Rollouts:
     """Draws all clips by each protocol; all samples of all clips at once would need gigabytes."""
     model, settings = trained.model, trained.config.evaluation
     with progress_bar("rollouts of all clips", 2 + len(SHUFFLED) + settings.num_samples) as advance:
@@ -111,8 +111,9 @@ def _roll_out(test: ClipValidation, trained: Trained) -> Rollouts:
             shown += [drawn[best].clone()] if number < NUM_SHOWN else []
             advance()
         psnr |= {"psnr_single": of_samples[0], "psnr_best_of_n": best_of(of_samples)}
-        for name, numbers in SHUFFLED.items():
-            drawn = test.with_shuffled_conditions(numbers).draw(model, PRIOR_MEAN)
+        numbers = {"actions": manifest.num_action, "conditions": manifest.num_action + manifest.num_position}
+        for name in SHUFFLED:
+            drawn = test.with_shuffled_conditions(numbers[name]).draw(model, PRIOR_MEAN)
             psnr[f"psnr_shuffled_{name}"] = test.psnr(drawn)
             advance()
         chosen = mean if settings.latent == "mean" else test.draw(model, settings)

@@ -29,7 +29,8 @@ class ClipValidation:
         """Reads the given frames and the `NUM_FUTURE` after them of the first `num_clips` clips, or of all."""
         self.config, self.device, self.num_given = config, device, config.model.num_given
         chosen = range(min(num_clips or len(clips.frames), len(clips.frames)))
-        self.batch = first_frames(clips, self.num_given + NUM_FUTURE, chosen, device)
+        length = min(self.num_given + NUM_FUTURE, clips.frames.shape[1])
+        self.batch = first_frames(clips, length, chosen, device)
 
     def report(self, model: VideoModel, *, kl_weight: float, teacher_forcing_ratio: float) -> dict[str, float]:
         """Returns the score in dB and the losses, under the names that history.py explains."""

@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from src.base.console import UserError
 from src.base.files import file_hash
 from src.config import Config
-from src.maths.metrics import LAST_SCORED, RolloutScores
+from src.intake.facts import SCORED_FRAMES
+from src.maths.metrics import RolloutScores
 from src.maths.schedules import schedule
 from src.reporting.plots import Curve
 from src.training.checkpoint import load_checkpoint, read_config
@@ -122,7 +123,7 @@ class Run:
     @property
     def num_scored(self) -> int:
         """How many of the predicted frames count for the score."""
-        return LAST_SCORED if self.system == "dance" else len(self.scores.psnr_by_frame) if self.scores else 0
+        return SCORED_FRAMES[1] if self.system == "dance" else len(self.scores.psnr_by_frame) if self.scores else 0
 
     def is_trained(self) -> bool:
         """Whether training has come to its end: all epochs, or the end of its patience."""

@@ -253,8 +253,8 @@ def test_a_csv_of_full_size_travels_as_a_zip(desk: Desk) -> None:
     header = ",".join(["id", *map(str, range(6144))])
     content = "\n".join([header, *(f"{row}" + ",127" * 6144 for row in range(630))]).encode() + b"\n"
     bench = desk.bench("full")
-    write_run(bench.folder, content, num_rows=630)
-    assert desk.run(bench, *bench.command("submit"), small=False).exit_code == 0
+    write_run(bench.folder, content, num_rows=630, frame_size=(32, 64))
+    assert desk.run(bench, *bench.command("submit")).exit_code == 0
     assert sorted(path.name for path in (bench.folder / "submissions/.uploads").iterdir()) == [".gitignore", "lock"]
     (submission,) = bench.competition.submissions
     assert submission["fileName"] == "run.zip" and len(submission["blob"]) < len(content) / 10

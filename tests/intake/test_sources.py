@@ -17,7 +17,9 @@ from torchvision.transforms.v2 import functional
 
 from src.base.console import UserError
 from src.intake import sources
-from src.intake.sources import FRAME_SIZE, check_sizes, decode, image_size, open_source
+from src.intake.facts import FRAME_SIZE
+from src.intake.pictures import decode, image_size
+from src.intake.sources import check_sizes, open_source
 from tests.dance_images import png, write_folder, write_zip
 
 FILES = {"a/0.png": b"first" * 20, "a/b/1.png": b"second" * 30, "empty": b""}
