@@ -132,7 +132,7 @@ class ClipSampler:
         seed: int,
         device: torch.device,
     ) -> None:
-        assert augmentation.mirror is not None, "config.resolved has decided"
+        assert augmentation.mirror is not None, "resolution.resolved has decided"
         frames, poses = footage.to(device)
         self.seed, self.context, self.num_frames, self.mirror = seed, context, len(frames), augmentation.mirror
         if self.mirror:  # mirror images follow the originals, so that mirroring a clip is an offset of its indices

@@ -28,7 +28,7 @@ from src.intake.pictures import count_kinds, read_picture, say_conversions
 from src.maths.metrics import quantise
 from src.reporting.plots import plot_history, save_gif, side_by_side
 from src.reporting.results import read_run
-from src.submission import Provenance, check_submission, safe_to_replace, write_submission
+from src.submission import CheckedSubmission, Provenance, check_submission, safe_to_replace, write_submission
 
 PROTOCOLS = {  # beside the score, of dancers and then of pushing
     "held_out_score": "the takes held out of training",
@@ -139,16 +139,7 @@ def submission(
         save_gif(trained.folder / f"pred_seq{number}.gif", side_by_side([clip, poses]))
     announce(f"{path}: writing and checking {num_sequences * length} rows")
     unchecked = path.with_name(f".{path.name}")
-    unchecked.unlink(missing_ok=True)
-    shape = (3, *data.frame_size)
-    write_submission(unchecked, rollouts, frame_shape=shape, sequence_length=length)
-    checked = check_submission(
-        unchecked,
-        first_frames=data.test_frames,
-        num_sequences=num_sequences,
-        sequence_length=length,
-        frame_shape=shape,
-    )
+    checked = _write_and_check(unchecked, rollouts, data)
     keep_settings(trained)
     path.unlink(missing_ok=True)
     Provenance(
@@ -162,6 +153,17 @@ def submission(
     ).save(path.with_suffix(".json"))
     unchecked.rename(path)
     return path
+
+
+def _write_and_check(path: Path, rollouts: Tensor, data: DanceData) -> CheckedSubmission:
+    """Writes the rollouts of a data set's test sequences as csv and returns what the file holds, read back."""
+    path.unlink(missing_ok=True)
+    num_sequences, length, shape = data.manifest.num_tests, data.manifest.test_length, (3, *data.frame_size)
+    write_submission(path, rollouts, frame_shape=shape, sequence_length=length)
+    given = data.test_frames
+    return check_submission(
+        path, first_frames=given, num_sequences=num_sequences, sequence_length=length, frame_shape=shape
+    )
 
 
 def _open_pose_run(run: str, runs_folder: Path, overrides: str) -> Trained:

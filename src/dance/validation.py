@@ -12,6 +12,7 @@ from src.dance.augmentations import mirror_poses
 from src.dataset import ClipSampler, DanceData, Footage, hold_out, to_unit, with_context
 from src.evaluation.rollout import predict, rollout
 from src.evaluation.validation import mean_losses
+from src.intake.facts import SCORED_FRAMES
 from src.maths.metrics import competition_score, psnr_per_frame, quantise
 from src.models.interface import PoseModel
 
@@ -29,7 +30,7 @@ class TakeValidation:
         *,
         context: int,
         device: torch.device,
-        scored: tuple[int, int],
+        scored: tuple[int, int] = SCORED_FRAMES,
         held_out: Sequence[Footage] = (),
     ) -> None:
         """Puts the take on the device, and each of the takes held out of training; scored: as in the manifest."""

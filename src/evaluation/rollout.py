@@ -69,7 +69,7 @@ def _mean_over_samples(
     model: VideoModel, given: Tensor, conditions: Tensor, settings: EvaluationConfig, *, seed: int
 ) -> Tensor:
     """Returns the mean picture over the samples and the mirror image that `settings` asks for."""
-    assert settings.mirror is not None, "config.resolved has decided"
+    assert settings.mirror is not None, "resolution.resolved has decided"
     if settings.mirror:
         given = torch.cat([given, given.flip(-1)])
         conditions = torch.cat([conditions, mirror_poses(conditions)])

@@ -177,7 +177,7 @@ class DanceManifest(Manifest):
         """What networks and configurations must know of it."""
         height, width = self.frame_size
         unknown = None if self.palette == "competition" else OTHER_COLOURS
-        return DataFacts({"height": height, "width": width}, unknown, is_notable=True)
+        return DataFacts({"height": height, "width": width}, unknown, is_notable=unknown is not None)
 
     @property
     def shapes(self) -> Shapes:
