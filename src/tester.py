@@ -244,7 +244,7 @@ def _numbered_pictures(folder: Path) -> list[Path]:
     numbers = {int(match[1]): path for path, match in matches.items() if match}
     hole = next((first + 1 for first, second in pairwise(sorted(numbers)) if second > first + 1), None)
     if len(numbers) != len(matches) or hole is not None:
-        found = f"{len(matches)} PNG files" + (f", but no {hole}.png" if hole is not None else "")
+        found = f"{len(matches)} pictures" + (f", but no {hole}.png" if hole is not None else "")
         raise UserError(f"{folder} holds {found}; needed: one for each number, without holes: 0.png, 1.png, ...")
     if len(numbers) < 2:
         raise UserError(f"{folder} holds {len(numbers)} poses; needed: 2 or more, the first belongs to the given frame")
