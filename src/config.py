@@ -234,7 +234,8 @@ def _explain(error: ValidationError, table: dict[str, Any]) -> str:
     if first["type"] == "extra_forbidden":
         text = f"unknown setting {key}; {_near(key, table)}"
     elif first["type"] == "value_error":
-        text = f"{key + ': ' if key else ''}{first['ctx']['error']}"
+        reason = str(first["ctx"]["error"])
+        text = f"{key}: {reason}" if key and not reason.startswith(key) else reason
     elif first["type"] == "bool_type":
         text = f"{key} = {first['input']!r}; needed: true or false"
     else:

@@ -14,11 +14,13 @@ from src.config import Config, differences, flatten, from_json, load_config, par
 from src.models.configs import MODELS
 from tests.conftest import POSE_MODELS, PUSHING_MODELS, ROOT
 
-SOURCES = [path for path in (ROOT / "src").glob("*.py") if path.name != "config.py"]
+SOURCES = sorted((ROOT / "src").rglob("*.py"))
 FREE = (
     *("training.num_epochs", "training.patience", "training.validate_every", "training.device", "training.compile"),
     "evaluation.",
 )
+
+SETTINGS = [(ROOT / "src" / name).read_text(encoding="utf-8") for name in ("config.py", "models/configs.py")]
 
 
 def default(model: str) -> Config:
@@ -215,7 +217,7 @@ def test_a_config_is_frozen() -> None:
 
 def others(value: object) -> Iterator[object]:
     """Values of the same kind, one of which is valid and another than `value`, whatever the setting."""
-    words = set(re.findall(r'"(\w+)"', (ROOT / "src" / "config.py").read_text(encoding="utf-8")))
+    words = set(re.findall(r'"(\w+)"', " ".join(SETTINGS)))
     if isinstance(value, bool):
         yield not value
     elif isinstance(value, str):
@@ -275,7 +277,7 @@ def test_a_difference_shows_both_values() -> None:
 
 def test_no_setting_is_without_effect() -> None:
     texts = [path.read_text(encoding="utf-8") for path in SOURCES]
-    readers = [ast.parse(text) for text in texts if "\nfrom src.config import " in text]
+    readers = [ast.parse(text) for text in texts if re.search(r"\nfrom src.(config|models.configs) import ", text)]
     read = {node.attr for tree in readers for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     settings = {key.rpartition(".")[2] for model in MODELS for key in flatten(default(model))}
     assert settings - read == set()

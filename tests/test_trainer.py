@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from src import history, trainer
+from src import trainer
 from src.base.console import UserError
 from src.base.randomness import Draws
 from src.config import Config, load_config
@@ -26,6 +26,7 @@ from src.maths.schedules import schedule
 from src.models.configs import MODELS
 from src.pushing.data import PushingData
 from src.trainer import Trainer, main, stop_signals, train
+from src.training import log as history
 from src.training.checkpoint import load_checkpoint, settle_config
 from src.training.log import read_history
 from tests.conftest import POSE_MODELS, ROOT, tiny_config

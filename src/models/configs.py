@@ -213,11 +213,13 @@ def models_of(system: str) -> list[str]:
 
 def _by_name(value: Any) -> Any:
     """Returns the settings in a table as the class that its `name` says; ValueError for a name of no model."""
-    if not isinstance(value, dict):
+    if isinstance(value, Section):
         return value
+    if not isinstance(value, dict):
+        raise ValueError(f"model = {value!r}: needed: a section with the model's name and settings")
     name = value.get("name")
     if name not in MODELS:
-        raise ValueError(f"name must be one of {', '.join(sorted(MODELS))}; found {name!r}")
+        raise ValueError(f"model.name must be one of {', '.join(sorted(MODELS))}; found {name!r}")
     return MODELS[name].model_validate(value)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from src import console
+from src.base import console
 from src.base.console import LOG_LINES, UserError, progress_bar, run_main, say, track
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from src import files
+from src.base import provenance
 from src.base.files import file_hash, write_atomically
 from src.base.provenance import commit
 
@@ -61,7 +61,7 @@ def test_commit_is_that_of_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         command = ["git", "-C", str(tmp_path), *person, *arguments]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
-    monkeypatch.setattr(files, "__file__", str(tmp_path / "files.py"))
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "files.py"))
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert commit() is None
     git("init", "-q")

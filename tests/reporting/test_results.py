@@ -109,7 +109,7 @@ def test_the_log_has_no_teacher_forcing_where_the_model_has_none(tmp_path: Path)
     for model, expected in {"lab_cvae": True, "reference_cvae": False, "svg": True, "conv_svg": False}.items():
         run = read_run(write_run(tmp_path / model, config=tiny_config(model)))
         assert all(("teacher_forcing_ratio" in row) == expected for row in run.log) and run.log
-        assert run.is_pushing == ("svg" in model)
+        assert run.system == ("pushing" if "svg" in model else "dance")
 
 
 def test_an_infinite_score_is_read(tmp_path: Path) -> None:
