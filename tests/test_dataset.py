@@ -23,7 +23,14 @@ from src.dataset import (
     window_starts,
     with_context,
 )
-from src.intake.manifest import PushingManifest, SourceRecord, array_type, content_fingerprint, pushing_shapes
+from src.intake.manifest import (
+    ClipShape,
+    PushingManifest,
+    SourceRecord,
+    array_type,
+    content_fingerprint,
+    pushing_shapes,
+)
 from src.pushing.data import Clips, PushingBatch, PushingSampler, first_frames
 
 HEIGHT, NARROW = 4, 6
@@ -141,7 +148,7 @@ def test_processes_share_a_batch(augmentation: AugmentationConfig, num_clips: in
 
 
 def test_a_batch_depends_on_its_key_alone() -> None:
-    clips, fresh = sampler(augmentation=AugmentationConfig(mirror=True)), sampler(augmentation=AugmentationConfig(mirror=True))
+    clips, fresh = (sampler(augmentation=AugmentationConfig(mirror=True)) for _ in range(2))
     clips.batch(0, 0, range(4))
     assert torch.equal(clips.batch(1, 8, range(4)).frames, fresh.batch(1, 8, range(4)).frames)
     other = sampler(seed=1, augmentation=AugmentationConfig(mirror=True))

@@ -20,6 +20,7 @@ from src import trainer
 from src.base.console import UserError
 from src.base.randomness import Draws
 from src.config import Config, load_config
+from src.dance import cost as dance_cost
 from src.dance.validation import TakeValidation
 from src.dataset import Batch, DanceData, open_data
 from src.maths.schedules import schedule
@@ -29,6 +30,7 @@ from src.trainer import Trainer, main, stop_signals, train
 from src.training import log as history
 from src.training.checkpoint import load_checkpoint, settle_config
 from src.training.log import read_history
+from src.training.resolution import resolved
 from tests.conftest import POSE_MODELS, ROOT, tiny_config
 
 CPU = torch.device("cpu")
@@ -507,7 +509,12 @@ def write_config(folder: Path, **training: object) -> Path:
         "device": "cpu",
     } | training
     lines = ['dataset = "tiny"', "[model]", 'name = "reference_cvae"', "width = 8", "num_levels = 2", "num_blocks = 1"]
-    lines += ["[training]", *(f"{name} = {value!r}".replace("'", '"') for name, value in settings.items())]
+    lines += [
+        "[kl_weight]",
+        "stop = 1e-4",
+        "[training]",
+        *(f"{name} = {value!r}".replace("'", '"') for name, value in settings.items()),
+    ]
     (folder / "configs").mkdir(exist_ok=True)
     (folder / "configs" / "short.toml").write_text("\n".join(lines), encoding="utf-8")
     return folder / "configs" / "short.toml"
@@ -540,6 +547,14 @@ def test_a_mistake_of_several_processes_is_one_line(tmp_path: Path, data_folder:
     assert output == ""
 
 
+@pytest.fixture
+def working_folder(tmp_path: Path, data_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The present folder, with `data`."""
+    (tmp_path / "data").symlink_to(data_folder)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
@@ -552,12 +567,12 @@ def test_a_mistake_of_several_processes_is_one_line(tmp_path: Path, data_folder:
 def test_what_one_process_can_see_is_refused_before_others_start(
     arguments: tuple[str, ...],
     line: str,
-    tmp_path: Path,
+    working_folder: Path,
     monkeypatch: pytest.MonkeyPatch,
     outcome: Callable[..., tuple[int, str]],
 ) -> None:
-    settle_config(tmp_path / "runs" / "short", load_config(write_config(tmp_path)))
-    monkeypatch.chdir(tmp_path)
+    config = resolved(load_config(write_config(working_folder)), dance_cost.ASSUMED)
+    settle_config(working_folder / "runs" / "short", config)
     monkeypatch.setattr(trainer, "launch", None)
     code, errors = outcome(main, *arguments)
     assert code == 2

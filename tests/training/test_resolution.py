@@ -90,7 +90,7 @@ def model_config(name: str, **settings: object) -> Config:
         (
             model_config("reference_cvae"),
             (36, 64),
-            r"reference_cvae cannot draw frames of 36 x 64 pixels; needed: multiples of 8, which is patch \* 2\^\(num_l",
+            r"reference_cvae cannot draw frames of 36 x 64 pixels; needed: multiples of 8, which is patch \* 2\^",
         ),
         (model_config("reference_cvae", num_levels=1), (32, 65), "needed: multiples of 2; set"),
         (model_config("reference_cvae", patch=4, num_levels=2), (32, 68), "needed: multiples of 8"),
