@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from src import cost, packing, submission, tester, trainer
-from src.config import from_json
+from src.config import from_json, load_config
 from src.dance.skeleton import LIMBS, limb_inks, palette_of
 from src.intake.manifest import DanceManifest, Manifest
 from src.synthetic.dancers import dance_take
@@ -81,7 +81,7 @@ def test_another_size_length_format_and_palette_go_all_the_way(
     assert isinstance(manifest, DanceManifest)
     assert (manifest.frame_size, manifest.test_length, manifest.palette) == (SIZE, LENGTH, "unknown")
 
-    assert "parameters" in said(cost.main, "configs/tiny.toml", "--clips", 2)
+    assert cost.facts_of(load_config(others / "configs" / "tiny.toml"), others / "data").frame_size == SIZE
     out = said(trainer.main, "configs/tiny.toml")
     assert out.count("runs/tiny: no clip is mirrored: the pose images have other colours than the competition's") == 1
     config = from_json((others / "runs" / "tiny" / "config.json").read_bytes(), "test")
