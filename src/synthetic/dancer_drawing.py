@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.dance.skeleton import LIMBS
+from src.intake.facts import FRAME_SIZE
 
 Array = NDArray[np.floating]
 Picture = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 
-HEIGHT, WIDTH = 32, 64
+HEIGHT, WIDTH = FRAME_SIZE
 FOCAL = 49.0  # pixels
 HORIZON = 12.5  # the row at the height of the camera
 CAMERA_HEIGHT = 1.02
