@@ -5,8 +5,9 @@ dancers loads no code of robots. What a module of a layer must offer:
 
 data         open_folder(folder) -> the packed data; sampler(config, data, *, context, device) -> training clips
 validation   validation_of(config, data, *, context, device) -> what training validates on
-scores       score(trained, data) -> the scores of an evaluated run and its rollouts
-pictures     save_pictures(folder, evaluated); PICTURES: the files that a report shows
+schema       SCHEMA: the class of the system's scores.json
+scores       what_is_rolled_out(data); score(trained, data) -> the scores of a run and its rollouts
+pictures     save_pictures(folder, rollouts); PICTURES: the files that a report shows
 cost         ASSUMED: the facts of a data set where none is packed; noise_batch(config, model, num_clips, facts),
              clips_of_an_epoch(config, manifest), resident_bytes(config, num_frames, facts)
 """
@@ -22,6 +23,7 @@ class System:
 
     data: str
     validation: str
+    schema: str
     scores: str
     pictures: str
     cost: str
@@ -36,6 +38,7 @@ SYSTEMS = {
     "dance": System(
         data="src.dataset",
         validation="src.dance.validation",
+        schema="src.dance.schema",
         scores="src.dance.scores",
         pictures="src.dance.pictures",
         cost="src.dance.cost",
@@ -44,6 +47,7 @@ SYSTEMS = {
     "pushing": System(
         data="src.pushing.data",
         validation="src.pushing.validation",
+        schema="src.pushing.schema",
         scores="src.pushing.scores",
         pictures="src.pushing.pictures",
         cost="src.pushing.cost",

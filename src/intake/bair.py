@@ -18,7 +18,7 @@ from src.intake.facts import CLIP_LENGTH, CLIP_SIZE, NUM_ACTION, NUM_POSITION
 from src.intake.manifest import Camera
 from src.intake.pushing import Clip, ClipContent, ClipListing
 from src.intake.sources import FolderSource, Source
-from src.intake.tfrecords import Record, byte_strings, floats, index_records, parse_example, read_record
+from src.intake.tfrecords import TFRecord, byte_strings, floats, index_records, parse_example, read_record
 
 HELD_OUT = 0.05  # share of the training clips that become those of validation
 IMAGE_BYTES = CLIP_SIZE[0] * CLIP_SIZE[1] * 3
@@ -32,7 +32,7 @@ class ClipRecord:
     """A clip as a record of a file, seen by one camera."""
 
     file: str
-    record: Record
+    record: TFRecord
     camera: Camera
 
     def read(self, source: Source) -> ClipContent:

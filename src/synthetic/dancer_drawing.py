@@ -45,7 +45,7 @@ LAMPS = (  # column, grey levels added at the top row, half width and half heigh
 )
 
 
-class Part(NamedTuple):
+class BodyPart(NamedTuple):
     """One piece of a person, round at both ends."""
 
     start: str
@@ -58,19 +58,19 @@ class Part(NamedTuple):
 
 SIDES = (("right", 1.0), ("left", -1.0))
 PARTS = (
-    *(Part(f"{side}_waist", f"{side}_shoulder", 0.125, 0.075, "shirt") for side, _ in SIDES),
-    *(Part(f"{side}_shoulder", "neck", 0.07, 0.10, "shirt") for side, _ in SIDES),
-    Part("hips", "neck", 0.165, 0.115, "shirt"),
-    Part("right_hip", "left_hip", 0.13, 0.13, "trousers", nearness=0.06),
-    *(Part(f"{side}_hip", f"{side}_knee", 0.12, 0.085, "trousers") for side, _ in SIDES),
-    *(Part(f"{side}_knee", f"{side}_ankle", 0.085, 0.065, "trousers") for side, _ in SIDES),
-    *(Part(f"{side}_heel", f"{side}_big_toe", 0.055, 0.05, "shoes") for side, _ in SIDES),
-    *(Part(f"{side}_shoulder", f"{side}_elbow", 0.08, 0.075, "sleeves") for side, _ in SIDES),
-    *(Part(f"{side}_elbow", f"{side}_wrist", 0.068, 0.05, "sleeves") for side, _ in SIDES),
-    *(Part(f"{side}_wrist", f"{side}_finger_1", 0.045, 0.04, "skin") for side, _ in SIDES),
-    Part("neck", "chin", 0.06, 0.06, "skin"),
-    Part("chin", "head", 0.07, 0.08, "skin"),
-    Part("head", "crown", 0.08, 0.085, "hair"),
+    *(BodyPart(f"{side}_waist", f"{side}_shoulder", 0.125, 0.075, "shirt") for side, _ in SIDES),
+    *(BodyPart(f"{side}_shoulder", "neck", 0.07, 0.10, "shirt") for side, _ in SIDES),
+    BodyPart("hips", "neck", 0.165, 0.115, "shirt"),
+    BodyPart("right_hip", "left_hip", 0.13, 0.13, "trousers", nearness=0.06),
+    *(BodyPart(f"{side}_hip", f"{side}_knee", 0.12, 0.085, "trousers") for side, _ in SIDES),
+    *(BodyPart(f"{side}_knee", f"{side}_ankle", 0.085, 0.065, "trousers") for side, _ in SIDES),
+    *(BodyPart(f"{side}_heel", f"{side}_big_toe", 0.055, 0.05, "shoes") for side, _ in SIDES),
+    *(BodyPart(f"{side}_shoulder", f"{side}_elbow", 0.08, 0.075, "sleeves") for side, _ in SIDES),
+    *(BodyPart(f"{side}_elbow", f"{side}_wrist", 0.068, 0.05, "sleeves") for side, _ in SIDES),
+    *(BodyPart(f"{side}_wrist", f"{side}_finger_1", 0.045, 0.04, "skin") for side, _ in SIDES),
+    BodyPart("neck", "chin", 0.06, 0.06, "skin"),
+    BodyPart("chin", "head", 0.07, 0.08, "skin"),
+    BodyPart("head", "crown", 0.08, 0.085, "hair"),
 )
 
 

@@ -34,7 +34,7 @@ LINK = 0.36  # the length of either part of the arm, seen from above
 PALM, WRIST, ELBOW = 0.05, 0.09, 0.16  # heights above the fingertips; of the elbow, above the table
 
 
-class Part(NamedTuple):
+class ArmPart(NamedTuple):
     """One piece of the arm, round at both ends."""
 
     start: str
@@ -45,14 +45,14 @@ class Part(NamedTuple):
 
 
 PARTS = (  # from the table upwards
-    Part("left_tip", "left_knuckle", FINGER, 0.011, (150, 152, 158)),
-    Part("right_tip", "right_knuckle", FINGER, 0.011, (150, 152, 158)),
-    Part("left_knuckle", "right_knuckle", 0.015, 0.015, (58, 60, 66)),
-    Part("palm", "wrist", 0.022, 0.026, (58, 60, 66)),
-    Part("wrist", "elbow", 0.027, 0.034, (122, 40, 38)),
-    Part("wrist", "wrist", 0.019, 0.019, (48, 50, 56)),
-    Part("elbow", "shoulder", 0.036, 0.045, (122, 40, 38)),
-    Part("elbow", "elbow", 0.036, 0.036, (48, 50, 56)),
+    ArmPart("left_tip", "left_knuckle", FINGER, 0.011, (150, 152, 158)),
+    ArmPart("right_tip", "right_knuckle", FINGER, 0.011, (150, 152, 158)),
+    ArmPart("left_knuckle", "right_knuckle", 0.015, 0.015, (58, 60, 66)),
+    ArmPart("palm", "wrist", 0.022, 0.026, (58, 60, 66)),
+    ArmPart("wrist", "elbow", 0.027, 0.034, (122, 40, 38)),
+    ArmPart("wrist", "wrist", 0.019, 0.019, (48, 50, 56)),
+    ArmPart("elbow", "shoulder", 0.036, 0.045, (122, 40, 38)),
+    ArmPart("elbow", "elbow", 0.036, 0.036, (48, 50, 56)),
 )
 
 
