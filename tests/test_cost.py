@@ -8,7 +8,7 @@ from torch import nn
 
 from src.base.randomness import Draws
 from src.base.systems import SYSTEMS
-from src.cost import clips_of_an_epoch, cost_of, describe, duration, facts_of
+from src.cost import clips_of_an_epoch, cost_of, describe, duration, facts_of, resident_bytes
 from src.dance import cost as dance_cost
 from src.dataset import open_data
 from src.models.configs import MODELS
@@ -61,15 +61,17 @@ def test_costs_are_those_of_a_clip() -> None:
 
 @pytest.mark.parametrize("mirror", [False, True])
 @pytest.mark.parametrize("shift", [0, 3])
+@pytest.mark.parametrize("held_out", [[], [1]])
 def test_what_stays_on_the_device_is_what_the_sampler_holds(
-    mirror: bool, shift: int, data_folder: Path, tmp_path: Path
+    mirror: bool, shift: int, held_out: list[int], data_folder: Path, tmp_path: Path
 ) -> None:
-    config = tiny_config("reference_cvae", augmentation={"mirror": mirror, "shift_x": shift, "shift_y": 1})
+    changes = {"mirror": mirror, "shift_x": shift, "shift_y": 1}
+    config = tiny_config("reference_cvae", augmentation=changes, held_out_takes=held_out)
     data = open_data(config.dataset, data_folder)
     sampler = Trainer(config, data, tmp_path, torch.device("cpu")).sampler
     held = sum(kept.untyped_storage().nbytes() for kept in (sampler.frames, sampler.poses))
-    assert dance_cost.resident_bytes(config, len(data.train.frames), data.manifest.facts) == held
-    assert pushing_cost.resident_bytes(tiny_config("conv_svg"), 100, pushing_cost.ASSUMED) == 0
+    assert resident_bytes(config, data_folder) == held
+    assert resident_bytes(tiny_config("conv_svg"), data_folder) == 0
 
 
 @pytest.mark.parametrize("name", ["reference_cvae", "conv_svg"])
@@ -83,10 +85,12 @@ def test_the_run_is_the_steps_that_training_takes(
     facts = facts_of(config, folder)
     assert facts == open_data(config.dataset, folder).manifest.facts == ASSUMED[config.model.system]
     cost = cost_of(config, facts, num_clips=1)
-    text = describe(config, cost, facts, num_clips=num_clips, training_set=training_set)
+    text = describe(config, cost, num_clips=num_clips, training_set=training_set, resident=3 * 2**29)
     assert f"{steps:,} steps of 2 clips" in text
     assert f"{cost.num_parameters:,}" in text
     assert str(folder / config.dataset) in text
+    assert "1.50 GiB for the training frames" in text
+    assert f"CPU threads ({torch.backends.cpu.get_cpu_capability()}, float32)" in text
 
 
 @pytest.mark.parametrize(("name", "num_clips", "said"), [("lab_cvae", 7803, "23,410 frames"), ("svg", 41100, "clips")])

@@ -31,9 +31,13 @@ def clips_of_an_epoch(config: Config, manifest: DanceManifest | None) -> tuple[i
     return frames // window, f"{frames:,} frames"
 
 
-def resident_bytes(config: Config, num_frames: int, facts: DataFacts) -> int:
-    """Returns the bytes of frames and poses that stay on the device; the configuration is a resolved one."""
+def resident_bytes(config: Config, manifest: DanceManifest | None) -> int:
+    """Returns the bytes of training frames and poses that stay on the device, takes held out among them.
+
+    The configuration is a resolved one.
+    """
+    num_frames = FULL_SIZE if manifest is None else max(stop for _, stop in manifest.train_takes)
     changes = config.augmentation
-    height, width = facts.frame_size
+    height, width = (manifest.facts if manifest else ASSUMED).frame_size
     pixels = (height + 2 * changes.shift_y) * (width + 2 * changes.shift_x)  # a shift is a view of padded pictures
     return 2 * (2 if changes.mirror else 1) * num_frames * 3 * pixels

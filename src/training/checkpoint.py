@@ -100,6 +100,19 @@ def refuse_other_config(folder: Path, config: Config) -> None:
         )
 
 
+def refuse_moved_schedules(before: Config, config: Config, folder: Path) -> None:
+    """Raises UserError where another number of epochs would make a schedule jump in the middle of the run."""
+    stretched = config.kl_weight.kind != "constant" and config.kl_weight.per != "within_epoch"
+    forcing = config.teacher_forcing
+    stretched |= forcing is not None and forcing.kind == "plan"
+    old, new = before.training.num_epochs, config.training.num_epochs
+    if stretched and old != new:
+        raise UserError(
+            f"training.num_epochs: {old} -> {new}, but a schedule of {folder.name} spans the whole run "
+            "and would jump; keep the number, or train under another name"
+        )
+
+
 def _as_set(config: Config, changed: list[str]) -> str:
     """Returns the words of SET that give the changed settings the values of a configuration."""
     values = {key: value for key, value in flatten(config).items() if value is not None}
