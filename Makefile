@@ -6,6 +6,8 @@ RUN ?= dance
 SOURCE ?=
 CUTS ?=
 CAMERA ?=
+SIZE ?=
+SCORED ?=
 GPUS ?= 1
 MINUTES ?=
 SET ?=
@@ -26,7 +28,7 @@ SHELL := bash
 py := .venv/bin/python
 makefile := $(firstword $(MAKEFILE_LIST))
 quoted = '$(subst ','\'',$(value $(1)))'# a variable's text as one word of the shell, whatever is in it
-shown := DATASET RUN SOURCE CUTS CAMERA GPUS MINUTES SET COMPETITION MESSAGE ARGS FRAME POSES OUT GRID
+shown := DATASET RUN SOURCE CUTS CAMERA SIZE SCORED GPUS MINUTES SET COMPETITION MESSAGE ARGS FRAME POSES OUT GRID
 unexport $(shown)  # else make expands what a text contains, for the environment of its children
 
 # A variable that no rule reads would be ignored in silence, and so would one that this target does not read.
@@ -60,7 +62,7 @@ demo: setup ## the whole job on synthetic dancers: data, train, evaluate, submis
 	@$(py) -m src.report
 	@$(py) -m src.tester scores demo
 
-data: setup ## SOURCE=synthetic | synthetic-pushing | kaggle (with COMPETITION=slug) | FILE.zip | FOLDER -> data/DATASET/, verified and packed
+data: setup ## SOURCE=synthetic | synthetic-pushing | kaggle (with COMPETITION=slug) | FILE.zip | FOLDER -> data/DATASET/, verified and packed; SIZE=HxW of the frames
 	@$(if $(value DATASET),,$(error DATASET=name is needed, the folder to make below data/; configs/dance.toml reads DATASET=dance))
 	@source=$(call quoted,SOURCE); \
 	if [ "$$source" = kaggle ]; then \
@@ -68,7 +70,8 @@ data: setup ## SOURCE=synthetic | synthetic-pushing | kaggle (with COMPETITION=s
 			| tee >(cat >&2) | tail -n 1); \
 	fi; \
 	$(py) -m src.packing --source "$$source" --dataset $(call quoted,DATASET) $(if $(value CUTS),--cuts $(call quoted,CUTS)) \
-		$(if $(value CAMERA),--camera $(call quoted,CAMERA))
+		$(if $(value CAMERA),--camera $(call quoted,CAMERA)) $(if $(value SIZE),--size $(call quoted,SIZE)) \
+		$(if $(value SCORED),--scored $(call quoted,SCORED))
 
 train: setup ## configs/RUN.toml -> runs/RUN/; repeat it to resume; MINUTES=30 chooses the recipe that fits the time
 	@$(py) -m src.trainer configs/$(call quoted,RUN).toml --gpus $(call quoted,GPUS) --minutes $(call quoted,MINUTES) \

@@ -32,7 +32,7 @@ from src.base.randomness import Draws
 from src.config import AugmentationConfig, parse_config
 from src.dataset import Batch, ClipSampler, Footage, to_unit, with_context
 from src.evaluation.rollout import rollout
-from src.intake.manifest import NUM_ACTION, NUM_POSITION
+from src.intake.facts import NUM_ACTION, NUM_POSITION
 from src.maths.losses import LOG_VARIANCE_BOUNDS, bound_log_variance, kl_between, kl_to_standard_normal, reparameterise
 from src.models.configs import SVGConfig
 from src.models.interface import VideoModel, build_model

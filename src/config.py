@@ -22,7 +22,9 @@ from src.models.configs import MODELS, ModelConfig, ReferenceCVAEConfig, Teacher
 class AugmentationConfig(Section):
     """Random changes of training clips; frames, poses and the reference of a clip change alike."""
 
-    mirror: bool = True  # half of the clips are mirrored, left limbs becoming right ones; see also evaluation.mirror
+    mirror: bool | None = (
+        None  # half of the clips are mirrored, left limbs becoming right ones; None: where they can be
+    )
     shift_x: Shift = 0  # pixels that a clip is moved to either side at most; the edges are repeated
     shift_y: Shift = 0  # the same up and down
 
@@ -32,7 +34,7 @@ class KLWeightConfig(Section):
 
     kind: Literal["cyclical", "monotonic", "constant"] = "constant"
     start: Annotated[float, Field(ge=0)] = 0.0
-    stop: Annotated[float, Field(ge=0)] = 3.255e-4  # 2 / (3 * 32 * 64): makes log MSE a bound, see docs/theory.md
+    stop: Annotated[float, Field(ge=0)] | None = None  # None: 2 / (3 H W), which makes log MSE a bound: docs/theory.md
     ratio: Annotated[float, Field(gt=0, le=1)] = 0.5  # part of a cycle that ramps
     cycles: Positive = 1
     maximum: Annotated[float, Field(ge=0)] | None = None
@@ -81,7 +83,7 @@ class EvaluationConfig(Section):
 
     latent: Literal["mean", "sample", "mean_of_samples"] = "mean"  # of the prior
     num_samples: Annotated[int, Field(ge=2)] = 8  # K of mean_of_samples; n of the best of n for svg and conv_svg
-    mirror: bool = True  # averages with the rollout of the mirrored clip
+    mirror: bool | None = None  # averages with the rollout of the mirrored clip; None: where clips can be mirrored
     shift: Shift = 0  # averages with the rollouts of the clip moved by so many pixels left, right, up and down
     checkpoint: Literal["best", "last"] = "best"
 

@@ -23,8 +23,10 @@ from src.base.console import run_main, say
 from src.base.randomness import Draws
 from src.base.systems import SYSTEMS
 from src.config import Config, load_config
+from src.intake.facts import DataFacts
 from src.intake.manifest import Manifest
 from src.models.interface import build_model
+from src.training.resolution import resolved
 
 PEAK_TFLOPS, REACHED = 989.0, 0.1  # an H100's or H200's dense bfloat16 peak, and the share assumed of it
 LAUNCH_SECONDS = 5e-6  # of one kernel, issued eagerly
@@ -55,12 +57,10 @@ class OperationCounter(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def cost_of(config: Config, *, num_clips: int) -> Cost:
+def cost_of(config: Config, facts: DataFacts, *, num_clips: int) -> Cost:
     """Returns what one training step of `num_clips` clips costs, for a clip."""
-    system = SYSTEMS[config.model.system].part("cost")
-    height, width = system.FRAME_SIZE
-    model = build_model(config, height=height, width=width)
-    batch = system.noise_batch(config, model, num_clips)
+    model = build_model(config, **facts.network)
+    batch = SYSTEMS[config.model.system].part("cost").noise_batch(config, model, num_clips, facts)
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -97,6 +97,12 @@ def precision_here(config: Config) -> Precision:
     """Returns the precision of a training step on this CPU."""
     wanted = config.training.precision
     return hardware_precision(torch.device("cpu")) if wanted == "auto" else wanted
+
+
+def facts_of(config: Config, data_folder: Path) -> DataFacts:
+    """Returns the facts of the run's data set; where it is not packed, those that its system assumes."""
+    manifest = _manifest(config, data_folder)
+    return manifest.facts if manifest else SYSTEMS[config.model.system].part("cost").ASSUMED
 
 
 def clips_of_an_epoch(config: Config, data_folder: Path) -> tuple[int, str]:
@@ -160,8 +166,10 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=4, help="clips of the measured step")
     arguments = parser.parse_args()
     config = load_config(arguments.config, arguments.set)
+    facts = facts_of(config, Path("data"))
+    config = resolved(config, facts)
     num_clips, training_set = clips_of_an_epoch(config, Path("data"))
-    cost = cost_of(config, num_clips=arguments.clips)
+    cost = cost_of(config, facts, num_clips=arguments.clips)
     resident = resident_bytes(config, Path("data"))
     say(describe(config, cost, num_clips=num_clips, training_set=training_set, resident=resident))
 

@@ -16,7 +16,8 @@ from src.base.console import UserError
 from src.base.randomness import keyed_generator
 from src.base.systems import SYSTEMS
 from src.config import AugmentationConfig, Config
-from src.dance.augmentations import WHITE, all_shifts, mirror_poses
+from src.dance.augmentations import all_shifts, mirror_poses
+from src.dance.skeleton import WHITE
 from src.intake.manifest import DanceManifest, Manifest
 
 
@@ -131,6 +132,7 @@ class ClipSampler:
         seed: int,
         device: torch.device,
     ) -> None:
+        assert augmentation.mirror is not None, "resolution.resolved has decided"
         frames, poses = footage.to(device)
         self.seed, self.context, self.num_frames, self.mirror = seed, context, len(frames), augmentation.mirror
         if self.mirror:  # mirror images follow the originals, so that mirroring a clip is an offset of its indices

@@ -24,11 +24,13 @@ from src.base.devices import hardware
 from src.base.files import file_hash, write_atomically
 from src.base.settings import NotNegative, Section
 from src.config import Config, load_config
+from src.intake.facts import DataFacts
 from src.intake.manifest import Manifest
 from src.reporting.comparison import HARDWARE_FILE, Comparison, result_of, spreads, write_comparison
 from src.reporting.results import read_run
 from src.training.checkpoint import read_config, settle_config
 from src.training.precision import as_begun
+from src.training.resolution import resolved
 
 CONFIGS = Path("configs")
 DATA = Path("data")
@@ -104,17 +106,19 @@ def jobs_of(grid: Grid, name: str) -> list[Job]:
     """
     base = CONFIGS / f"{grid.base}.toml"
     jobs: list[Job] = []
+    facts: dict[str, DataFacts] = {}  # by data set
     for seed in grid.seeds:
         for arm, words in grid.arms.items():
             overrides = _joined(grid.set, words, f"seed={seed}")
             config = load_config(base, overrides)
             run = f"{name}-{arm}-s{seed}"
+            if config.dataset not in facts:
+                facts[config.dataset] = Manifest.load(DATA / config.dataset).facts
+            config = resolved(config, facts[config.dataset])
             for same in (job for job in jobs if job.config == config):
                 raise UserError(f"{same.run} and {run} have the same settings; each run must have different settings")
             train = ("-m", "src.trainer", str(base), "--set", overrides, "--name", run)
             jobs.append(Job(arm, config, run, train, ("-m", "src.tester", "evaluate", run)))
-    for dataset in {job.config.dataset for job in jobs}:
-        Manifest.load(DATA / dataset)
     return jobs
 
 

@@ -26,8 +26,10 @@ from src.base.console import UserError, run_main, say
 from src.base.files import write_atomically
 from src.intake.chunks import PROGRESS, pack_arrays
 from src.intake.dance import DanceContent, DanceRequest
+from src.intake.facts import Size
 from src.intake.layouts import read_content
 from src.intake.manifest import Camera, Manifest, SourceRecord, array_hashes, partial_folder
+from src.intake.pictures import say_conversions
 from src.intake.pushing import PushingContent, PushingRequest
 from src.intake.sources import WORDS, open_source
 from src.intake.takes import parse_cuts
@@ -39,10 +41,11 @@ Content = DanceContent | PushingContent
 OPTIONS = {  # what each source takes besides --dataset and --data-folder
     "synthetic": ("seed", "num_takes", "take_length", "val_length", "num_tests", "test_length"),
     "synthetic-pushing": ("seed", "num_train", "num_validate", "num_test"),
-    "FILE.zip": ("cuts", "test_length"),
-    "FOLDER": ("cuts", "test_length", "camera"),
+    "FILE.zip": ("cuts", "test_length", "size", "scored"),
+    "FOLDER": ("cuts", "test_length", "size", "scored", "camera"),
 }
-MAKE_VARIABLES = ("cuts", "camera")  # by which Make passes an option on
+MAKE_VARIABLES = ("cuts", "camera", "size", "scored")  # by which Make passes an option on
+SMALLEST, LARGEST = 8, 1024  # pixels a side of a packed frame
 
 
 def pack_images(
@@ -52,16 +55,25 @@ def pack_images(
     data_folder: Path = Path("data"),
     cuts: tuple[int, ...] | None = None,
     test_length: int | None = None,
+    frame_size: Size | None = None,
+    scored_frames: tuple[int, int] | None = None,
     camera: Camera | None = None,
 ) -> Manifest:
     """Packs a zip or folder into data_folder/name, resuming what was interrupted, and returns its manifest.
 
-    cuts, test_length, camera: as in `read_content`. UserError for a source that src/intake refuses, for an option that
-    has no effect on it, and where another data set has the name.
+    cuts, test_length, frame_size, scored_frames, camera: as in `read_content`. UserError for a source that src/intake
+    refuses, for an option that has no effect on it, and where another data set has the name.
     """
     destination = _destination(name, data_folder)
     with _lock(destination):
-        content = read_content(open_source(path), cuts=cuts, test_length=test_length, camera=camera)
+        content = read_content(
+            open_source(path),
+            cuts=cuts,
+            test_length=test_length,
+            frame_size=frame_size,
+            scored_frames=scored_frames,
+            camera=camera,
+        )
         return _existing(destination, content.request) or _pack(content, destination)
 
 
@@ -172,7 +184,7 @@ def _pack(content: Content, destination: Path) -> Manifest:
     plan, folder = content.plan(), partial_folder(destination)
     if content.unused:
         say(f"not used: {len(content.unused)} files outside the data set's folders, such as {content.unused[0]}")
-    pack_arrays(content.source, content.chunks(), folder, plan)
+    say_conversions(pack_arrays(content.source, content.chunks(), folder, plan), say)
     manifest = content.manifest(folder)
     write_atomically(folder / "manifest.json", f"{manifest.model_dump_json(indent=1)}\n".encode())
     (folder / PROGRESS).unlink()
@@ -193,7 +205,11 @@ def main() -> None:
     parser.add_argument("--dataset", required=True, help="name of the folder to make below the data folder")
     parser.add_argument("--data-folder", type=Path, default=Path("data"), help="(default: data)")
     parser.add_argument("--cuts", help="training frames that begin a new take, 630,1260 say, or none (default: found)")
-    parser.add_argument("--test-length", type=int, help="poses of a test sequence (default: 630)")
+    parser.add_argument("--test-length", type=int, help="poses of a test sequence (default: as many as there are)")
+    parser.add_argument("--size", metavar="HxW", help="height and width of the packed frames (default: 32x64)")
+    parser.add_argument(
+        "--scored", metavar="A-B", help="first and last frame that count for the score (default: 1-600)"
+    )
     parser.add_argument("--camera", help="of BAIR's original records (default: main)")
     drawing = parser.add_argument_group("of synthetic data only")
     for option in ("seed", "num-takes", "take-length", "val-length", "num-tests"):
@@ -216,7 +232,31 @@ def main() -> None:
     else:
         if "cuts" in options:
             options["cuts"] = parse_cuts(options["cuts"])
+        if "size" in options:
+            options["frame_size"] = parse_size(options.pop("size"))
+        if "scored" in options:
+            options["scored_frames"] = parse_scored(options.pop("scored"))
         pack_images(Path(source), dataset, data_folder=data_folder, **options)
+
+
+def parse_size(text: str) -> Size:
+    """Returns height and width of a text such as "64x128"; UserError for anything else."""
+    match = re.fullmatch(r"([0-9]{1,4})x([0-9]{1,4})", text)
+    size = (int(match[1]), int(match[2])) if match else (0, 0)
+    if min(size) < SMALLEST or max(size) > LARGEST:
+        needed = f"height x width in pixels, each from {SMALLEST} to {LARGEST}, such as SIZE=64x128"
+        raise UserError(f"SIZE={text}; needed: {needed}")
+    return size
+
+
+def parse_scored(text: str) -> tuple[int, int]:
+    """Returns the first and the last frame of a text such as "1-600"; UserError for anything else."""
+    match = re.fullmatch(r"([0-9]{1,6})-([0-9]{1,6})", text)
+    first, last = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not 1 <= first <= last:
+        needed = "the first and the last frame that count, such as SCORED=1-600; frame 0 is given and never counts"
+        raise UserError(f"SCORED={text}; needed: {needed}")
+    return first, last
 
 
 def _refuse_without_effect(source: str, options: dict[str, object]) -> None:

@@ -1,20 +1,17 @@
 """Predictions -> submissions/<run>.csv, checked, with submissions/<run>.json saying where it comes from.
 
 The format: header `id,0,1,...,6143`; one row per frame in sequence order, id = 0, 1, 2, ...; then the frame's values in
-C, H, W order as integers 0..255. Each sequence has 630 rows, the first of which is the given frame.
+C, H, W order as integers 0..255. Each sequence has 630 rows, the first of which is the given frame. These are the
+numbers of the competition; another data set may have frames of another size and sequences of another length.
 """
 
 import argparse
 import hashlib
 import math
-import re
 import sys
-from collections import Counter
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NamedTuple, NoReturn
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -22,14 +19,15 @@ from torch import Tensor
 
 from src.base.console import UserError, run_main, say
 from src.base.files import file_hash, write_atomically
-from src.intake.sources import FRAME_SIZE, decode, image_size
+from src.dance.csv_faults import CELLS, MAX_FAULTS, distinct, faults_of
+from src.intake.dance_listing import PICTURE
+from src.intake.facts import FRAME_SIZE, TEST_LENGTH, Size
+from src.intake.manifest import DanceManifest
+from src.intake.pictures import Picture, count_kinds, read_picture, say_conversions
 from src.maths.metrics import quantise
 
 FRAME_SHAPE = (3, *FRAME_SIZE)  # C, H, W
-SEQUENCE_LENGTH = 630  # rows of one sequence, the given frame among them
-MAX_FAULTS = 10  # a broken file has thousands; the first ones say what is wrong
-CELLS = np.array([str(value).encode() for value in range(256)], dtype=object)  # a frame's numbers as they are written
-VALUES = {cell: value for value, cell in enumerate(CELLS)}
+SEQUENCE_LENGTH = TEST_LENGTH  # rows of one sequence, the given frame among them
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
@@ -51,7 +49,8 @@ class Provenance(BaseModel):
     run: str
     csv_sha256: Sha256
     num_rows: int
-    num_sequences: int
+    num_sequences: Annotated[int, Field(ge=1)]
+    frame_size: Size = FRAME_SIZE  # height and width
     created: Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(\+00:00|Z)$")]  # UTC, ISO 8601
     commit: str | None  # None outside a git checkout
     dataset: str
@@ -61,6 +60,11 @@ class Provenance(BaseModel):
     checkpoint_step: int
     local_score: float | None  # None where the run was never validated
     seed: int
+
+    @property
+    def sequence_length(self) -> int:
+        """Rows of one sequence."""
+        return self.num_rows // self.num_sequences
 
     def save(self, path: Path) -> None:
         """Writes the JSON file, whole or not at all."""
@@ -136,7 +140,7 @@ def check_submission(
     first_frames: uint8 (K, 3, 32, 64), what frame 0 of each sequence must be; it also fixes the number of sequences.
     """
     content = _read(path)
-    faults = _distinct(_faults(content, first_frames, num_sequences, sequence_length, frame_shape))
+    faults = distinct(faults_of(content, first_frames, num_sequences, sequence_length, frame_shape))
     if faults:
         count = f"{len(faults)} or more faults" if len(faults) == MAX_FAULTS else f"{len(faults)} faults"
         more = f" ({count}; python -m src.submission check {path} lists them)" if len(faults) > 1 else ""
@@ -154,19 +158,7 @@ def find_faults(
     frame_shape: tuple[int, int, int] = FRAME_SHAPE,
 ) -> list[str]:
     """One line for each kind of fault of the file, the first ten; empty for a file `check_submission` accepts."""
-    return _distinct(_faults(_read(path), first_frames, num_sequences, sequence_length, frame_shape))
-
-
-def _distinct(faults: Iterator[str]) -> list[str]:
-    """The first ten faults that differ in more than numbers and quoted values, with the number of others like them."""
-    first: dict[str, str] = {}
-    counts: Counter[str] = Counter()
-    for fault in faults:
-        kind = re.sub(r"'[^']*'|[0-9]+| \(and .* in this line\)", "", fault)
-        first.setdefault(kind, fault)
-        counts[kind] += 1
-    lines = (text + (f"; {counts[kind] - 1} more like it" if counts[kind] > 1 else "") for kind, text in first.items())
-    return list(islice(lines, MAX_FAULTS))
+    return distinct(faults_of(_read(path), first_frames, num_sequences, sequence_length, frame_shape))
 
 
 def _read(path: Path) -> bytes:
@@ -179,146 +171,54 @@ def _read(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def _faults(
-    content: bytes,
-    first_frames: np.ndarray | None,
-    num_sequences: int | None,
-    sequence_length: int,
-    frame_shape: tuple[int, int, int],
-) -> Iterator[str]:
-    assert first_frames is None or first_frames.shape[1:] == frame_shape, first_frames.shape
-    num_values = math.prod(frame_shape)
-    if not content.strip():
-        yield "the file is empty"
-    elif content.startswith(b"\xef\xbb\xbf"):
-        yield "line 1 begins with a byte order mark; save the file as UTF-8 without BOM"
-    elif b"\0" in content:
-        yield "not a text file (it holds NUL bytes); needed: a csv as plain text, not zipped and not UTF-16"
-    else:
-        header, *rows = content.splitlines()
-        columns = header.split(b",")
-        yield from _header_faults(columns, num_values)
-        if len(columns) == num_values + 1:  # otherwise each row has the same fault again
-            if first_frames is not None and num_sequences is None:
-                num_sequences = len(first_frames)
-            yield from _id_faults(rows)
-            yield from _cell_faults(rows, num_values)
-            yield from _count_faults(len(rows), num_sequences, sequence_length)  # follows from those with a line
-            if first_frames is not None:
-                yield from _first_frame_faults(rows[::sequence_length], first_frames, sequence_length)
+def read_first_frames(folder: Path, size: Size = FRAME_SIZE) -> np.ndarray:
+    """The given frames of a test folder, uint8 (K, 3, H, W), from `folder`/K/*.png, K = 0, 1, ..., one each.
 
-
-def _header_faults(columns: Sequence[bytes], num_values: int) -> Iterator[str]:
-    needed = [b"id", *(str(column).encode() for column in range(num_values))]
-    differing = (number for number, pair in enumerate(zip(columns, needed, strict=False)) if pair[0] != pair[1])
-    first = next(differing, None)
-    place = "" if first is None else f"column {first + 1} is {_shown(columns[first])}, needs {_shown(needed[first])}"
-    if len(columns) != len(needed):
-        count = f"line 1: the header has {len(columns)} columns, needs {len(needed)}: id,0,...,{num_values - 1}"
-        if columns[1:] == needed:
-            place = "the first is one too many, as pandas writes its index: to_csv(..., index=False)"
-        yield f"{count}; {place}" if place else count
-    elif place:
-        yield f"line 1: header {place}"
-
-
-def _count_faults(num_rows: int, num_sequences: int | None, sequence_length: int) -> Iterator[str]:
-    if num_sequences is not None and num_rows != num_sequences * sequence_length:
-        needed = num_sequences * sequence_length
-        yield f"{num_rows} rows below the header, needs {needed}: {num_sequences} sequences of {sequence_length}"
-    elif num_rows == 0:
-        yield "a header and no rows below it"
-    elif num_rows % sequence_length:
-        yield f"{num_rows} rows below the header, not a multiple of {sequence_length}, the length of a sequence"
-
-
-def _id_faults(rows: Sequence[bytes]) -> Iterator[str]:
-    # After a gap the count goes on from the id found, so that one missing row is one fault.
-    expected, seen = 0, set[int]()
-    for line, row in enumerate(rows, start=2):
-        cell = row.split(b",", 1)[0]
-        if not row.strip():
-            continue  # a blank line is a fault of its own
-        if cell == b"%d" % expected:
-            found = expected
-        elif not re.fullmatch(rb"0|[1-9][0-9]{0,8}", cell):
-            yield f"line {line}: the id is {_shown(cell)}, needs {expected}"
-            found = expected
-        else:
-            found = int(cell)
-            if found in seen:
-                yield f"line {line}: id {found} is there twice"
-            elif found < expected:
-                yield f"line {line}: id {found} is out of order"
-            elif expected == 0:
-                yield f"line {line}: the first id is {found}, needs 0"
-            else:
-                missing = f"id {expected} is" if found == expected + 1 else f"ids {expected}..{found - 1} are"
-                yield f"line {line}: {missing} missing before id {found}"
-        seen.add(found)
-        expected = max(expected, found + 1)
-
-
-def _cell_faults(rows: Sequence[bytes], num_values: int) -> Iterator[str]:
-    for line, row in enumerate(rows, start=2):
-        cells = row.split(b",")
-        if not row.strip():
-            yield f"line {line} is blank"
-        elif len(cells) != num_values + 1:
-            yield f"line {line} has {len(cells)} cells, needs {num_values + 1}"
-        elif not VALUES.keys() >= set(cells[1:]):
-            wrong = [(column, cell) for column, cell in enumerate(cells[1:]) if cell not in VALUES]
-            column, cell = wrong[0]
-            more = f" (and {len(wrong) - 1} more in this line)" if len(wrong) > 1 else ""
-            yield f"line {line}, column '{column}': {_cell_fault(cell)}{more}"
-
-
-def _cell_fault(cell: bytes) -> str:
-    text = cell.decode(errors="replace")
-    if not text.strip():
-        return "empty, needs an integer 0..255"
-    if text.strip().lower() in ("nan", "na", "n/a", "null", "none"):
-        return f"{_shown(cell)} is no number, needs an integer 0..255"
-    if re.fullmatch("-?[1-9][0-9]*", text):
-        return f"{_shown(cell)} is outside 0..255; clip to 0..255 and round before writing"
-    mend = "; pandas writes floats so: .astype(int) before to_csv" if re.fullmatch(r"[0-9]+\.[0-9]*", text) else ""
-    return f"{_shown(cell)} is not written as an integer 0..255{mend}"
-
-
-def _first_frame_faults(rows: Sequence[bytes], first_frames: np.ndarray, sequence_length: int) -> Iterator[str]:
-    for sequence, (row, frame) in enumerate(zip(rows, first_frames, strict=False)):
-        cells, given = row.split(b",")[1:], np.asarray(frame, dtype=np.int16).reshape(-1)
-        if len(cells) != given.size or not VALUES.keys() >= set(cells):
-            continue  # reported with its line already
-        distance = np.abs(np.array([VALUES[cell] for cell in cells], dtype=np.int16) - given)
-        if distance.any():
-            yield (
-                f"line {2 + sequence * sequence_length}: frame 0 of sequence {sequence} is not the given first frame: "
-                f"{np.count_nonzero(distance)} of {given.size} values differ, by up to {distance.max()}"
-            )
-
-
-def _shown(cell: bytes) -> str:
-    text = cell.decode(errors="replace")
-    return repr(text if len(text) <= 20 else text[:20] + "...")
-
-
-def read_first_frames(folder: Path) -> np.ndarray:
-    """The given frames of a test folder, uint8 (K, 3, 32, 64), from `folder`/K/*.png, K = 0, 1, ..., one each."""
+    They are resized to `size`, (H, W), as packing resizes them; what is converted is said.
+    """
     sequences = sorted((path for path in folder.glob("*") if path.name.isdecimal()), key=lambda path: int(path.name))
     if [path.name for path in sequences] != [str(k) for k in range(len(sequences))] or not sequences:
         found = ", ".join(path.name for path in sequences) or "none"
         raise UserError(f"{folder} needs folders 0, 1, ... with one first frame each; found {found}")
-    return np.stack([_read_first_frame(sequence) for sequence in sequences])
+    pictures = [_read_first_frame(sequence, size) for sequence in sequences]
+    say_conversions(count_kinds((picture.name, picture.kind) for picture in pictures), say)
+    return np.stack([picture.pixels for picture in pictures])
 
 
-def _read_first_frame(folder: Path) -> np.ndarray:
-    pictures = sorted(folder.glob("*.png"))
+def _read_first_frame(folder: Path, size: Size) -> Picture:
+    pictures = sorted(path for path in folder.iterdir() if PICTURE.fullmatch(path.name))
     if len(pictures) != 1:
-        raise UserError(f"{folder} holds {len(pictures)} PNG files, needs one, the first frame of its sequence")
-    data, name = pictures[0].read_bytes(), str(pictures[0])
-    image_size(data, name)  # refuses what `decode` does not expect
-    return decode(data, name).transpose(2, 0, 1)
+        raise UserError(f"{folder} holds {len(pictures)} pictures, needs one, the first frame of its sequence")
+    return read_picture(pictures[0], size, str(pictures[0]))
+
+
+class Layout(NamedTuple):
+    """What a csv must hold, and in words where that is known from."""
+
+    sequence_length: int
+    frame_size: Size
+    known_from: str
+    first_frames: np.ndarray | None = None
+
+    def __str__(self) -> str:
+        height, width = self.frame_size
+        return f"{self.sequence_length} frames of {height} x {width} a sequence, by {self.known_from}"
+
+
+def layout_of(path: Path, dataset: str | None, data_folder: Path = Path("data")) -> Layout:
+    """Returns what a csv must hold: by the data set named, else by the JSON beside it, else the competition's.
+
+    UserError where the data set is missing or has no test sequences of poses, or where the JSON is damaged.
+    """
+    if dataset is not None:
+        folder = data_folder / dataset
+        manifest = DanceManifest.load(folder)
+        first_frames = np.load(folder / "test_frames.npy", mmap_mode="r")
+        return Layout(manifest.test_length, manifest.frame_size, str(folder), first_frames)
+    if provenance_path(path).is_file():
+        provenance = Provenance.load(provenance_path(path))
+        return Layout(provenance.sequence_length, provenance.frame_size, str(provenance_path(path)))
+    return Layout(SEQUENCE_LENGTH, FRAME_SIZE, "the competition's format")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -335,18 +235,29 @@ def main() -> None:
     )
     check.add_argument("file", metavar="FILE", type=Path)
     check.add_argument("--first-frames", type=Path, metavar="FOLDER", help="the data set's test_img folder (K/*.png)")
-    check.add_argument("--length", type=int, default=SEQUENCE_LENGTH, help="rows of one sequence (%(default)s)")
+    check.add_argument("--dataset", metavar="NAME", help="check against data/NAME (default: the JSON beside FILE)")
+    check.add_argument("--length", type=int, help=f"rows of one sequence (default: as known, else {SEQUENCE_LENGTH})")
     arguments = parser.parse_args()
-    if arguments.length < 1:
-        parser.error(f"--length is {arguments.length}, needs at least 1")
-    first_frames = read_first_frames(arguments.first_frames) if arguments.first_frames else None
+    layout = layout_of(arguments.file, arguments.dataset)
+    if arguments.length is not None:
+        if arguments.length < 1:
+            parser.error(f"--length is {arguments.length}, needs at least 1")
+        layout = layout._replace(sequence_length=arguments.length, known_from=f"--length and {layout.known_from}")
+    if arguments.first_frames:
+        layout = layout._replace(first_frames=read_first_frames(arguments.first_frames, layout.frame_size))
+    needed: dict[str, Any] = {
+        "first_frames": layout.first_frames,
+        "sequence_length": layout.sequence_length,
+        "frame_shape": (3, *layout.frame_size),
+    }
     try:
-        checked = check_submission(arguments.file, first_frames=first_frames, sequence_length=arguments.length)
+        checked = check_submission(arguments.file, **needed)
     except UserError:
-        for fault in find_faults(arguments.file, first_frames=first_frames, sequence_length=arguments.length):
+        for fault in find_faults(arguments.file, **needed):
             print(f"error: {arguments.file}: {fault}", file=sys.stderr)
+        say(f"needed: {layout}")
         sys.exit(2)
-    say(f"valid: {checked.num_rows} rows, {checked.num_sequences} sequences, sha256 {checked.sha256}")
+    say(f"valid: {checked.num_rows} rows, {checked.num_sequences} sequences, sha256 {checked.sha256}; {layout}")
 
 
 if __name__ == "__main__":

@@ -21,11 +21,12 @@ from src.dance.prediction import predict_dance
 from src.dataset import DanceData
 from src.evaluation.scores import Scores, lines_of_scores, read_scores, write_scores
 from src.evaluation.trained import Trained, data_of, keep_settings, open_run, origin_of
-from src.intake.dance_listing import NUMBERED
-from src.intake.sources import FRAME_SIZE, decode, image_size
+from src.intake.dance_listing import NUMBERED, PICTURE
+from src.intake.facts import Size
+from src.intake.pictures import count_kinds, read_picture, say_conversions
 from src.maths.metrics import quantise
 from src.reporting.plots import plot_history, save_gif, side_by_side
-from src.submission import SEQUENCE_LENGTH, Provenance, check_submission, safe_to_replace, write_submission
+from src.submission import CheckedSubmission, Provenance, check_submission, safe_to_replace, write_submission
 from src.training.log import TrainingLog, read_log
 
 
@@ -116,11 +117,7 @@ def submission(
         save_gif(trained.folder / f"pred_seq{number}.gif", side_by_side([clip, poses]))
     announce(f"{path}: writing and checking {num_sequences * length} rows")
     unchecked = path.with_name(f".{path.name}")
-    unchecked.unlink(missing_ok=True)
-    write_submission(unchecked, rollouts, sequence_length=length)
-    checked = check_submission(
-        unchecked, first_frames=data.test_frames, num_sequences=num_sequences, sequence_length=length
-    )
+    checked = _write_and_check(unchecked, rollouts, data)
     keep_settings(trained)
     path.unlink(missing_ok=True)
     Provenance(
@@ -128,11 +125,23 @@ def submission(
         csv_sha256=checked.sha256,
         num_rows=checked.num_rows,
         num_sequences=checked.num_sequences,
+        frame_size=data.frame_size,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         commit=source["commit"],
     ).save(path.with_suffix(".json"))
     unchecked.rename(path)
     return path
+
+
+def _write_and_check(path: Path, rollouts: Tensor, data: DanceData) -> CheckedSubmission:
+    """Writes the rollouts of a data set's test sequences as csv and returns what the file holds, read back."""
+    path.unlink(missing_ok=True)
+    num_sequences, length, shape = data.manifest.num_tests, data.manifest.test_length, (3, *data.frame_size)
+    write_submission(path, rollouts, frame_shape=shape, sequence_length=length)
+    given = data.test_frames
+    return check_submission(
+        path, first_frames=given, num_sequences=num_sequences, sequence_length=length, frame_shape=shape
+    )
 
 
 def _open_pose_run(run: str, runs_folder: Path, overrides: str) -> Trained:
@@ -167,19 +176,13 @@ def predict_pictures(
     trained = _open_pose_run(run, runs_folder, overrides)
     if out.suffix.lower() != ".gif":
         raise UserError(f"OUT={out}: the result is a GIF; give a name that ends in .gif")
-    given, folder = _read_picture(frame, f"FRAME={frame}"), out.with_suffix("")
-    pictures = _numbered_pictures(poses)
-    conditions = torch.stack([_read_picture(path, f"POSES: {path}") for path in pictures])
-    for height, width in {image_size(path.read_bytes(), str(path)) for path in (frame, *pictures)} - {FRAME_SIZE}:
-        announce(f"pictures of {height} x {width} are resized to {FRAME_SIZE[0]} x {FRAME_SIZE[1]}, height x width")
+    folder = out.with_suffix("")
+    given, conditions = (part.to(trained.device) for part in _own_clip(frame, poses, trained.frame_size))
     if folder.exists() and not (out.is_file() and _holds_frames_alone(folder, besides=(frame, poses))):
         raise UserError(f"{folder} exists and was not written together with {out}; move it away, or give another OUT")
-    conditions = conditions.to(trained.device)
     settings, seed = trained.config.evaluation, trained.config.seed
     announce(f"{trained.folder}: rolling out {len(conditions)} frames")
-    drawn = quantise(
-        predict_dance(trained.model, given[None, None].to(trained.device), conditions[None], settings, seed=seed)[0]
-    )
+    drawn = quantise(predict_dance(trained.model, given[None, None], conditions[None], settings, seed=seed)[0])
     folder.mkdir(parents=True, exist_ok=True)
     save_gif(out, side_by_side([drawn.cpu(), conditions.cpu()]))
     for earlier in folder.glob("*.png"):  # a longer clip would leave its last frames among these
@@ -189,30 +192,31 @@ def predict_pictures(
     return drawn
 
 
+def _own_clip(frame: Path, poses: Path, size: Size) -> tuple[Tensor, Tensor]:
+    """Returns a person's first frame (3, H, W) and poses (T, 3, H, W) uint8, and says what was done to fit them."""
+    given = read_picture(frame, size, f"FRAME={frame}")
+    numbered = [read_picture(path, size, f"POSES: {path}") for path in _numbered_pictures(poses)]
+    say_conversions(count_kinds((picture.name, picture.kind) for picture in (given, *numbered)), announce)
+    for height, width in {picture.own_size for picture in (given, *numbered)} - {size}:
+        announce(f"pictures of {height} x {width} are resized to {size[0]} x {size[1]}, height x width")
+    return torch.from_numpy(given.pixels), torch.from_numpy(np.stack([picture.pixels for picture in numbered]))
+
+
 def _holds_frames_alone(folder: Path, besides: tuple[Path, ...]) -> bool:
     """Returns whether a folder holds what `predict_pictures` writes and nothing else, and none of these files."""
     outside = not any(folder.resolve() in (path.resolve(), *path.resolve().parents) for path in besides)
     return outside and folder.is_dir() and all(re.fullmatch(r"[0-9]+\.png", path.name) for path in folder.iterdir())
 
 
-def _read_picture(path: Path, name: str) -> Tensor:
-    """Returns a PNG as (3, H, W) uint8, resized as the training frames were; UserError says `name`."""
-    if not path.is_file():
-        raise UserError(f"{name} is no file; needed: a PNG file")
-    content = path.read_bytes()
-    image_size(content, name)
-    return torch.from_numpy(decode(content, name).transpose(2, 0, 1).copy())
-
-
 def _numbered_pictures(folder: Path) -> list[Path]:
-    """Returns the PNG files N.png or frameN.png of a folder in the order of their numbers."""
+    """Returns the pictures N.png or frameN.png, or .jpg, of a folder in the order of their numbers."""
     if not folder.is_dir():
         raise UserError(f"POSES={folder} is not a folder; needed: a folder with the pose pictures 0.png, 1.png, ...")
-    matches = {path: NUMBERED.fullmatch(path.name) for path in folder.glob("*.png")}
+    matches = {path: NUMBERED.fullmatch(path.name) for path in folder.iterdir() if PICTURE.fullmatch(path.name)}
     numbers = {int(match[1]): path for path, match in matches.items() if match}
     hole = next((first + 1 for first, second in pairwise(sorted(numbers)) if second > first + 1), None)
     if len(numbers) != len(matches) or hole is not None:
-        found = f"{len(matches)} PNG files" + (f", but no {hole}.png" if hole is not None else "")
+        found = f"{len(matches)} pictures" + (f", but no {hole}.png" if hole is not None else "")
         raise UserError(f"{folder} holds {found}; needed: one for each number, without holes: 0.png, 1.png, ...")
     if len(numbers) < 2:
         raise UserError(f"{folder} holds {len(numbers)} poses; needed: 2 or more, the first belongs to the given frame")
@@ -265,10 +269,8 @@ def main() -> None:
     elif arguments.command == "submission":
         path = submission(arguments.run, overrides=arguments.set)
         made = Provenance.load(path.with_suffix(".json"))
-        if made.num_rows != made.num_sequences * SEQUENCE_LENGTH:
-            say(f"{path}: valid, but of {made.num_rows // made.num_sequences} frames a sequence, not {SEQUENCE_LENGTH}")
-            return
-        say(f"{path}: valid. Upload it with")
+        (height, width), length = made.frame_size, made.num_rows // made.num_sequences
+        say(f"{path}: valid, {made.num_sequences} sequences of {length} frames of {height} x {width}. Upload it with")
         say(f'  make submit RUN={arguments.run} COMPETITION=slug MESSAGE="..."')
         say(f'  or, unknown to the ledger: .venv/bin/kaggle competitions submit -c slug -f {path} -m "..."')
     else:

@@ -9,6 +9,7 @@ import copy
 import math
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,8 @@ from src.base.randomness import Draws
 from src.base.systems import SYSTEMS
 from src.config import Config, from_json, load_config
 from src.dataset import PackedData, open_data
+from src.intake.manifest import Manifest
 from src.maths.schedules import change_plan, extended_learning_rate, schedule
-from src.models.configs import models_of
 from src.models.interface import build_model
 from src.training.checkpoint import (
     check_settings,
@@ -51,6 +52,7 @@ from src.training.dial import dialled, with_minutes
 from src.training.idle_settings import refuse_idle_settings
 from src.training.log import History, epoch_line, score_to_choose_by
 from src.training.precision import as_begun, with_precision
+from src.training.resolution import left_unmirrored, resolved_for
 from src.training.stop_signals import stop_signals
 
 LOSSES = ("total", "reconstruction", "kl")
@@ -63,8 +65,8 @@ class Trainer:
         self.config, self.folder, self.device, settings = config, folder, device, config.training
         self.data_fingerprint = data.manifest.fingerprint
         torch.manual_seed(config.seed)  # for the initial weights; every other number comes from a keyed generator
-        self.frame_size = height, width = data.frame_size
-        model = build_model(config, height=height, width=width).to(device)
+        self.facts = data.manifest.facts
+        model = build_model(config, **self.facts.network).to(device)
         self.model = model.to(memory_format=torch.channels_last) if settings.channels_last else model
         self.ema = copy.deepcopy(self.model).requires_grad_(False).eval()
         self.network: Any = DistributedDataParallel(self.model) if world_size() > 1 else self.model
@@ -185,7 +187,7 @@ class Trainer:
     def save(self, name: str) -> None:
         """Writes the averaged weights; into last.pt also all that going on needs."""
         state: dict[str, Any] = {"step": self.step, "ema": self.ema.state_dict(), "best_score": self.best_score}
-        state |= {"dataset_fingerprint": self.data_fingerprint, "frame_size": self.frame_size}
+        state |= {"dataset_fingerprint": self.data_fingerprint, "facts": asdict(self.facts)}
         if name == "last.pt":
             state |= {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "plan": self.plan}
             state |= {"sums": self.sums, "without_gain": self.without_gain}
@@ -234,15 +236,17 @@ def train(config: Config, folder: Path, *, data_folder: Path = Path("data"), sto
     with process_group(device):
         as_written = config
         config, lines = with_precision(config, folder, device)
-        data = _fitting_data(config, data_folder)
-        config = dialled(config, folder, data, device)
+        data: PackedData = open_data(config.dataset, data_folder)
+        unmirrored = left_unmirrored(config, data.manifest.facts)
+        lines += [f"{folder}: no clip is mirrored: {unmirrored}"] if unmirrored else []
+        config = dialled(resolved_for(config, data.manifest), folder, data, device)
         refuse_unequal_shares(config.training.batch_size, world_size())
         refuse_other_config(folder, config)  # by all processes: one that stops alone leaves the others waiting
         trainer, settled = Trainer(config, data, folder, device), config
         if (folder / "last.pt").is_file():
             settled = trainer.resume()
         elif not (folder / "config.json").is_file():
-            refuse_idle_settings(as_written, trainer.num_steps)
+            refuse_idle_settings(as_written, trainer.num_steps, stop=config.kl_weight.stop)
         if trainer.is_over():
             if rank() == 0:
                 say(f"{folder}: {_nothing_to_do(trainer, settled)}")
@@ -254,18 +258,6 @@ def train(config: Config, folder: Path, *, data_folder: Path = Path("data"), sto
                 say(line)
         with stop_signals() as stopped:
             return _loop(trainer, stopped, trainer.num_steps if stop_at_step is None else stop_at_step)
-
-
-def _fitting_data(config: Config, data_folder: Path) -> PackedData:
-    """Returns the data set of a run; UserError where it is of another system than the model."""
-    data: PackedData = open_data(config.dataset, data_folder)
-    if data.manifest.system == config.model.system:
-        return data
-    fitting = " or ".join(models_of(data.manifest.system))
-    raise UserError(
-        f"data/{config.dataset} is of the system {data.manifest.system}, whose models are {fitting}, not "
-        f"{config.model.name}; needed: another dataset or another model"
-    )
 
 
 def _nothing_to_do(trainer: Trainer, settled: Config) -> str:
@@ -320,7 +312,8 @@ def main() -> None:
     num_processes = check_processes(arguments.gpus, config.training.device)
     if num_processes > 1:
         refuse_unequal_shares(config.training.batch_size, num_processes)
-        refuse_other_config(folder, as_begun(config, folder))
+        manifest = Manifest.load(Path("data") / config.dataset)
+        refuse_other_config(folder, resolved_for(as_begun(config, folder), manifest))
         own = [str(arguments.config), "--set", overrides, "--name", folder.name]
         sys.exit(launch("src.trainer", own, num_processes))
     try:

@@ -12,12 +12,14 @@ import torch
 
 from src import trainer
 from src.base.console import run_main
+from src.base.systems import SYSTEMS
 from src.config import Config, parse_config
 from src.dataset import Batch, DanceData, Footage, open_data
 from src.models.conv_svg import ConvSVG
 from src.models.svg import SVG
 from src.packing import pack_synthetic, pack_synthetic_pushing
 from src.pushing.data import PushingBatch, PushingData
+from src.training.resolution import resolved
 
 torch.set_num_threads(1)  # the tests' tensors are small: more threads cost more than they bring
 os.environ["OMP_NUM_THREADS"] = "1"  # nor in the processes that tests start
@@ -95,11 +97,13 @@ def shrink(data: DanceData) -> DanceData:
         return Footage(smaller(whole.frames), smaller(whole.poses), whole.takes)
 
     given, poses = smaller(data.test_frames), smaller(data.test_poses)
-    return replace(data, train=footage(data.train), val=footage(data.val), test_frames=given, test_poses=poses)
+    manifest = data.manifest.model_copy(update={"frame_size": (4, 8)})
+    parts = {"train": footage(data.train), "val": footage(data.val)}
+    return replace(data, manifest=manifest, test_frames=given, test_poses=poses, **parts)
 
 
 def tiny_config(model: str, /, **settings: object) -> Config:
-    """A configuration of any model, for `tiny` or `pushed`; settings: sections by name, all others of training."""
+    """A resolved configuration of any model, for `tiny` or `pushed`; settings: sections by name, others of training."""
     table: dict[str, dict[str, object]] = {
         "model": {"name": model},
         "kl_weight": {"stop": 1e-4},
@@ -111,7 +115,6 @@ def tiny_config(model: str, /, **settings: object) -> Config:
         table["model"] |= {"width": 8, "num_latents": 3}
         table["model"] |= {"num_features": 32, "num_hidden": 16} if model == "svg" else {}
         table["training"] |= {"window": 5, "batch_size": 2, "clips_per_epoch": 4, "loss": "mse"}
-        table |= {"augmentation": {"mirror": False}, "evaluation": {"mirror": False}}
     else:
         table["model"] |= {"width": 8, "patch": 2, "num_levels": 2, "num_blocks": 1, "num_latents": 3}
         table["training"] |= {"batch_size": 4, "clips_per_epoch": 8}
@@ -121,7 +124,8 @@ def tiny_config(model: str, /, **settings: object) -> Config:
         else:
             table["training"][name] = value
     dataset = "pushed" if model in PUSHING_MODELS else "tiny"
-    return parse_config({"dataset": dataset, "seed": 5} | table, "tiny_config")
+    config = parse_config({"dataset": dataset, "seed": 5} | table, "tiny_config")
+    return resolved(config, SYSTEMS[config.model.system].part("cost").ASSUMED)
 
 
 def random_batch(model: torch.nn.Module, num_frames: int, *, seed: int = 1) -> Batch | PushingBatch:

@@ -30,7 +30,7 @@ from pathlib import Path
 
 from loopback_kaggle import KEY, USER, Competition, LoopbackKaggle, read_faults
 
-from src import kaggle_client, submission
+from src import kaggle_client
 from src.base.console import run_main
 from src.competition.ledger import Ledger, Submission
 
@@ -38,7 +38,6 @@ NUM_WORKERS = 12  # commands at the same time; they mostly wait
 HEIGHT, WIDTH, LENGTH = 2, 4, 3  # of the small csv: frames (3, 2, 4), sequences of 3
 QUICK_WAITS = {"--poll-first": 0.1, "--poll-longest": 1, "--stall": 300, "--settle": 0.2, "--call-timeout": 300}
 POPEN = subprocess.Popen
-CHECK = submission.check_submission
 FORKS = multiprocessing.get_context("forkserver")
 
 
@@ -96,7 +95,9 @@ def small_csv(seed: str) -> bytes:
     return "\n".join([",".join(["id", *map(str, range(size))]), *rows]).encode() + b"\n"
 
 
-def write_run(folder: Path, content: bytes, num_rows: int = LENGTH) -> None:
+def write_run(
+    folder: Path, content: bytes, num_rows: int = LENGTH, frame_size: tuple[int, int] = (HEIGHT, WIDTH)
+) -> None:
     """Writes the csv, its run, and the provenance that connects them."""
     (folder / "submissions/run.csv").write_bytes(content)
     (folder / "runs/run/best.pt").write_bytes(b"weights of " + content[-20:])
@@ -107,6 +108,7 @@ def write_run(folder: Path, content: bytes, num_rows: int = LENGTH) -> None:
         "csv_sha256": hashes[0],
         "num_rows": num_rows,
         "num_sequences": 1,
+        "frame_size": frame_size,
         "created": "2024-05-01T10:00:00+00:00",
         "commit": "0123456789ab",
         "dataset": "dance",
@@ -165,9 +167,7 @@ def run_client(command: list[str], settings: dict[str, object]) -> None:
     os._exit(code)
 
 
-def run_command(
-    folder: Path, environment: dict[str, str], words: list[str], small: bool = True, forked: bool = False
-) -> Result:
+def run_command(folder: Path, environment: dict[str, str], words: list[str], forked: bool = False) -> Result:
     """Runs one command of src.kaggle_client in this worker process."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # as on a terminal, also if the tests run in background
     subprocess.Popen = ForkedClient if forked else POPEN
@@ -175,8 +175,6 @@ def run_command(
     os.environ.update(environment)
     os.chdir(folder)
     sys.argv = ["kaggle_client", *words]
-    shape = {"sequence_length": LENGTH, "frame_shape": (3, HEIGHT, WIDTH)} if small else {}
-    submission.check_submission = functools.partial(CHECK, **shape)  # the real check, told how small the csv is
     output = io.StringIO()
     error = io.StringIO()
     code = 0
@@ -223,17 +221,17 @@ class Harness:
         shutil.copytree(workspace.folder, folder, ignore=shutil.ignore_patterns("ledger.jsonl", ".uploads"))
         return Workspace(folder, workspace.competition, workspace.environment)
 
-    def run(self, workspace: Workspace, *words: str, small: bool = True, **environment: str) -> Result:
+    def run(self, workspace: Workspace, *words: str, **environment: str) -> Result:
         """Runs a command in a worker and returns its result."""
         variables = environment_of(workspace, **environment)
-        result = self.pool.submit(run_command, workspace.folder, variables, list(words), small, self.forked).result()
+        result = self.pool.submit(run_command, workspace.folder, variables, list(words), self.forked).result()
         self.results.append(result)
         return result
 
     def kill(self, workspace: Workspace, words: list[str], when: Callable[[BaseProcess], None]) -> bool:
         """Starts a command, kills it after `when` returns, and returns whether it was still running."""
         process = FORKS.Process(
-            target=run_command, args=(workspace.folder, environment_of(workspace), words, True, self.forked)
+            target=run_command, args=(workspace.folder, environment_of(workspace), words, self.forked)
         )
         process.start()
         when(process)

@@ -8,12 +8,16 @@ from torch import nn
 
 from src.base.randomness import Draws
 from src.base.systems import SYSTEMS
-from src.cost import clips_of_an_epoch, cost_of, describe, duration, resident_bytes
+from src.cost import clips_of_an_epoch, cost_of, describe, duration, facts_of, resident_bytes
+from src.dance import cost as dance_cost
 from src.dataset import open_data
 from src.models.configs import MODELS
 from src.models.interface import build_model
+from src.pushing import cost as pushing_cost
 from src.trainer import Trainer
 from tests.conftest import tiny_config
+
+ASSUMED = {"dance": dance_cost.ASSUMED, "pushing": pushing_cost.ASSUMED}
 
 
 @pytest.mark.parametrize("name", [name for name in MODELS if name != "lab_cvae"])  # whose full resolution takes long
@@ -38,17 +42,17 @@ def test_flops_are_those_of_the_layers(name: str) -> None:
     with torch.no_grad():
         draws = Draws(5, 0, range(2), torch.device("cpu"))
         model(
-            SYSTEMS[config.model.system].part("cost").noise_batch(config, model, 2),
+            SYSTEMS[config.model.system].part("cost").noise_batch(config, model, 2, ASSUMED[config.model.system]),
             draws,
             kl_weight=1e-4,
             teacher_forcing_ratio=0.0,
         )
-    assert 2.4 < cost_of(config, num_clips=2).flops / (counted[0] / 2) < 3.0
+    assert 2.4 < cost_of(config, ASSUMED[config.model.system], num_clips=2).flops / (counted[0] / 2) < 3.0
 
 
 def test_costs_are_those_of_a_clip() -> None:
     config = tiny_config("reference_cvae")
-    two, six = (cost_of(config, num_clips=number) for number in (2, 6))
+    two, six = (cost_of(config, dance_cost.ASSUMED, num_clips=number) for number in (2, 6))
     assert two.flops == six.flops
     assert 0 < two.num_kernels <= six.num_kernels < two.num_kernels + 30  # each clip draws its own random numbers
     assert two.activation_bytes == pytest.approx(six.activation_bytes, rel=0.2)
@@ -78,7 +82,9 @@ def test_the_run_is_the_steps_that_training_takes(
     config = tiny_config(name, clips_per_epoch=0, batch_size=2, num_epochs=5)
     num_clips, training_set = clips_of_an_epoch(config, folder)
     steps = Trainer(config, open_data(config.dataset, folder), tmp_path, torch.device("cpu")).num_steps
-    cost = cost_of(config, num_clips=1)
+    facts = facts_of(config, folder)
+    assert facts == open_data(config.dataset, folder).manifest.facts == ASSUMED[config.model.system]
+    cost = cost_of(config, facts, num_clips=1)
     text = describe(config, cost, num_clips=num_clips, training_set=training_set, resident=3 * 2**29)
     assert f"{steps:,} steps of 2 clips" in text
     assert f"{cost.num_parameters:,}" in text
@@ -93,6 +99,7 @@ def test_without_data_the_published_size_is_assumed_and_said(
 ) -> None:
     found, training_set = clips_of_an_epoch(tiny_config(name), tmp_path)
     assert found == num_clips
+    assert facts_of(tiny_config(name), tmp_path) == ASSUMED[tiny_config(name).model.system]
     assert said in training_set
     assert "is not packed" in training_set
 

@@ -119,10 +119,10 @@ def _count_decoded(monkeypatch: pytest.MonkeyPatch, log: Path) -> None:
     """Lets every decoded picture leave a line in `log`, whichever process decodes it."""
     decode = dance.decode
 
-    def logged(content: bytes, name: str) -> np.ndarray:
+    def logged(content: bytes, name: str, size: tuple[int, int]) -> np.ndarray:
         with log.open("a") as file:
             file.write(f"{name}\n")
-        return decode(content, name)
+        return decode(content, name, size)
 
     monkeypatch.setattr(dance, "decode", logged)
 
@@ -135,14 +135,14 @@ from src.intake import chunks, dance
 source, data = map(Path, sys.argv[1:])
 decode, dance.CHUNK = dance.decode, 3
 
-def decode_or_kill(content, name):
+def decode_or_kill(content, name, size):
     if name == "test/test_label/1/4.png":
         progress = data / ".dance.partial" / chunks.PROGRESS
         while progress.read_text().count("\\n") < 9:  # the plan and 8 of the 15 chunks
             time.sleep(0.01)
         os.kill(os.getppid(), signal.SIGKILL)
         time.sleep(60)
-    return decode(content, name)
+    return decode(content, name, size)
 
 dance.decode = decode_or_kill
 packing.pack_images(source, "dance", data_folder=data, test_length=5)
@@ -179,8 +179,8 @@ def test_killed_packing_resumes_where_it_was(
 def test_packing_of_a_changed_source_starts_afresh(
     tmp_path: Path, source: Path, data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_zip(source, dance_files() | {"test/test_label/1/4.png": png(0, mode="L")})
-    with pytest.raises(UserError, match="8-bit grey"):
+    write_zip(source, dance_files() | {"test/test_label/1/4.png": b"no picture"})
+    with pytest.raises(UserError, match="is no PNG"):
         pack(source, data)
     assert (data / ".dance.partial").exists()
     write_zip(source, dance_files())
@@ -225,10 +225,8 @@ SPOILED = {
     ),
     "pose of another size": ({"train/train_label/0.png": png(1, size=(32, 64))}, "train_label/0.png is 32 x 64"),
     "test of another size": ({"test/test_img/1/first.png": png(1, size=(80, 40))}, "test_img/1/first.png is 80 x 40"),
-    "grey": ({"val/val_img/2.png": png(1, mode="L")}, "val/val_img/2.png is 8-bit grey; needed: 8-bit RGB"),
-    "grey first": ({"train/train_img/0.png": png(1, mode="L")}, "train/train_img/0.png is 8-bit grey; needed"),
     "cut off": ({"val/val_img/2.png": png(1)[:-20]}, "val/val_img/2.png is damaged or cut off"),
-    "text": ({"test/test_label/0/3.png": b"not found"}, "test/test_label/0/3.png is not a PNG file"),
+    "text": ({"test/test_label/0/3.png": b"not found"}, "test/test_label/0/3.png is no PNG or JPEG file"),
     "missing pose": ({"train/train_img/7.png": png(1)}, "train_img/7.png has no pose"),
     "another length": ({"test/test_label/1/5.png": png(1)}, "test/test_label/1 holds 6 poses; needed: 5"),
 }
@@ -325,16 +323,18 @@ def test_command_packs_as_it_is_told(source: Path, data: Path, monkeypatch: pyte
     assert json.loads((data / "dance" / "manifest.json").read_text())["train_takes"] == [[0, 7]]
 
 
-@pytest.mark.parametrize("case", ["missing", "truncated", "short test"])
+@pytest.mark.parametrize("case", ["missing", "truncated", "unequal tests"])
 def test_command_ends_in_one_line_and_code_2(tmp_path: Path, source: Path, data: Path, case: str) -> None:
     if case == "missing":
         source.unlink()
     elif case == "truncated":
         os.truncate(source, source.stat().st_size // 2)
+    else:
+        write_zip(source, dance_files([name for name in dance_names() if name != "test/test_label/1/4.png"]))
     needed = {
         "missing": "does not exist",
         "truncated": "truncated",
-        "short test": "holds 5 poses, no 5.png; needed: 630",
+        "unequal tests": "test/test_label/1 holds 4 poses, no 4.png; needed: 5, as many for each test",
     }[case]
     arguments = ["--source", source, "--dataset", "dance", "--data-folder", data]
     done = subprocess.run(

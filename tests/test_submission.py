@@ -277,7 +277,7 @@ def test_faults_of_one_kind_are_counted(tmp_path: Path):
 
 def test_at_most_ten_faults_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path, words = write(tmp_path), "abcdefghijkl"
-    monkeypatch.setattr(submission, "_faults", lambda *arguments: (f"word {word}" for word in words))
+    monkeypatch.setattr(submission, "faults_of", lambda *arguments: (f"word {word}" for word in words))
     assert find_faults(path, **SMALL) == [f"word {word}" for word in words[:10]]
     with pytest.raises(UserError, match=r"word a \(10 or more faults"):
         check_submission(path, **SMALL)
@@ -372,7 +372,9 @@ def test_the_command_says_what_a_valid_file_holds(whole, tmp_path, monkeypatch, 
     folder = picture_folder(tmp_path / "test_img", frames)
     assert run_check(monkeypatch, path, "--length", 3, "--first-frames", folder) == 0
     output = capsys.readouterr()
-    assert output.out == f"valid: 6 rows, 2 sequences, sha256 {hashlib.sha256(path.read_bytes()).hexdigest()}\n"
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    known = "3 frames of 32 x 64 a sequence, by --length and the competition's format"
+    assert output.out == f"valid: 6 rows, 2 sequences, sha256 {sha256}; {known}\n"
     assert output.err == ""
 
 
@@ -381,7 +383,7 @@ def test_the_command_lists_faults_line_by_line_and_exits_2(whole, tmp_path, monk
     folder = picture_folder(tmp_path / "test_img", 255 - frames)
     assert run_check(monkeypatch, path, "--length", 3, "--first-frames", folder) == 2
     output = capsys.readouterr()
-    assert output.out == ""
+    assert output.out == "needed: 3 frames of 32 x 64 a sequence, by --length and the competition's format\n"
     (line,) = output.err.splitlines()
     assert line.startswith(f"error: {path}: line 2: frame 0 of sequence 0 is not the given first frame")
     assert line.endswith("; 1 more like it")
@@ -421,7 +423,7 @@ def test_folders_that_hold_no_first_frames_are_named(tmp_path: Path):
         read_first_frames(tmp_path)
     folder = picture_folder(tmp_path / "gap", np.zeros((3, 3, 32, 64), dtype=np.uint8))
     (folder / "2" / "0.png").rename(folder / "2" / "1.txt")
-    with pytest.raises(UserError, match="holds 0 PNG"):
+    with pytest.raises(UserError, match="holds 0 pictures"):
         read_first_frames(folder)
     (folder / "2" / "0.png").write_text("no picture")
     with pytest.raises(UserError, match=r"0\.png"):

@@ -161,7 +161,7 @@ class Take:
     def __init__(self, drifts: bool) -> None:
         self.frames = torch.full((630, 3, 4, 8), 100, dtype=torch.uint8)
         self.poses = torch.arange(630)[:, None, None, None].expand(-1, 3, 4, 8)
-        self.drifts = drifts
+        self.drifts, self.scored = drifts, (1, 600)
 
     def draw(self, model: object, *, poses: torch.Tensor | None = None) -> torch.Tensor:
         """Frames drawn from poses, of which each holds its own number; where poses do not adjoin, they are black."""
@@ -341,13 +341,13 @@ def spoil(own: dict[str, Path], what: str) -> dict[str, Path]:
     ("what", "message"),
     [
         ("no gif", r"mine.mp4: the result is a GIF; give a name that ends in .gif"),
-        ("no frame", r"^FRAME=.*first.png is no file; needed: a PNG file"),
-        ("no png", r"^FRAME=.*first.png is not a PNG file"),
+        ("no frame", r"^FRAME=.*first.png is no file; needed: a PNG or JPEG picture"),
+        ("no png", r"^FRAME=.*first.png is no PNG or JPEG file"),
         ("cut off", r"^FRAME=.*first.png is damaged or cut off"),
         ("no folder", r"first.png is not a folder"),
-        ("a hole", r"poses holds 9 PNG files, but no 4.png; needed: one for each number, without holes"),
-        ("a double", r"poses holds 12 PNG files; needed: one for each number"),
-        ("another name", r"poses holds 12 PNG files; needed: one for each number"),
+        ("a hole", r"poses holds 9 pictures, but no 4.png; needed: one for each number, without holes"),
+        ("a double", r"poses holds 12 pictures; needed: one for each number"),
+        ("another name", r"poses holds 12 pictures; needed: one for each number"),
         ("one pose", r"poses holds 1 poses?; needed: 2 or more"),
         ("poses in the way", r"poses exists and was not written together with .*poses.gif; move it away"),
         ("a file in the way", r"mine exists and was not written together with .*mine.gif; move it away"),
@@ -363,7 +363,7 @@ def test_wrong_pictures_are_named(places: dict[str, Path], own: dict[str, Path],
 def test_a_wrong_pose_is_named_with_its_place(places: dict[str, Path], own: dict[str, Path], pose: str) -> None:
     path = own["poses"] / "12.png"
     path.write_text("hello") if pose == "a file" else path.mkdir()
-    with pytest.raises(UserError, match=rf"^POSES: {path} is no(t a PNG)? file"):
+    with pytest.raises(UserError, match=rf"^POSES: {path} is no (PNG or JPEG )?file"):
         predict_pictures("tiny", **own, runs_folder=places["runs_folder"])
 
 
@@ -595,11 +595,11 @@ def test_damaged_scores_are_named(workplace: Path, outcome: Callable[..., tuple[
         assert "runs/tiny/scores.json is damaged; make it anew: make evaluate RUN=tiny" in errors
 
 
-def test_a_csv_of_another_length_gets_no_line_to_upload_it(
+def test_a_csv_is_said_to_hold_what_its_data_set_asks_for(
     workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.argv", ["tester", "submission", "tiny"])
     main()
     said = capsys.readouterr().out
-    assert f"submissions/tiny.csv: valid, but of {TEST_LENGTH} frames a sequence, not 630" in said
-    assert "make submit" not in said
+    assert f"submissions/tiny.csv: valid, 2 sequences of {TEST_LENGTH} frames of 32 x 64. Upload it with" in said
+    assert "make submit RUN=tiny" in said

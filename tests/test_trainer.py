@@ -19,6 +19,7 @@ from src import trainer
 from src.base.console import UserError
 from src.base.randomness import Draws
 from src.config import Config, load_config, replaced
+from src.dance import cost as dance_cost
 from src.dance.validation import TakeValidation
 from src.dataset import Batch, DanceData, open_data
 from src.maths.schedules import schedule
@@ -27,6 +28,7 @@ from src.pushing.data import PushingData
 from src.trainer import Trainer, main, train
 from src.training.checkpoint import load_checkpoint, read_config, settle_config
 from src.training.log import LOG_NAMES, read_history
+from src.training.resolution import resolved
 from src.training.stop_signals import stop_signals
 from tests.conftest import POSE_MODELS, ROOT, tiny_config
 
@@ -528,7 +530,12 @@ def write_config(folder: Path, **training: object) -> Path:
         "device": "cpu",
     } | training
     lines = ['dataset = "tiny"', "[model]", 'name = "reference_cvae"', "width = 8", "num_levels = 2", "num_blocks = 1"]
-    lines += ["[training]", *(f"{name} = {value!r}".replace("'", '"') for name, value in settings.items())]
+    lines += [
+        "[kl_weight]",
+        "stop = 1e-4",
+        "[training]",
+        *(f"{name} = {value!r}".replace("'", '"') for name, value in settings.items()),
+    ]
     (folder / "configs").mkdir(exist_ok=True)
     (folder / "configs" / "short.toml").write_text("\n".join(lines), encoding="utf-8")
     return folder / "configs" / "short.toml"
@@ -561,6 +568,14 @@ def test_a_mistake_of_several_processes_is_one_line(tmp_path: Path, data_folder:
     assert output == ""
 
 
+@pytest.fixture
+def working_folder(tmp_path: Path, data_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The present folder, with `data`."""
+    (tmp_path / "data").symlink_to(data_folder)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
@@ -573,12 +588,12 @@ def test_a_mistake_of_several_processes_is_one_line(tmp_path: Path, data_folder:
 def test_what_one_process_can_see_is_refused_before_others_start(
     arguments: tuple[str, ...],
     line: str,
-    tmp_path: Path,
+    working_folder: Path,
     monkeypatch: pytest.MonkeyPatch,
     outcome: Callable[..., tuple[int, str]],
 ) -> None:
-    settle_config(tmp_path / "runs" / "short", load_config(write_config(tmp_path)))
-    monkeypatch.chdir(tmp_path)
+    config = resolved(load_config(write_config(working_folder)), dance_cost.ASSUMED)
+    settle_config(working_folder / "runs" / "short", config)
     monkeypatch.setattr(trainer, "launch", None)
     code, errors = outcome(main, *arguments)
     assert code == 2

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[int, Field(ge=0)]
-Shift = Annotated[int, Field(ge=0, lt=32)]  # pixels, less than a frame is high
+Shift = NotNegative  # pixels, less than a frame is high or wide: `resolution.resolved` knows how large that is
 
 
 class Section(BaseModel):

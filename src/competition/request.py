@@ -67,7 +67,8 @@ def prepare(request: SubmitRequest) -> PreparedSubmission:
     if "[run:" in message:
         raise UserError("the message contains `[run:`, which starts the tag that is added to it; remove it")
     provenance = Provenance.load(path.with_suffix(".json"))
-    checked = check_submission(path)
+    shape = (3, *provenance.frame_size)
+    checked = check_submission(path, sequence_length=provenance.sequence_length, frame_shape=shape)
     changed = [path] if checked.sha256 != provenance.csv_sha256 else []
     for sha256, names in (
         (provenance.checkpoint_sha256, ("best.pt", "last.pt")),

@@ -4,9 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from src.synthetic.dancer_drawing import LIMBS
-
-WHITE = 255  # the ground of pose images
+from src.dance.skeleton import LIMBS
 
 
 def mirror_poses(poses: Tensor) -> Tensor:

@@ -4,16 +4,17 @@ import torch
 
 from src.config import Config
 from src.dataset import Batch
+from src.intake.facts import FRAME_SIZE, DataFacts
 from src.intake.manifest import DanceManifest
-from src.intake.sources import FRAME_SIZE
 from src.models.interface import VideoModel
 
 FULL_SIZE = 23_410  # training frames of the competition
+ASSUMED = DataFacts({"height": FRAME_SIZE[0], "width": FRAME_SIZE[1]})  # where no data set is packed: the competition's
 
 
-def noise_batch(config: Config, model: VideoModel, num_clips: int) -> Batch:
+def noise_batch(config: Config, model: VideoModel, num_clips: int, facts: DataFacts) -> Batch:
     """Returns clips of noise in the shapes that training has."""
-    window, picture = config.training.window, (3, *FRAME_SIZE)
+    window, picture = config.training.window, (3, *facts.frame_size)
     frames = torch.rand(num_clips, window, *picture)
     poses = torch.rand(num_clips, window + 2 * model.context, *picture)
     return Batch(frames, poses, torch.rand(num_clips, *picture), torch.rand(num_clips, *picture))
@@ -31,9 +32,12 @@ def clips_of_an_epoch(config: Config, manifest: DanceManifest | None) -> tuple[i
 
 
 def resident_bytes(config: Config, manifest: DanceManifest | None) -> int:
-    """Returns the bytes of training frames and poses that stay on the device, takes held out among them."""
+    """Returns the bytes of training frames and poses that stay on the device, takes held out among them.
+
+    The configuration is a resolved one.
+    """
     num_frames = FULL_SIZE if manifest is None else max(stop for _, stop in manifest.train_takes)
     changes = config.augmentation
-    height, width = FRAME_SIZE
+    height, width = (manifest.facts if manifest else ASSUMED).frame_size
     pixels = (height + 2 * changes.shift_y) * (width + 2 * changes.shift_x)  # a shift is a view of padded pictures
-    return 2 * (1 + changes.mirror) * num_frames * 3 * pixels
+    return 2 * (2 if changes.mirror else 1) * num_frames * 3 * pixels

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from src.dance.scores import DanceRollouts
-from src.maths.metrics import FIRST_SCORED, LAST_SCORED
 from src.reporting.plots import plot_psnr, save_gif, save_strip, side_by_side
 
 PICTURES = (  # file, what it shows, the target that makes it; those that move are played on demand
@@ -18,7 +17,7 @@ PICTURES = (  # file, what it shows, the target that makes it; those that move a
 def save_pictures(folder: Path, made: DanceRollouts) -> None:
     """Writes PSNR by frame, strip and GIFs of an evaluation into the run's folder."""
     psnr = {name: values.cpu() for name, values in made.psnr.items()}
-    plot_psnr(folder / "psnr_by_frame.png", psnr, scored=range(FIRST_SCORED, LAST_SCORED + 1))
+    plot_psnr(folder / "psnr_by_frame.png", psnr, scored=range(made.scored[0], made.scored[1] + 1))
     rows = [made.truth, made.drawn, made.poses]
     save_gif(folder / "rollout.gif", side_by_side(rows))
     save_strip(folder / "rollout_strip.png", rows)

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from src.config import EvaluationConfig
-from src.dance.augmentations import WHITE, mirror_poses, shift_pictures
+from src.dance.augmentations import mirror_poses, shift_pictures
+from src.dance.skeleton import WHITE
 from src.dataset import to_unit
 from src.evaluation.rollout import mean_picture, num_rollouts, predict, prior_noises, rollout
 from src.models.interface import PoseModel
@@ -42,6 +43,7 @@ def _predict_unshifted(
     model: PoseModel, given: Tensor, poses: Tensor, settings: EvaluationConfig, *, seed: int
 ) -> Tensor:
     """Returns the mean picture over samples and mirror images; a sequence and its mirror image are one batch."""
+    assert settings.mirror is not None, "resolution.resolved has decided"
     if not settings.mirror:
         return predict(model, to_unit(given), to_unit(poses), settings, seed=seed)
     frames = to_unit(torch.cat([given, given.flip(-1)]))

@@ -41,7 +41,9 @@ class DanceScores(Scores, DanceRolloutScores):
     drift_db: Annotated[
         float | None,
         Shown("drift (dB)", sign="+"),
-        Field(description="PSNR of frames 500 to 600 drawn first in a fresh rollout, minus theirs in the full one"),
+        Field(
+            description="PSNR of the last 100 scored frames, drawn first in a fresh rollout, minus that in the full one"
+        ),
     ] = None
     score_prior_mean: Annotated[
         float, Shown("prior's mean (dB)"), Field(description="score with the mean of the prior as latent")

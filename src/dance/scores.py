@@ -16,9 +16,8 @@ from src.dance.validation import TakeValidation, known_takes, to_pixels
 from src.dataset import DanceData
 from src.evaluation.rollout import mean_picture
 from src.evaluation.trained import Trained, latent_of, origin_of
+from src.intake.facts import SCORED_FRAMES
 from src.maths.metrics import (
-    FIRST_SCORED,
-    LAST_SCORED,
     competition_score,
     copy_first_frame,
     median_frame,
@@ -29,7 +28,7 @@ from src.maths.metrics import (
 )
 from src.models.interface import PoseModel
 
-LATE = range(500, 601)  # frames whose drift is measured
+NUM_LATE = 100  # frames before the last scored one, whose drift is measured with it
 NUM_SAMPLES = 3  # of one sequence, to see how far apart they are
 PRIOR_MEAN = EvaluationConfig(latent="mean", mirror=False)  # a mean over mirror images would hide what a latent does
 SAMPLE = EvaluationConfig(latent="sample", mirror=False)
@@ -48,6 +47,7 @@ class DanceRollouts(NamedTuple):
     prior_mean: Tensor  # with the prior's mean, without mirror images and shifts
     held_out_score: float | None  # dB
     seconds: float  # that `drawn` took
+    scored: tuple[int, int]  # first and last frame that count
     psnr: dict[str, Tensor]  # of the run and of each baseline, (T,) in dB; empty until they are scored
 
 
@@ -57,18 +57,18 @@ def score(trained: Trained, data: DanceData) -> tuple[DanceScores, DanceRollouts
     validation = known_takes(config, data, context=trained.model.context, device=trained.device)
     made = roll_out(trained, validation)
     truth = made.truth
+    scored = made.scored
     own_psnr = psnr_per_frame(made.drawn, truth)
     psnr = {run: own_psnr}
     baseline_scores = {}
     for name, clip in baselines(data, truth[0].cpu(), made.poses.cpu()).items():
         psnr[name] = psnr_per_frame(clip.to(truth.device), truth)
-        baseline_scores[name] = rollout_scores(psnr[name], ssim_per_frame(clip.to(truth.device), truth))
-    posterior = rollout_scores(psnr_per_frame(made.posterior, truth), ssim_per_frame(made.posterior, truth))
+        baseline_scores[name] = rollout_scores(psnr[name], ssim_per_frame(clip.to(truth.device), truth), scored)
+    posterior = rollout_scores(psnr_per_frame(made.posterior, truth), ssim_per_frame(made.posterior, truth), scored)
     between, between_vague = psnr_between(made.samples, made.poses)
-    last = min(LAST_SCORED, len(truth) - 1)
     scores = DanceScores(
         run=run,
-        **rollout_scores(own_psnr, ssim_per_frame(made.drawn, truth)).model_dump(),
+        **rollout_scores(own_psnr, ssim_per_frame(made.drawn, truth), scored).model_dump(),
         posterior_minus_prior_db=posterior.score - validation.score(made.unshifted),
         held_out_score=made.held_out_score,
         drift_db=drift(validation, trained.model, own_psnr),
@@ -80,9 +80,9 @@ def score(trained: Trained, data: DanceData) -> tuple[DanceScores, DanceRollouts
         psnr_between_samples_vague=between_vague,
         posterior_latent=posterior,
         baselines=baseline_scores,
-        protocol=protocol_of(config, len(truth), last),
+        protocol=protocol_of(config, len(truth), scored),
         num_given=trained.model.num_given,
-        scored_frames=(FIRST_SCORED, last),
+        scored_frames=scored,
         psnr_by_frame=own_psnr.tolist(),
         rollout_seconds=made.seconds,
         **origin_of(trained),
@@ -95,14 +95,14 @@ def what_is_rolled_out(data: DanceData) -> str:
     return f"{len(data.val.frames)} frames of validation"
 
 
-def protocol_of(config: Config, num_frames: int, last_scored: int) -> str:
+def protocol_of(config: Config, num_frames: int, scored: tuple[int, int]) -> str:
     """Returns in words how the scores are made."""
     evaluation = config.evaluation
     return (
         f"free rollout of {num_frames} frames from frame 0 of the validation take of {config.dataset}; "
         f"checkpoint: {checkpoint_of(config)}; latent: {latent_of(config)} of the prior; "
         f"mirror: {evaluation.mirror}; shift: {evaluation.shift}; samples compared: {NUM_SAMPLES}; "
-        f"score: mean PSNR of frames {FIRST_SCORED}-{last_scored}"
+        f"score: mean PSNR of frames {scored[0]}-{scored[1]}"
     )
 
 
@@ -139,16 +139,17 @@ def roll_out(trained: Trained, validation: TakeValidation) -> DanceRollouts:
         prior_mean=prior_mean,
         held_out_score=held_out_score,
         seconds=seconds,
+        scored=(validation.scored[0], min(validation.scored[1], len(validation.frames) - 1)),
         psnr={},
     )
 
 
-def rollout_scores(psnr: Tensor, ssim: Tensor) -> DanceRolloutScores:
+def rollout_scores(psnr: Tensor, ssim: Tensor, scored: tuple[int, int] = SCORED_FRAMES) -> DanceRolloutScores:
     """Returns the numbers of a rollout, from PSNR in dB and SSIM per frame, (T,) each, with frame 0 the given one."""
     return DanceRolloutScores(
-        score=competition_score(psnr),
-        mean_psnr=psnr[..., FIRST_SCORED:].double().mean().item(),
-        mean_ssim=ssim[..., FIRST_SCORED:].double().mean().item(),
+        score=competition_score(psnr, scored),
+        mean_psnr=psnr[..., 1:].double().mean().item(),
+        mean_ssim=ssim[..., 1:].double().mean().item(),
         psnr_1_to_10=psnr_at(psnr, range(1, 11)),
         psnr_100=psnr_at(psnr, [100]),
         psnr_300=psnr_at(psnr, [300]),
@@ -164,16 +165,19 @@ def checkpoint_of(config: Config) -> str:
 
 
 def drift(validation: TakeValidation, model: PoseModel, psnr: Tensor) -> float | None:
-    """Returns by how many dB frames 500 to 600 are better in a fresh rollout; None where the take is too short.
+    """Returns by how many dB the late scored frames are better in a fresh rollout; None where the take is too short.
 
-    The mean PSNR of these frames, drawn as the first ones of a fresh rollout, minus their mean PSNR in the full one,
-    `psnr` (T,). The fresh rollout follows the given frame and the poses that the model sees around those frames.
+    Late are the last scored frame and the `NUM_LATE` before it, of the competition 500 to 600. It is their mean PSNR,
+    drawn as the first ones of a fresh rollout, minus their mean PSNR in the full one, `psnr` (T,). The fresh rollout
+    follows the given frame and the poses that the model sees around those frames.
     """
-    if len(validation.poses) < LATE.stop:
+    begin, stop = validation.scored[1] - NUM_LATE, validation.scored[1] + 1
+    if len(validation.poses) < stop or begin <= model.context:
         return None
-    late, around = slice(LATE.start, LATE.stop), slice(LATE.start - model.context, LATE.stop + model.context)
+    late = slice(begin, stop)
+    around = slice(begin - model.context, stop + model.context)
     drawn = validation.draw(model, poses=torch.cat([validation.poses[:1], validation.poses[around]]))
-    early = drawn[1 + model.context :][: len(LATE)]
+    early = drawn[1 + model.context :][: stop - begin]
     return (psnr_per_frame(early, validation.frames[late]).mean() - psnr[late].to(early.device).mean()).item()
 
 

@@ -14,6 +14,7 @@ from src.dance.prediction import predict_dance
 from src.dataset import ClipSampler, DanceData, Footage, hold_out, to_unit, with_context
 from src.evaluation.rollout import rollout
 from src.evaluation.validation import mean_losses, without_nan
+from src.intake.facts import SCORED_FRAMES
 from src.maths.metrics import competition_score, psnr_per_frame, quantise
 from src.models.interface import PoseModel
 
@@ -31,16 +32,20 @@ class TakeValidation:
         *,
         context: int,
         device: torch.device,
+        scored: tuple[int, int] = SCORED_FRAMES,
         held_out: Sequence[Footage] = (),
     ) -> None:
-        """Puts the take on the device, and each of the takes held out of training."""
+        """Puts the take on the device, and each of the takes held out of training; scored: as in the manifest."""
         self.config = config
         self.device = device
         self.context = context
+        self.scored = scored
         self.footage = footage
         self.frames, self.poses = footage.to(device)
         self.unshifted = config.evaluation.model_copy(update={"shift": 0})  # five times as fast, for comparisons
-        self.held_out = [TakeValidation(config, take, context=context, device=device) for take in held_out]
+        self.held_out = [
+            TakeValidation(config, take, context=context, device=device, scored=scored) for take in held_out
+        ]
 
     def check_window(self) -> None:
         """Raises UserError where the take is too short for a clip of training, on which losses are computed."""
@@ -122,7 +127,7 @@ class TakeValidation:
 
     def score(self, drawn: Tensor) -> float:
         """Returns the competition's score in dB of a rollout (T, 3, H, W) uint8."""
-        return competition_score(psnr_per_frame(drawn, self.frames))
+        return competition_score(psnr_per_frame(drawn, self.frames), self.scored)
 
     def held_out_score(self, model: PoseModel) -> float:
         """Returns the mean score in dB of the takes held out of training."""
@@ -142,7 +147,9 @@ def to_pixels(drawn: Tensor) -> Tensor:
 def known_takes(config: Config, data: DanceData, *, context: int, device: torch.device) -> TakeValidation:
     """Returns the validation take, and with it the takes held out of training."""
     _, held_out = hold_out(data.train, config.training.held_out_takes)
-    return TakeValidation(config, data.val, held_out=held_out, context=context, device=device)
+    return TakeValidation(
+        config, data.val, held_out=held_out, context=context, device=device, scored=data.manifest.scored_frames
+    )
 
 
 def validation_of(config: Config, data: DanceData, *, context: int, device: torch.device) -> TakeValidation:

@@ -13,8 +13,10 @@ from src.base.files import file_hash
 from src.base.provenance import commit
 from src.config import Config, to_json
 from src.dataset import open_data
+from src.intake.facts import DataFacts
 from src.models.interface import build_model
 from src.training.checkpoint import check_settings, load_checkpoint, load_weights, read_trained_config, settle_config
+from src.training.resolution import resolved
 
 
 @dataclass(frozen=True)
@@ -42,11 +44,20 @@ def open_run(run: str, runs_folder: Path = Path("runs"), overrides: str = "") ->
     path = folder / f"{config.evaluation.checkpoint}.pt"
     state = load_checkpoint(path, device)
     check_settings(state, config, path)
-    height, width = state["frame_size"]
-    model = build_model(config, height=height, width=width).to(device)
+    facts = _facts(state)
+    config = resolved(config, facts)
+    model = build_model(config, **facts.network).to(device)
     load_weights(model, state["ema"], path)
     fingerprint = state["dataset_fingerprint"]
-    return Trained(folder, config, model.eval(), path, state["step"], (height, width), fingerprint, device)
+    return Trained(folder, config, model.eval(), path, state["step"], facts.frame_size, fingerprint, device)
+
+
+def _facts(state: dict[str, Any]) -> DataFacts:
+    """Returns the facts of the data set that a checkpoint was trained on; earlier ones hold the frame size alone."""
+    if "facts" in state:
+        return DataFacts(**state["facts"])
+    height, width = state["frame_size"]
+    return DataFacts({"height": height, "width": width})
 
 
 def data_of(trained: Trained, data_folder: Path = Path("data")) -> Any:

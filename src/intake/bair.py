@@ -14,7 +14,8 @@ import numpy as np
 
 from src.base.console import UserError, say, track
 from src.intake.dance_listing import is_litter
-from src.intake.manifest import CLIP_LENGTH, CLIP_SIZE, NUM_ACTION, NUM_POSITION, Camera
+from src.intake.facts import CLIP_LENGTH, CLIP_SIZE, NUM_ACTION, NUM_POSITION
+from src.intake.manifest import Camera
 from src.intake.pushing import Clip, ClipContent, ClipListing
 from src.intake.sources import FolderSource, Source
 from src.intake.tfrecords import TFRecord, byte_strings, floats, index_records, parse_example, read_record
@@ -55,7 +56,7 @@ class ClipRecord:
             raise UserError(f"{place} has no feature {error}; needed: {CLIP_LENGTH} frames of BAIR pushing") from error
         except ValueError as error:
             raise UserError(f"{place} is no clip of BAIR pushing: {error}; needed: the original files") from error
-        return ClipContent(np.stack(frames).transpose(0, 3, 1, 2), np.stack(conditions).astype(np.float32))
+        return ClipContent(np.stack(frames).transpose(0, 3, 1, 2), np.stack(conditions).astype(np.float32), {})
 
 
 def holds_records(source: Source) -> bool:

@@ -19,6 +19,7 @@ import numpy as np
 from src.base.console import UserError, say, track
 from src.base.files import write_atomically
 from src.intake.manifest import FORMAT, Shapes, array_type, is_whole
+from src.intake.pictures import Conversions, add_conversions
 from src.intake.sources import Source
 
 MAX_PROCESSES = 16
@@ -36,11 +37,15 @@ class Plan:
 
 
 class Piece(NamedTuple):
-    """Numbers for an array: it gets them all, one after the other, from its number `start` on."""
+    """Numbers for an array: it gets them all, one after the other, from its number `start` on.
+
+    conversions: the pictures among them that had to be converted.
+    """
 
     array: str
     start: int
     numbers: np.ndarray
+    conversions: Conversions
 
 
 class Chunk(Protocol):
@@ -54,8 +59,10 @@ class Chunk(Protocol):
         """Yields what it holds; UserError for what cannot be used."""
 
 
-def pack_arrays(source: Source, chunks: Sequence[Chunk], folder: Path, plan: Plan) -> None:
+def pack_arrays(source: Source, chunks: Sequence[Chunk], folder: Path, plan: Plan) -> Conversions:
     """Fills the arrays of a folder from a source, but for what an interrupted run has written.
+
+    Returns the pictures that had to be converted, of those that were packed now.
 
     UserError for what a chunk refuses, and for a disk with too little room.
     """
@@ -64,8 +71,7 @@ def pack_arrays(source: Source, chunks: Sequence[Chunk], folder: Path, plan: Pla
     needed, free = sum(chunk.num_bytes for chunk in missing.values()), shutil.disk_usage(folder).free
     if free < needed:
         raise UserError(f"{folder}: {free >> 20} MiB free; needed: {needed >> 20} MiB; free some, then run this again")
-    if missing:
-        _pack_in_parallel(source, missing, folder, plan)
+    return _pack_in_parallel(source, missing, folder, plan) if missing else {}
 
 
 def _begin(folder: Path, plan: Plan) -> set[int]:
@@ -89,8 +95,9 @@ def _begin(folder: Path, plan: Plan) -> set[int]:
     return set()
 
 
-def _pack_in_parallel(source: Source, chunks: dict[int, Chunk], folder: Path, plan: Plan) -> None:
-    """Packs the chunks in parallel processes and records each once it is on disk."""
+def _pack_in_parallel(source: Source, chunks: dict[int, Chunk], folder: Path, plan: Plan) -> Conversions:
+    """Packs the chunks in parallel processes, records each once it is on disk, and returns what was converted."""
+    converted: Conversions = {}
     num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     # Forked, as starting an interpreter takes as long as 5,000 images; all at once, before `track` starts its thread.
     # So the names of a million files are listed once and shared.
@@ -100,7 +107,7 @@ def _pack_in_parallel(source: Source, chunks: dict[int, Chunk], folder: Path, pl
         numbers = {pool.submit(_pack, chunk, folder): number for number, chunk in chunks.items()}
         with (folder / PROGRESS).open("a") as progress:
             for future in track(as_completed(numbers), f"packing ({plan.chunk} each)", len(numbers)):
-                future.result()
+                converted = add_conversions(converted, future.result())
                 progress.write(f"{numbers[future]}\n")
                 progress.flush()
                 os.fsync(progress.fileno())
@@ -110,6 +117,7 @@ def _pack_in_parallel(source: Source, chunks: dict[int, Chunk], folder: Path, pl
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
+    return converted
 
 
 class _Inherited:
@@ -134,8 +142,9 @@ def _start_process(source: Source) -> None:
     threading.Thread(target=follow, daemon=True).start()
 
 
-def _pack(chunk: Chunk, folder: Path) -> None:
-    """Writes one chunk durably."""
+def _pack(chunk: Chunk, folder: Path) -> Conversions:
+    """Writes one chunk durably and returns what was converted."""
+    converted: Conversions = {}
     for piece in chunk.pieces(_Inherited.source):
         path, kind = folder / f"{piece.array}.npy", array_type(piece.array)
         assert piece.numbers.dtype == kind, f"{piece.array} gets {piece.numbers.dtype}"
@@ -145,3 +154,5 @@ def _pack(chunk: Chunk, folder: Path) -> None:
             file.write(np.ascontiguousarray(piece.numbers).data)
             file.flush()
             os.fsync(file.fileno())
+        converted = add_conversions(converted, piece.conversions)
+    return converted

@@ -1,10 +1,13 @@
 """The members of a zip or folder -> the clips of robot pushing in it, each a folder of pictures and two tables.
 
 The layout, any number of folders deep: `train`, `validate` and `test`; in them `traj_A_to_B/N/` with `0.png .. 29.png`,
-`actions.csv` (30 x 4) and `endeffector_positions.csv` (30 x 3), both without a header.
+`actions.csv` (30 x 4) and `endeffector_positions.csv` (30 x 3), both without a header. Pictures may also be JPEG files.
+The first clip says how large pictures are and how many columns the tables have, and most clips how many frames one has;
+all must agree.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -13,39 +16,48 @@ import numpy as np
 
 from src.base.console import UserError
 from src.intake.dance_listing import is_litter
-from src.intake.manifest import CLIP_LENGTH, CLIP_SIZE, NUM_ACTION, NUM_POSITION, SPLITS
+from src.intake.manifest import SPLITS, ClipShape
+from src.intake.pictures import SUFFIXES, count_kinds, decode, image_size, read_header
 from src.intake.pushing import ClipContent, ClipListing
-from src.intake.sources import Source, check_sizes, decode, image_size
+from src.intake.sources import Source, check_sizes
 
-TABLES = {"actions.csv": NUM_ACTION, "endeffector_positions.csv": NUM_POSITION}  # columns, in the conditions' order
-FILES = (*(f"{number}.png" for number in range(CLIP_LENGTH)), *TABLES)
+TABLES = ("actions.csv", "endeffector_positions.csv")  # in the conditions' order
+PICTURE = re.compile(rf"(0|[1-9][0-9]{{0,4}}){SUFFIXES}")
 NUMBER = r"(0|[1-9][0-9]{0,8})"
 CLIP = re.compile(rf"traj_{NUMBER}_to_{NUMBER}/{NUMBER}")
 INSIDE = re.compile(rf"(?:(.*)/)?(?:{'|'.join(SPLITS)})/traj_[0-9]+_to_[0-9]+/.*")
+WANTED = f"needed: traj_A_to_B/N/ with 0.png, 1.png, ... or .jpg, {' and '.join(TABLES)} alone"
 Number = tuple[int, int, int]  # A, B and N of a clip's folder
 
 
 @dataclass(frozen=True, slots=True)
 class ClipFolder:
-    """A clip as a folder of files; `name` is the folder's."""
+    """A clip as a folder of files; `name` is the folder's, `pictures` are those of its frames in order."""
 
     name: str
+    pictures: tuple[str, ...]
+    shape: ClipShape
 
     def read(self, source: Source) -> ClipContent:
         """Returns the clip; UserError for a picture or table that cannot be used."""
-        frames = np.empty((CLIP_LENGTH, *CLIP_SIZE, 3), dtype=np.uint8)
-        for number, frame in enumerate(frames):
-            name = f"{self.name}/{number}.png"
+        height, width = self.shape.frame_size
+        frames = np.empty((self.shape.length, height, width, 3), dtype=np.uint8)
+        kinds = []
+        for picture, frame in zip(self.pictures, frames, strict=True):
+            name = f"{self.name}/{picture}"
             data = source.read(name)
-            if (size := image_size(data, name)) != CLIP_SIZE:
-                found = f"{name} is {size[0]} x {size[1]} pixels (height x width)"
-                raise UserError(f"{found}; needed: {CLIP_SIZE[0]} x {CLIP_SIZE[1]}; scale all pictures alike")
-            frame[:] = decode(data, name, CLIP_SIZE)
+            header = read_header(data, name)
+            if header.size != self.shape.frame_size:
+                found = f"{name} is {header.size[0]} x {header.size[1]} pixels (height x width)"
+                raise UserError(f"{found}; needed: {height} x {width}; scale all pictures alike")
+            frame[:] = decode(data, name, self.shape.frame_size)
+            kinds.append((name, header.kind))
+        columns = (self.shape.num_action, self.shape.num_position)
         tables = [
-            _parse_table(source.read(f"{self.name}/{file}"), f"{self.name}/{file}", columns)
-            for file, columns in TABLES.items()
+            _parse_table(source.read(f"{self.name}/{file}"), f"{self.name}/{file}", self.shape.length, number)
+            for file, number in zip(TABLES, columns, strict=True)
         ]
-        return ClipContent(frames.transpose(0, 3, 1, 2), np.concatenate(tables, axis=1))
+        return ClipContent(frames.transpose(0, 3, 1, 2), np.concatenate(tables, axis=1), count_kinds(kinds))
 
 
 def holds_clip_folders(source: Source) -> bool:
@@ -56,7 +68,7 @@ def holds_clip_folders(source: Source) -> bool:
 def list_clip_folders(source: Source) -> ClipListing:
     """Returns the clips in the order of their numbers; UserError for what is missing, unexpected or too big."""
     prefix = _prefix(source)
-    files: dict[str, dict[str, set[str]]] = {split: {} for split in SPLITS}  # split -> clip's folder -> names in it
+    files: dict[str, dict[str, dict[str, str]]] = {split: {} for split in SPLITS}
     unused = []
     for name in source.members:
         if is_litter(name):
@@ -66,19 +78,46 @@ def list_clip_folders(source: Source) -> ClipListing:
             unused.append(name)
             continue
         folder, _, file = rest.rpartition("/")
-        if not CLIP.fullmatch(folder) or file not in FILES:
-            wanted = f"0.png .. {CLIP_LENGTH - 1}.png, {' and '.join(TABLES)}"
-            raise UserError(f"{name} is unexpected; needed: traj_A_to_B/N/ with {wanted} alone; remove or rename it")
-        files[split].setdefault(folder, set()).add(file)
+        picture = PICTURE.fullmatch(file)
+        if not CLIP.fullmatch(folder) or not (picture or file in TABLES):
+            raise UserError(f"{name} is unexpected; {WANTED}; remove or rename it")
+        key = picture[1] if picture else file
+        known = files[split].setdefault(folder, {}).setdefault(key, file)
+        if known != file:
+            raise UserError(f"{name} and {known} are both frame {key}; needed: one of them; remove the other")
     for split in SPLITS:
         if not files[split]:
             raise UserError(
                 f"{source.path}: {prefix}{split} is missing or empty; needed: clips in each of {', '.join(SPLITS)}"
             )
-    clips = {split: _in_order(f"{prefix}{split}", files[split]) for split in SPLITS}
+    length = _clip_length(files)
+    ordered = {split: _in_order(f"{prefix}{split}", files[split], length) for split in SPLITS}
+    shape = _shape_of(source, *ordered["train"][0])
+    clips = {split: tuple(ClipFolder(*each, shape) for each in ordered[split]) for split in SPLITS}
     check_sizes(source, _names(clips))
     fingerprint = source.fingerprint(_names(clips), prefix)
-    return ClipListing({split: tuple(clips[split]) for split in SPLITS}, fingerprint, tuple(unused))
+    return ClipListing({split: clips[split] for split in SPLITS}, fingerprint, tuple(unused), shape=shape)
+
+
+def _clip_length(files: dict[str, dict[str, dict[str, str]]]) -> int:
+    """Returns how many frames most clips have; of two numbers that are as frequent, the larger."""
+    counts = Counter(len(of_clip.keys() - TABLES) for folders in files.values() for of_clip in folders.values())
+    return max(counts, key=lambda count: (counts[count], count))
+
+
+def _shape_of(source: Source, folder: str, pictures: tuple[str, ...]) -> ClipShape:
+    """Returns the shape of a clip; UserError where its first picture or a table cannot be read."""
+    first = f"{folder}/{pictures[0]}"
+    widths = [_num_columns(source.read(f"{folder}/{table}"), f"{folder}/{table}") for table in TABLES]
+    return ClipShape(len(pictures), image_size(source.read(first), first), *widths)
+
+
+def _num_columns(data: bytes, name: str) -> int:
+    """Returns how many columns the first line of a table has; UserError for an empty table."""
+    line = data.lstrip().partition(b"\n")[0]
+    if not line.strip():
+        raise UserError(f"{name} is empty; needed: a line of numbers for each frame, no header")
+    return line.count(b",") + 1
 
 
 def _prefix(source: Source) -> str:
@@ -91,16 +130,21 @@ def _prefix(source: Source) -> str:
     return f"{first}/" if first else ""
 
 
-def _in_order(place: str, folders: dict[str, set[str]]) -> list[ClipFolder]:
-    """Returns the clips of one split; UserError where one lacks a file, or a number is missing between two."""
+def _in_order(place: str, folders: dict[str, dict[str, str]], length: int) -> list[tuple[str, tuple[str, ...]]]:
+    """Returns folder and pictures of the clips of one split.
+
+    UserError where a clip lacks a file or has one too many, or where a number is missing between two.
+    """
     numbers: dict[Number, str] = {}
+    wanted = (*map(str, range(length)), *TABLES)
     for folder, files in folders.items():
-        if len(files) < len(FILES):
-            lacking = [file for file in FILES if file not in files]
+        needed = f"{length} frames, {' and '.join(TABLES)}"
+        if lacking := [key if key in TABLES else f"{key}.png" for key in wanted if key not in files]:
             more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
-            raise UserError(
-                f"{place}/{folder} lacks {lacking[0]}{more}; needed: {CLIP_LENGTH} frames, {' and '.join(TABLES)}"
-            )
+            raise UserError(f"{place}/{folder} lacks {lacking[0]}{more}; needed: {needed}")
+        if beyond := sorted(files.keys() - wanted):
+            unexpected = f"{place}/{folder}/{files[beyond[0]]} is unexpected"
+            raise UserError(f"{unexpected}; {WANTED}; most clips have {length} frames; remove or rename it")
         match = CLIP.fullmatch(folder)
         assert match is not None, "names were matched when they were listed"
         numbers[int(match[1]), int(match[2]), int(match[3])] = folder
@@ -110,23 +154,31 @@ def _in_order(place: str, folders: dict[str, set[str]]) -> list[ClipFolder]:
             folder = numbers[trajectories[0], trajectories[1], number].rpartition("/")[0]
             found = f"{place}/{folder}: clip {number + 1} is missing between {number} and {following}"
             raise UserError(f"{found}; needed: no holes; add what is missing, or number the clips anew")
-    return [ClipFolder(f"{place}/{numbers[number]}") for number in ordered]
+    shared: dict[tuple[str, ...], tuple[str, ...]] = {}  # a million clips have the same few tuples of names
+    clips = []
+    for key in ordered:
+        folder = numbers[key]
+        pictures = tuple(folders[folder][str(frame)] for frame in range(length))
+        clips.append((f"{place}/{folder}", shared.setdefault(pictures, pictures)))
+    return clips
 
 
-def _names(clips: dict[str, list[ClipFolder]]) -> Iterator[str]:
-    return (f"{clip.name}/{file}" for folders in clips.values() for clip in folders for file in FILES)
+def _names(clips: dict[str, tuple[ClipFolder, ...]]) -> Iterator[str]:
+    return (
+        f"{clip.name}/{file}" for folders in clips.values() for clip in folders for file in (*clip.pictures, *TABLES)
+    )
 
 
-def _parse_table(data: bytes, name: str, num_columns: int) -> np.ndarray:
-    """Returns the numbers (30, columns) float32 of a table; UserError where they are others, or more or fewer."""
-    needed = f"needed: {CLIP_LENGTH} lines of {num_columns} numbers, no header"
+def _parse_table(data: bytes, name: str, length: int, num_columns: int) -> np.ndarray:
+    """Returns the numbers (length, columns) float32 of a table; UserError where they are others, or more or fewer."""
+    needed = f"needed: {length} lines of {num_columns} numbers, no header"
     try:
         lines = data.decode("ascii").split("\n")
         rows = [[float(number) for number in line.split(",")] for line in lines if line.strip()]
     except ValueError as error:
         raise UserError(f"{name} holds what is no number ({error}); {needed}") from error
     widths = {len(row) for row in rows}
-    if len(rows) != CLIP_LENGTH or widths != {num_columns}:
+    if len(rows) != length or widths != {num_columns}:
         columns = " or ".join(map(str, sorted(widths))) or "no"
         raise UserError(f"{name} holds {len(rows)} lines of {columns} numbers; {needed}")
     with np.errstate(over="ignore"):

@@ -7,31 +7,39 @@ from pathlib import Path
 import numpy as np
 
 from src.base.console import UserError, say
+from src.dance.skeleton import palette_of
 from src.intake.chunks import Chunk, Piece, Plan
 from src.intake.dance_listing import Listing, list_images
+from src.intake.facts import FRAME_SIZE, SCORED_FRAMES, Size
 from src.intake.manifest import (
     CutsOrigin,
     DanceManifest,
     Manifest,
     SourceRecord,
     array_hashes,
-    content_fingerprint,
     dance_shapes,
 )
-from src.intake.sources import FRAME_SIZE, Source, decode, image_size
+from src.intake.pictures import count_kinds, decode, image_size, read_header
+from src.intake.sources import Source
 from src.intake.takes import Takes, find_cuts, list_cuts, takes_between
 
 CHUNK = 512  # images
-IMAGE_BYTES = 3 * FRAME_SIZE[0] * FRAME_SIZE[1]
+SAME_RATIO = 0.01  # how far two aspect ratios may lie apart and count as the same
 
 
 @dataclass(frozen=True)
 class DanceRequest:
-    """What shall be packed; cuts: training frames that begin a take, () for one single take, None to find them."""
+    """What shall be packed.
+
+    cuts: training frames that begin a take, () for one single take, None to find them. scored_frames: the first and the
+    last frame of a rollout that count.
+    """
 
     source: SourceRecord
     cuts: tuple[int, ...] | None
     test_length: int
+    frame_size: Size = FRAME_SIZE
+    scored_frames: tuple[int, int] = SCORED_FRAMES
 
     @property
     def cuts_origin(self) -> CutsOrigin:
@@ -44,15 +52,20 @@ class DanceRequest:
     def asked(self) -> str:
         """What is wanted, for people."""
         cuts = "to be found" if self.cuts is None else ",".join(map(str, self.cuts)) or "none"
-        return f"{self.source}, cuts {cuts}, {self.test_length} poses a test"
+        (height, width), (first, last) = self.frame_size, self.scored_frames
+        size = f", frames of {height} x {width}" if self.frame_size != FRAME_SIZE else ""
+        scored = f", frames {first} to {last} scored" if self.scored_frames != SCORED_FRAMES else ""
+        return f"{self.source}, cuts {cuts}, {self.test_length} poses a test{size}{scored}"
 
     def is_met_by(self, manifest: Manifest) -> bool:
         """Whether packing would give that data set again."""
         if not isinstance(manifest, DanceManifest):
             return False
         same_takes = self.cuts is None or manifest.train_takes == takes_between(self.cuts, manifest.num_train)
+        same_facts = (manifest.frame_size, manifest.scored_frames) == (self.frame_size, self.scored_frames)
         packed = (manifest.source.fingerprint, manifest.test_length, manifest.cuts)
-        return same_takes and packed == (self.source.fingerprint, self.test_length, self.cuts_origin)
+        same_content = packed == (self.source.fingerprint, self.test_length, self.cuts_origin)
+        return same_takes and same_facts and same_content
 
 
 @dataclass(frozen=True)
@@ -63,25 +76,34 @@ class ImageChunk:
     start: int
     names: tuple[str, ...]
     first_name: str
-    first_size: tuple[int, int]
+    first_size: Size
+    frame_size: Size
 
     @property
     def num_bytes(self) -> int:
         """What the images take on disk."""
-        return IMAGE_BYTES * len(self.names)
+        return self._image_bytes * len(self.names)
+
+    @property
+    def _image_bytes(self) -> int:
+        height, width = self.frame_size
+        return 3 * height * width
 
     def pieces(self, source: Source) -> Iterator[Piece]:
         """Yields the decoded images; UserError for one that cannot be used."""
-        images = np.empty((len(self.names), *FRAME_SIZE, 3), dtype=np.uint8)
+        images = np.empty((len(self.names), *self.frame_size, 3), dtype=np.uint8)
+        kinds = []
         for image, name in zip(images, self.names, strict=True):
             data = source.read(name)
-            size = image_size(data, name)
-            if size != self.first_size:
+            header = read_header(data, name)
+            if header.size != self.first_size:
                 known = f"{self.first_name} {self.first_size[0]} x {self.first_size[1]}"
-                found = f"{name} is {size[0]} x {size[1]} pixels (height x width), {known}"
+                found = f"{name} is {header.size[0]} x {header.size[1]} pixels (height x width), {known}"
                 raise UserError(f"{found}; needed: one size for all frames and poses; resize the odd one")
-            image[:] = decode(data, name)
-        yield Piece(self.array, self.start * IMAGE_BYTES, images.transpose(0, 3, 1, 2))
+            image[:] = decode(data, name, self.frame_size)
+            kinds.append((name, header.kind))
+        pixels = images.transpose(0, 3, 1, 2)
+        yield Piece(self.array, self.start * self._image_bytes, pixels, count_kinds(kinds))
 
 
 @dataclass(frozen=True)
@@ -98,18 +120,25 @@ class DanceContent:
         return self.listing.unused
 
     def plan(self) -> Plan:
-        """Returns what packing will write; UserError for cuts outside the footage."""
-        num_train, num_val = self._num_frames
-        if self.request.cuts is not None:
-            takes_between(self.request.cuts, num_train)  # refuses before the work, not after
-        shapes = dance_shapes(num_train, num_val, self.listing.num_tests, self.request.test_length)
-        return Plan(self.request.source.fingerprint, shapes, CHUNK)
+        """Returns what packing will write, and says where pictures are squashed; UserError for what does not fit."""
+        request, (num_train, num_val) = self.request, self._num_frames
+        if request.cuts is not None:
+            takes_between(request.cuts, num_train)  # refuses before the work, not after
+        first, shortest = request.scored_frames[0], min(num_val, request.test_length)
+        if first >= shortest:
+            raise UserError(f"SCORED begins with frame {first}; needed: below {shortest}, the frames of a rollout")
+        (height, width), (rows, columns) = self._image_size, request.frame_size
+        if abs(rows * width / (columns * height) - 1) > SAME_RATIO:
+            changed = f"pictures of {height} x {width} become frames of {rows} x {columns}, height x width"
+            say(f"{changed}: another aspect ratio; SIZE=HxW packs frames of another size")
+        shapes = dance_shapes(num_train, num_val, self.listing.num_tests, request.test_length, request.frame_size)
+        return Plan(request.source.fingerprint, shapes, CHUNK)
 
     def chunks(self) -> list[Chunk]:
         """Returns the images in chunks."""
         first, size = self.listing.images["train_frames"][0], self._image_size
         return [
-            ImageChunk(array, start, names[start : start + CHUNK], first, size)
+            ImageChunk(array, start, names[start : start + CHUNK], first, size, self.request.frame_size)
             for array, names in self.listing.images.items()
             for start in range(0, len(names), CHUNK)
         ]
@@ -118,8 +147,7 @@ class DanceContent:
         """Returns the manifest of the arrays in a folder."""
         num_train, num_val = self._num_frames
         train_takes, val_takes = self._takes(folder)
-        arrays = array_hashes(folder)
-        return DanceManifest(
+        manifest = DanceManifest(
             source=self.request.source,
             num_train=num_train,
             num_val=num_val,
@@ -129,9 +157,13 @@ class DanceContent:
             cuts=self.request.cuts_origin,
             train_takes=train_takes,
             val_takes=val_takes,
-            arrays=arrays,
-            fingerprint=content_fingerprint(arrays, train_takes, val_takes),
+            frame_size=self.request.frame_size,
+            scored_frames=self.request.scored_frames,
+            palette=palette_of(np.load(folder / "train_poses.npy", mmap_mode="r")),
+            arrays=array_hashes(folder),
+            fingerprint="",
         )
+        return manifest.model_copy(update={"fingerprint": manifest.content})
 
     @property
     def _num_frames(self) -> tuple[int, int]:
@@ -153,12 +185,23 @@ class DanceContent:
         return train, val
 
 
-def read_dance(source: Source, *, cuts: tuple[int, ...] | None, test_length: int) -> DanceContent:
-    """Returns the data set of a zip or folder; UserError for what `list_images` refuses. cuts: as in `DanceRequest`."""
+def read_dance(
+    source: Source,
+    *,
+    cuts: tuple[int, ...] | None,
+    test_length: int | None,
+    frame_size: Size = FRAME_SIZE,
+    scored_frames: tuple[int, int] = SCORED_FRAMES,
+) -> DanceContent:
+    """Returns the data set of a zip or folder; UserError for what `list_images` refuses.
+
+    test_length: None to find it. The others are as in `DanceRequest`.
+    """
     listing = list_images(source, test_length=test_length)
     fingerprint = source.fingerprint(listing.names, listing.prefix)
     record = SourceRecord(name=source.path.resolve().name, kind=source.kind, fingerprint=fingerprint)
-    return DanceContent(DanceRequest(record, cuts, test_length), source, listing)
+    request = DanceRequest(record, cuts, listing.test_length, frame_size, scored_frames)
+    return DanceContent(request, source, listing)
 
 
 def _found_cuts(folder: Path, part: str) -> tuple[int, ...]:

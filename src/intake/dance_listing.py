@@ -1,15 +1,18 @@
 """The members of a zip or folder -> the dance data set's images in order, verified before any of them is decoded.
 
 The layout is the competition's, any number of folders deep: `train/train_img/N.png`, `train/train_label/N.png`, the
-same for `val`, `test/test_img/K/*.png` with one frame each, `test/test_label/K/N.png`; `frameN.png` is also a name.
+same for `val`, `test/test_img/K/*.png` with one frame each, `test/test_label/K/N.png`; `frameN.png` is also a name, and
+so are .jpg and .jpeg, in capitals or not.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
 from src.base.console import UserError
+from src.intake.pictures import SUFFIXES
 from src.intake.sources import Source, check_sizes
 
 FOLDERS = {  # where the competition keeps the images, and the array that will hold them
@@ -20,8 +23,8 @@ FOLDERS = {  # where the competition keeps the images, and the array that will h
     "test/test_img": "test_frames",
     "test/test_label": "test_poses",
 }
-NUMBERED = re.compile(r"(?:frame)?([0-9]{1,9})\.png")
-DECLARE = "python -m src.packing --source SOURCE --dataset DATASET --test-length NUMBER"
+NUMBERED = re.compile(rf"(?:frame)?([0-9]{{1,9}}){SUFFIXES}")
+PICTURE = re.compile(rf".*{SUFFIXES}")
 SEQUENCE = re.compile(r"0|[1-9][0-9]{0,4}")
 
 
@@ -44,6 +47,11 @@ class Listing:
         return len(self.images["test_frames"])
 
     @property
+    def test_length(self) -> int:
+        """Poses of each test sequence."""
+        return len(self.images["test_poses"]) // self.num_tests
+
+    @property
     def names(self) -> Iterator[str]:
         """All images."""
         return (name for names in self.images.values() for name in names)
@@ -54,10 +62,10 @@ def holds_dance(source: Source) -> bool:
     return any(_place(name.rpartition("/")[0]) for name in source.members if not is_litter(name))
 
 
-def list_images(source: Source, *, test_length: int) -> Listing:
+def list_images(source: Source, *, test_length: int | None) -> Listing:
     """Returns the images in order, each frame with its pose; UserError for what is missing, unexpected or too big.
 
-    test_length: poses of each test sequence, in frames.
+    test_length: poses of each test sequence; None to take as many as most of them have.
     """
     prefix, found, unused = _sort_into_folders(source)
     missing = [folder for folder in FOLDERS if folder not in found]
@@ -73,6 +81,9 @@ def list_images(source: Source, *, test_length: int) -> Listing:
         images[f"{part}_poses"] = _in_order(prefix + pose_folder, poses)
     given = _by_sequence(f"{prefix}test/test_img", found["test/test_img"])
     sequences = _by_sequence(f"{prefix}test/test_label", found["test/test_label"])
+    if test_length is None:
+        counts = Counter(len(names) for names in sequences.values())
+        test_length = max(counts, key=lambda count: (counts[count], count))
     test_frames: list[str] = []
     test_poses: list[str] = []
     for k in range(max(*given, *sequences) + 1):
@@ -132,7 +143,9 @@ def _numbered(folder: str, entries: list[tuple[str, str]]) -> dict[int, str]:
     for subfolder, name in entries:
         match = NUMBERED.fullmatch(name.rpartition("/")[2])
         if subfolder or match is None:
-            raise UserError(f"{name} is unexpected; needed in {folder}: only N.png or frameN.png; remove or rename it")
+            raise UserError(
+                f"{name} is unexpected; needed in {folder}: only N.png or frameN.png, or .jpg; remove or rename it"
+            )
         number = int(match[1])
         if number in numbers:
             raise UserError(
@@ -180,9 +193,9 @@ def _by_sequence(folder: str, entries: list[tuple[str, str]]) -> dict[int, list[
 
 
 def _given_frame(folder: str, names: list[str]) -> str:
-    if len(names) != 1 or not names[0].endswith(".png"):
+    if len(names) != 1 or not PICTURE.fullmatch(names[0]):
         found = ", ".join(name.rpartition("/")[2] for name in names[:3]) or "nothing"
-        raise UserError(f"{folder} holds {len(names)} files ({found}); needed: one .png file, the given frame")
+        raise UserError(f"{folder} holds {len(names)} files ({found}); needed: one .png or .jpg file, the given frame")
     return names[0]
 
 
@@ -191,7 +204,7 @@ def _test_poses(folder: str, names: list[str], test_length: int) -> tuple[str, .
     if len(numbers) != test_length:
         missing = next((number for number in range(test_length) if number not in numbers), None)
         found = f"{len(numbers)} poses" if missing is None or not numbers else f"{len(numbers)} poses, no {missing}.png"
-        raise UserError(f"{folder} holds {found}; needed: {test_length}, or another number declared by {DECLARE}")
+        raise UserError(f"{folder} holds {found}; needed: {test_length}, as many for each test; add or remove some")
     if min(numbers) != 0:
         raise UserError(f"{folder} starts at number {min(numbers)}; needed: numbers from 0; renumber it")
     return _in_order(folder, numbers)

@@ -7,11 +7,11 @@ from src.intake.bair import holds_records, list_records
 from src.intake.clip_folders import holds_clip_folders, list_clip_folders
 from src.intake.dance import DanceContent, read_dance
 from src.intake.dance_listing import FOLDERS, holds_dance, is_litter
+from src.intake.facts import FRAME_SIZE, SCORED_FRAMES, Size
 from src.intake.manifest import Camera, SourceRecord
 from src.intake.pushing import PushingContent, PushingRequest
 from src.intake.sources import Source
 
-TEST_LENGTH = 630  # poses of a test sequence of the competition
 ARCHIVES = {".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar"}
 LAYOUTS = {  # in words
     "dance": f"{', '.join(FOLDERS)} (dance)",
@@ -21,20 +21,39 @@ LAYOUTS = {  # in words
 
 
 def read_content(
-    source: Source, *, cuts: tuple[int, ...] | None = None, test_length: int | None = None, camera: Camera | None = None
+    source: Source,
+    *,
+    cuts: tuple[int, ...] | None = None,
+    test_length: int | None = None,
+    frame_size: Size | None = None,
+    scored_frames: tuple[int, int] | None = None,
+    camera: Camera | None = None,
 ) -> DanceContent | PushingContent:
     """Returns what a source holds, verified but not decoded; UserError also for an option of another layout.
 
-    cuts, test_length: of dancers; camera: of BAIR's original records. None where they are not given.
+    cuts, test_length, frame_size, scored_frames: of dancers; camera: of BAIR's original records. None where they are
+    not given.
     """
     layout = _layout(source)
-    given = {"CUTS": (cuts, "dance"), "--test-length": (test_length, "dance"), "CAMERA": (camera, "records")}
+    given = {
+        "CUTS": (cuts, "dance"),
+        "--test-length": (test_length, "dance"),
+        "SIZE": (frame_size, "dance"),
+        "SCORED": (scored_frames, "dance"),
+        "CAMERA": (camera, "records"),
+    }
     for option, (value, needed) in given.items():
         if value is not None and layout != needed:
             found = f"{option} has no effect: {source.path} holds {LAYOUTS[layout]}"
             raise UserError(f"{found}; needed: {LAYOUTS[needed]}; leave {option} out")
     if layout == "dance":
-        return read_dance(source, cuts=cuts, test_length=test_length or TEST_LENGTH)
+        return read_dance(
+            source,
+            cuts=cuts,
+            test_length=test_length,
+            frame_size=frame_size or FRAME_SIZE,
+            scored_frames=scored_frames or SCORED_FRAMES,
+        )
     if layout == "records":
         return read_pushing(source, camera=camera or "main")
     return read_pushing(source)

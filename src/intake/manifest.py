@@ -3,26 +3,56 @@
 import hashlib
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from src.base.console import UserError, say
 from src.base.files import file_hash
-from src.intake.sources import FRAME_SIZE
+from src.dance.skeleton import Palette
+from src.intake.facts import (
+    CLIP_LENGTH,
+    CLIP_SIZE,
+    FRAME_SIZE,
+    NUM_ACTION,
+    NUM_POSITION,
+    SCORED_FRAMES,
+    DataFacts,
+    Size,
+)
 from src.intake.takes import Takes, list_cuts
 
 FORMAT = 1  # of arrays and manifest together; data sets of another format are refused
-CLIP_LENGTH = 30  # frames of a clip of robot pushing
-CLIP_SIZE = (64, 64)  # height and width of its frames
-NUM_ACTION, NUM_POSITION = 4, 3  # numbers per frame: the action, then the position of the end effector
 SPLITS = ("train", "validate", "test")  # of robot pushing
 SLOW_TO_HASH_BYTES = 2**30
 CutsOrigin = Literal["declared", "found", "synthetic"]
 Camera = Literal["main", "aux1"]
 Shapes = dict[str, tuple[int, ...]]  # of the arrays, by name
+OTHER_COLOURS = "the pose images have other colours than the competition's, so left and right limbs cannot be exchanged"
+OF_ROBOTS = "the actions and positions of a robot would not fit"
+
+
+@dataclass(frozen=True)
+class ClipShape:
+    """The shape of a clip of robot pushing: its frames, and the numbers that belong to each frame."""
+
+    length: int = CLIP_LENGTH
+    frame_size: Size = CLIP_SIZE
+    num_action: int = NUM_ACTION
+    num_position: int = NUM_POSITION
+
+    @property
+    def num_pixels(self) -> int:
+        """Numbers of a clip's frames."""
+        return 3 * self.length * self.frame_size[0] * self.frame_size[1]
+
+    @property
+    def num_conditions(self) -> int:
+        """Numbers of a clip's conditions."""
+        return self.length * (self.num_action + self.num_position)
 
 
 class Record(BaseModel):
@@ -44,6 +74,8 @@ class SourceRecord(Record):
 
 class Manifest(Record):
     """What a packed data set holds, whatever its system; nothing in it depends on the machine that packed it."""
+
+    stated: ClassVar[tuple[str, ...]] = ()  # facts that have a default, which sets packed before they were known have
 
     version: int = FORMAT
     system: str
@@ -88,7 +120,18 @@ class Manifest(Record):
     @property
     def content(self) -> str:
         """The fingerprint that belongs to what else the manifest says."""
-        return content_fingerprint(self.arrays)
+        return content_fingerprint(self.arrays, facts=self.unusual_facts)
+
+    @property
+    def unusual_facts(self) -> dict[str, Any]:
+        """The facts that differ from their defaults; only these enter the fingerprint, so that of old sets stays."""
+        values = {name: getattr(self, name) for name in type(self).stated}
+        return {name: value for name, value in values.items() if value != type(self).model_fields[name].default}
+
+    @property
+    def facts(self) -> DataFacts:
+        """What networks and configurations must know of it."""
+        raise NotImplementedError
 
     @property
     def shapes(self) -> Shapes:
@@ -109,6 +152,8 @@ class Manifest(Record):
 class DanceManifest(Manifest):
     """What a packed data set of dancers holds."""
 
+    stated: ClassVar[tuple[str, ...]] = ("frame_size", "scored_frames", "palette")
+
     system: Literal["dance"] = "dance"
     num_train: int
     num_val: int
@@ -118,16 +163,26 @@ class DanceManifest(Manifest):
     cuts: CutsOrigin
     train_takes: Takes
     val_takes: Takes
+    frame_size: Size = FRAME_SIZE  # height and width of the packed frames and poses
+    scored_frames: tuple[int, int] = SCORED_FRAMES  # first and last frame of a rollout that count for the score
+    palette: Palette = "competition"  # are the poses drawn in the competition's limb colours?
 
     @property
     def content(self) -> str:
         """The fingerprint that belongs to what else the manifest says."""
-        return content_fingerprint(self.arrays, self.train_takes, self.val_takes)
+        return content_fingerprint(self.arrays, self.train_takes, self.val_takes, facts=self.unusual_facts)
+
+    @property
+    def facts(self) -> DataFacts:
+        """What networks and configurations must know of it."""
+        height, width = self.frame_size
+        unknown = None if self.palette == "competition" else OTHER_COLOURS
+        return DataFacts({"height": height, "width": width}, unknown, is_notable=unknown is not None)
 
     @property
     def shapes(self) -> Shapes:
         """Shape of each array by name."""
-        return dance_shapes(self.num_train, self.num_val, self.num_tests, self.test_length)
+        return dance_shapes(self.num_train, self.num_val, self.num_tests, self.test_length, self.frame_size)
 
     @property
     def origin(self) -> str:
@@ -137,16 +192,20 @@ class DanceManifest(Manifest):
     @property
     def summary(self) -> str:
         """How much of what it holds, for people."""
-        height, width = self.image_size
-        resized = f"; resized from {height} x {width}" if self.image_size != FRAME_SIZE else ""
+        (height, width), (rows, columns) = self.image_size, self.frame_size
+        resized = f"; resized from {height} x {width}" if self.image_size != self.frame_size else ""
+        size = f"; frames of {rows} x {columns}" if self.frame_size != FRAME_SIZE else ""
+        colours = "; poses in other colours than the competition's" if self.palette == "unknown" else ""
         return (
             f"training {self.num_train} frames, takes {len(self.train_takes)}; validation {self.num_val} frames; "
-            f"tests {self.num_tests} x {self.test_length} poses{resized}"
+            f"tests {self.num_tests} x {self.test_length} poses{size}{resized}{colours}"
         )
 
 
 class PushingManifest(Manifest):
     """What a packed data set of robot pushing holds."""
+
+    stated: ClassVar[tuple[str, ...]] = ("clip_length", "frame_size", "num_action", "num_position")
 
     system: Literal["pushing"] = "pushing"
     num_train: int
@@ -154,11 +213,27 @@ class PushingManifest(Manifest):
     num_test: int
     camera: Camera | None  # that of the original records; None where the source has one alone
     held_out: bool  # the validation clips are the last of the source's training clips
+    clip_length: int = CLIP_LENGTH  # frames
+    frame_size: Size = CLIP_SIZE  # height and width of the frames
+    num_action: int = NUM_ACTION  # numbers per frame that say what the robot is told
+    num_position: int = NUM_POSITION  # numbers per frame that say where its end effector is
+
+    @property
+    def facts(self) -> DataFacts:
+        """What networks and configurations must know of it."""
+        height, width = self.frame_size
+        network = {"height": height, "width": width, "num_action": self.num_action, "num_position": self.num_position}
+        return DataFacts(network, OF_ROBOTS)
+
+    @property
+    def clip(self) -> ClipShape:
+        """The shape of a clip."""
+        return ClipShape(self.clip_length, self.frame_size, self.num_action, self.num_position)
 
     @property
     def shapes(self) -> Shapes:
         """Shape of each array by name."""
-        return pushing_shapes(self.num_train, self.num_validate, self.num_test)
+        return pushing_shapes(self.num_train, self.num_validate, self.num_test, clip=self.clip)
 
     @property
     def origin(self) -> str:
@@ -169,7 +244,7 @@ class PushingManifest(Manifest):
     def summary(self) -> str:
         """How much of what it holds, for people."""
         counts = f"training {self.num_train}, validation {self.num_validate}, test {self.num_test}"
-        return f"clips of {CLIP_LENGTH} frames: {counts}"
+        return f"clips of {self.clip_length} frames: {counts}"
 
 
 SYSTEMS: dict[str, type[Manifest]] = {"dance": DanceManifest, "pushing": PushingManifest}
@@ -180,9 +255,9 @@ def partial_folder(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.partial")
 
 
-def dance_shapes(num_train: int, num_val: int, num_tests: int, test_length: int) -> Shapes:
+def dance_shapes(num_train: int, num_val: int, num_tests: int, test_length: int, frame_size: Size) -> Shapes:
     """Returns the shape of each array of a dance data set by name."""
-    image = (3, *FRAME_SIZE)
+    image = (3, *frame_size)
     return {
         "train_frames": (num_train, *image),
         "train_poses": (num_train, *image),
@@ -193,12 +268,12 @@ def dance_shapes(num_train: int, num_val: int, num_tests: int, test_length: int)
     }
 
 
-def pushing_shapes(*num_clips: int) -> Shapes:
+def pushing_shapes(*num_clips: int, clip: ClipShape) -> Shapes:
     """Returns the shape of each array of a pushing data set by name, given the clips of each of `SPLITS`."""
     shapes: Shapes = {}
     for split, count in zip(SPLITS, num_clips, strict=True):
-        shapes[f"{split}_frames"] = (count, CLIP_LENGTH, 3, *CLIP_SIZE)
-        shapes[f"{split}_conditions"] = (count, CLIP_LENGTH, NUM_ACTION + NUM_POSITION)
+        shapes[f"{split}_frames"] = (count, clip.length, 3, *clip.frame_size)
+        shapes[f"{split}_conditions"] = (count, clip.length, clip.num_action + clip.num_position)
     return shapes
 
 
@@ -217,9 +292,10 @@ def array_hashes(folder: Path) -> dict[str, str]:
         return dict(zip((file.stem for file in files), threads.map(file_hash, files), strict=True))
 
 
-def content_fingerprint(arrays: dict[str, str], *takes: Takes) -> str:
-    """Returns the sha256 of all that a model can see of a data set: its arrays and, of dancers, its takes."""
-    return hashlib.sha256(json.dumps([arrays, *takes], sort_keys=True).encode()).hexdigest()
+def content_fingerprint(arrays: dict[str, str], *takes: Takes, facts: dict[str, Any]) -> str:
+    """Returns the sha256 of all that a model can see of a data set: arrays, takes of dancers, and unusual facts."""
+    content = [arrays, *takes, *([facts] if facts else [])]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def is_whole(path: Path, shape: tuple[int, ...]) -> bool:

@@ -1,7 +1,7 @@
 """The pushing data set: what of a source is wanted, its clips in chunks, and the manifest that sums it up."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -9,31 +9,30 @@ import numpy as np
 
 from src.intake.chunks import Chunk, Piece, Plan
 from src.intake.manifest import (
-    CLIP_LENGTH,
-    CLIP_SIZE,
-    NUM_ACTION,
-    NUM_POSITION,
     SPLITS,
     Camera,
+    ClipShape,
     Manifest,
     PushingManifest,
     SourceRecord,
     array_hashes,
-    content_fingerprint,
     pushing_shapes,
 )
+from src.intake.pictures import Conversions, add_conversions
 from src.intake.sources import Source
 
 CHUNK = 16  # clips
-FRAMES = 3 * CLIP_LENGTH * CLIP_SIZE[0] * CLIP_SIZE[1]  # numbers of a clip
-CONDITIONS = CLIP_LENGTH * (NUM_ACTION + NUM_POSITION)
 
 
 class ClipContent(NamedTuple):
-    """A clip: frames (30, 3, 64, 64) uint8 and conditions (30, 7) float32, the action and then the position."""
+    """A clip: frames (T, 3, H, W) uint8 and conditions (T, N) float32, the action and then the position.
+
+    conversions: the pictures that had to be converted.
+    """
 
     frames: np.ndarray
     conditions: np.ndarray
+    conversions: Conversions
 
 
 class Clip(Protocol):
@@ -52,6 +51,7 @@ class ClipListing:
     unused: tuple[str, ...]
     camera: Camera | None = None
     held_out: bool = False
+    shape: ClipShape = field(default_factory=ClipShape)  # of every clip
 
 
 @dataclass(frozen=True)
@@ -79,18 +79,21 @@ class ClipChunk:
     split: str
     start: int
     clips: tuple[Clip, ...]
+    shape: ClipShape
 
     @property
     def num_bytes(self) -> int:
         """What the clips take on disk."""
-        return (FRAMES + 4 * CONDITIONS) * len(self.clips)
+        return (self.shape.num_pixels + 4 * self.shape.num_conditions) * len(self.clips)
 
     def pieces(self, source: Source) -> Iterator[Piece]:
         """Yields the frames and the conditions; UserError for a clip that cannot be used."""
         contents = [clip.read(source) for clip in self.clips]
-        frames, conditions = (np.stack(part) for part in zip(*contents, strict=True))
-        yield Piece(f"{self.split}_frames", self.start * FRAMES, frames)
-        yield Piece(f"{self.split}_conditions", self.start * CONDITIONS, conditions)
+        frames = np.stack([content.frames for content in contents])
+        conditions = np.stack([content.conditions for content in contents])
+        converted = add_conversions(*(content.conversions for content in contents))
+        yield Piece(f"{self.split}_frames", self.start * self.shape.num_pixels, frames, converted)
+        yield Piece(f"{self.split}_conditions", self.start * self.shape.num_conditions, conditions, {})
 
 
 @dataclass(frozen=True)
@@ -110,12 +113,12 @@ class PushingContent:
         """Returns what packing will write."""
         # The source's fingerprint does not tell its cameras apart.
         fingerprint = f"{self.request.source.fingerprint} {self.request.camera}"
-        return Plan(fingerprint, pushing_shapes(*self._num_clips), CHUNK)
+        return Plan(fingerprint, pushing_shapes(*self._num_clips, clip=self.listing.shape), CHUNK)
 
     def chunks(self) -> list[Chunk]:
         """Returns the clips in chunks."""
         return [
-            ClipChunk(split, start, clips[start : start + CHUNK])
+            ClipChunk(split, start, clips[start : start + CHUNK], self.listing.shape)
             for split, clips in self.listing.clips.items()
             for start in range(0, len(clips), CHUNK)
         ]
@@ -123,17 +126,22 @@ class PushingContent:
     def manifest(self, folder: Path) -> PushingManifest:
         """Returns the manifest of the arrays in a folder."""
         num_train, num_validate, num_test = self._num_clips
-        arrays = array_hashes(folder)
-        return PushingManifest(
+        shape = self.listing.shape
+        manifest = PushingManifest(
             source=self.request.source,
             num_train=num_train,
             num_validate=num_validate,
             num_test=num_test,
             camera=self.request.camera,
             held_out=self.listing.held_out,
-            arrays=arrays,
-            fingerprint=content_fingerprint(arrays),
+            clip_length=shape.length,
+            frame_size=shape.frame_size,
+            num_action=shape.num_action,
+            num_position=shape.num_position,
+            arrays=array_hashes(folder),
+            fingerprint="",
         )
+        return manifest.model_copy(update={"fingerprint": manifest.content})
 
     @property
     def _num_clips(self) -> list[int]:

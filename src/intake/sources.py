@@ -1,11 +1,9 @@
-"""A zip or a folder as people have it, and the PNG files in it: read safely, one by one, never extracted to disk."""
+"""A zip or a folder as people have it: its files are read safely, one by one, and never extracted to disk."""
 
 import difflib
 import hashlib
-import io
 import os
 import stat
-import struct
 import zipfile
 import zlib
 from collections.abc import Iterable
@@ -14,21 +12,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-from PIL import Image
-
 from src.base.console import UserError, track
 from src.base.files import file_hash
 
 WORDS = ("synthetic", "synthetic-pushing", "kaggle")  # that SOURCE may be besides FILE.zip or FOLDER
-FRAME_SIZE = (32, 64)  # height and width of every packed image of dancers
 MAX_FILES = 2_000_000  # all 44,000 clips of robot pushing are 1.4 million
 SLOW_TO_HASH = 100_000  # files
 MAX_IMAGE_BYTES = 64 * 2**20
-MAX_IMAGE_PIXELS = 25_000_000
 MAX_TOTAL_BYTES = 64 * 2**30
-MAX_EXPANSION, EXPANSION_SLACK_BYTES = 200, 2**20  # zipping hardly shrinks a PNG; one that unpacks further is a bomb
-COLOUR_TYPES = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGBA"}
+MAX_EXPANSION, EXPANSION_SLACK_BYTES = (
+    200,
+    2**20,
+)  # zipping hardly shrinks a picture; one that unpacks further is a bomb
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,49 +182,3 @@ def check_sizes(source: Source, names: Iterable[str]) -> None:
         raise UserError(
             f"{source.path} unpacks to {total:,} bytes; needed: {MAX_TOTAL_BYTES:,} at most; scale the images"
         )
-
-
-def image_size(data: bytes, name: str) -> tuple[int, int]:
-    """Returns (height, width) in pixels of a PNG's header; UserError unless it is whole and 8-bit RGB or palette.
-
-    Each part's checksum is verified here because Pillow reads past a wrong one, and nothing is unpacked before this.
-    """
-    needed = "needed: 8-bit RGB or palette PNG without transparency; convert it"
-    if data[:8] != b"\x89PNG\r\n\x1a\n" or data[12:16] != b"IHDR" or len(data) < 33:
-        raise UserError(f"{name} is not a PNG file, whatever its name; {needed}")
-    position, kind = 8, b""
-    while kind != b"IEND":
-        length = int.from_bytes(data[position : position + 4])
-        kind, stop = data[position + 4 : position + 8], position + 8 + length
-        if zlib.crc32(data[position + 4 : stop]) != int.from_bytes(data[stop : stop + 4]) or len(data) < stop + 4:
-            raise UserError(
-                f"{name} is damaged or cut off at byte {position}; needed: the whole file; copy or download it again"
-            )
-        if kind == b"tRNS":
-            raise UserError(f"{name} has transparent colours; {needed}")
-        position = stop + 4
-    width, height, depth, colour_type = struct.unpack(">IIBB", data[16:26])
-    if not (colour_type == 2 and depth == 8) and colour_type != 3:
-        raise UserError(f"{name} is {depth}-bit {COLOUR_TYPES.get(colour_type, 'of unknown colours')}; {needed}")
-    if height * width > MAX_IMAGE_PIXELS:
-        raise UserError(f"{name} has {height} x {width} pixels; needed: at most {MAX_IMAGE_PIXELS:,}; scale it down")
-    return height, width
-
-
-def decode(data: bytes, name: str, size: tuple[int, int] = FRAME_SIZE) -> np.ndarray:
-    """Returns the pixels (*size, 3) uint8 of a PNG that `image_size` has passed, resized where it must be.
-
-    Pillow's bilinear filter widens with the scale, so shrinking is antialiased.
-    """
-    try:
-        image: Image.Image = Image.open(io.BytesIO(data), formats=("PNG",))
-        image.load()
-    except (OSError, SyntaxError, ValueError, EOFError, zlib.error, struct.error) as error:
-        raise UserError(
-            f"{name} cannot be decoded ({error}); needed: a whole PNG file; copy or download it again"
-        ) from error
-    if image.mode != "RGB":
-        image = image.convert("RGB")
-    if image.size != size[::-1]:
-        image = image.resize(size[::-1], Image.Resampling.BILINEAR)
-    return np.asarray(image)

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from src.base.console import UserError
+from src.intake.facts import SCORED_FRAMES
 
-FIRST_SCORED, LAST_SCORED = 1, 600  # frame 0 is given, and the competition leaves 601..629 out
 PEAK_DB = 20 * math.log10(255)
 SSIM_SIGMA, SSIM_RADIUS = 1.5, 5  # pixels; the window is 11 x 11
 SSIM_CHUNK = 128  # frames at a time; SSIM keeps several maps of each
@@ -79,11 +79,15 @@ def _ssim_map(prediction: Tensor, truth: Tensor) -> Tensor:
     return similarity[..., SSIM_RADIUS:-SSIM_RADIUS, SSIM_RADIUS:-SSIM_RADIUS]
 
 
-def competition_score(psnr: Tensor) -> float:
-    """Mean PSNR in dB over frames 1..600 of (..., T), or over 1..T-1 where T <= 600; a mean of PSNR, not of errors."""
-    if psnr.shape[-1] <= FIRST_SCORED:
+def competition_score(psnr: Tensor, scored: tuple[int, int] = SCORED_FRAMES) -> float:
+    """Mean PSNR in dB over the frames that count of (..., T); a mean of PSNR, not of errors.
+
+    scored: the first and the last of them; where T is shorter, they end with T - 1.
+    """
+    first, last = scored
+    if psnr.shape[-1] <= first:
         raise ValueError(f"a rollout of {psnr.shape[-1]} frame(s) has no predicted frame to score")
-    return psnr[..., FIRST_SCORED : LAST_SCORED + 1].double().mean().item()
+    return psnr[..., first : last + 1].double().mean().item()
 
 
 def psnr_at(psnr: Tensor, frames: Sequence[int]) -> float | None:

@@ -91,6 +91,7 @@ def kl_weight(
 def schedule(config: Config, step: int, steps_per_epoch: int) -> dict[str, float]:
     """Returns the KL weight and the teacher-forcing ratio of a step, as keyword arguments of a model's loss."""
     num_epochs, kl = config.training.num_epochs, config.kl_weight
+    assert kl.stop is not None, "resolution.resolved has put a number here"
     weight = kl_weight(
         kl_progress(step, steps_per_epoch=steps_per_epoch, num_epochs=num_epochs, per=kl.per),
         kind=kl.kind,

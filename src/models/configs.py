@@ -62,6 +62,10 @@ class PoseModelConfig(Section):
             return f'evaluation.num_samples would have no effect with latent = "{evaluation.latent}"; remove it'
         return None
 
+    def misfit_of_size(self, height: int, width: int) -> str | None:
+        """Returns in words why frames of that size cannot be drawn; None where they can."""
+        return None
+
 
 class PushingModelConfig(Section):
     """Settings of a model that draws robot pushing from given frames and the numbers that belong to each frame."""
@@ -85,13 +89,18 @@ class PushingModelConfig(Section):
     def misfit(self, config: "Config") -> str | None:
         """Returns in words which other setting does not fit this model; None where all do."""
         augmentation, evaluation = config.augmentation, config.evaluation
-        if augmentation != type(augmentation)(mirror=False) or evaluation.mirror or evaluation.shift:
+        changes = (augmentation.mirror, augmentation.shift_x, augmentation.shift_y)
+        if any((*changes, evaluation.mirror, evaluation.shift)):
             return (
                 f"{self.name} cannot mirror or shift clips, whose actions and positions would not fit: "
-                "set augmentation.mirror and evaluation.mirror to false, and leave the shifts out"
+                "leave out augmentation and evaluation.mirror and the shifts"
             )
         if config.training.held_out_takes:
             return "training.held_out_takes is for takes of dancers; remove it"
+        return None
+
+    def misfit_of_size(self, height: int, width: int) -> str | None:
+        """Returns in words why frames of that size cannot be drawn; None where they can."""
         return None
 
 
@@ -144,6 +153,14 @@ class ReferenceCVAEConfig(PoseModelConfig):
             return "model.teacher_forcing would have no effect without model.previous_frame; remove it"
         return super().misfit(config)
 
+    def misfit_of_size(self, height: int, width: int) -> str | None:
+        """Returns in words why frames of that size cannot be drawn: they are halved from level to level."""
+        divisor = max(2, self.patch * 2 ** (self.num_levels - 1))  # the posterior works at half resolution
+        if height % divisor == 0 and width % divisor == 0:
+            return None
+        needed = f"multiples of {divisor}, which is patch * 2^(num_levels - 1)" if divisor > 2 else "multiples of 2"
+        return f"{needed}; set model.patch or model.num_levels lower, or pack another SIZE"
+
 
 class SVGConfig(PushingModelConfig):
     """Stochastic Video Generation (svg.py): recurrent in time, each frame encoded and decoded anew."""
@@ -159,6 +176,10 @@ class SVGConfig(PushingModelConfig):
     last_frame_skip: bool = True  # the decoder's skips come from the frame before; off: from the last given frame
     teacher_forcing: TeacherForcingConfig = TeacherForcingConfig()
 
+    def misfit_of_size(self, height: int, width: int) -> str | None:
+        """Returns in words why frames of that size cannot be drawn: the encoder ends at 4 x 4 pixels."""
+        return None if (height, width) == (64, 64) else "64 x 64; scale the clips, or choose model.name = conv_svg"
+
 
 class ConvSVGConfig(PushingModelConfig):
     """The default for pushing (conv_svg.py): a convolutional recurrent state that never sees its own frames."""
@@ -170,6 +191,10 @@ class ConvSVGConfig(PushingModelConfig):
     width: Annotated[int, Field(ge=8, multiple_of=8)] = 32  # channels at half resolution; twice as many in the state
     num_latents: Positive = 16  # numbers per frame
     prior_probability: Probability = 0.5  # share of training clips rolled out from the prior mean (Sohn et al. 2015)
+
+    def misfit_of_size(self, height: int, width: int) -> str | None:
+        """Returns in words why frames of that size cannot be drawn: its state is a quarter as high and wide."""
+        return "multiples of 4; scale the clips" if height % 4 or width % 4 else None
 
 
 # Adding a model is a line here, beside its file and its class of settings.

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from src.base.randomness import Draws
 from src.dataset import with_context
-from src.intake.manifest import NUM_ACTION, NUM_POSITION
+from src.intake.facts import NUM_ACTION, NUM_POSITION
 from src.maths.losses import (
     LOG_VARIANCE_BOUNDS,
     RECONSTRUCTIONS,
@@ -51,10 +51,19 @@ class ConvSVG(nn.Module):
     recurrent = True
     context = 1
 
-    def __init__(self, config: ConvSVGConfig, *, height: int, width: int, loss: str) -> None:
+    def __init__(
+        self,
+        config: ConvSVGConfig,
+        *,
+        height: int,
+        width: int,
+        loss: str,
+        num_action: int = NUM_ACTION,
+        num_position: int = NUM_POSITION,
+    ) -> None:
         super().__init__()
-        channels, num_conditions = config.width, NUM_ACTION + 2 * NUM_POSITION
-        self.config, self.num_given = config, config.num_given
+        channels, num_conditions = config.width, num_action + 2 * num_position
+        self.config, self.num_given, self.num_action = config, config.num_given, num_action
         self.reconstruction = RECONSTRUCTIONS[loss]
         self.latent_shape: tuple[int, ...] = (config.num_latents,)
         self.encoder = MapEncoder(channels)
@@ -72,7 +81,7 @@ class ConvSVG(nn.Module):
 
     def encode_conditions(self, conditions: Tensor) -> Tensor:
         """Returns action and position of the frame before, and the own position, (B, T + 2, 7) -> (B, T, 10)."""
-        return torch.cat([conditions[:, :-2], conditions[:, 1:-1, NUM_ACTION:]], dim=2)
+        return torch.cat([conditions[:, :-2], conditions[:, 1:-1, self.num_action :]], dim=2)
 
     def start(self, given: Tensor, given_conditions: Tensor) -> ConvState:
         """Returns the state after the given frames (B, num_given, 3, H, W)."""

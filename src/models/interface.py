@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from src.base.console import UserError
 from src.base.randomness import Draws
 from src.config import Config
 from src.maths.losses import ClipLoss
@@ -48,7 +49,12 @@ class PoseModel(VideoModel, Protocol):
         ...
 
 
-def build_model(config: Config, *, height: int, width: int) -> Any:
-    """Returns the model that `config.model` names, for frames of (height, width), with its initial weights."""
+def build_model(config: Config, *, height: int, width: int, **numbers: int) -> Any:
+    """Returns the model that `config.model` names, with its initial weights; UserError where it cannot have that size.
+
+    height, width: of a frame; numbers: what else of `DataFacts.network` its shape depends on.
+    """
+    if needed := config.model.misfit_of_size(height, width):
+        raise UserError(f"{config.model.name} cannot draw frames of {height} x {width} pixels; needed: {needed}")
     network = pkgutil.resolve_name(config.model.network)
-    return network(config.model, height=height, width=width, loss=config.training.loss)
+    return network(config.model, height=height, width=width, loss=config.training.loss, **numbers)

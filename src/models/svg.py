@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from src.base.randomness import Draws
 from src.dataset import with_context
-from src.intake.manifest import NUM_ACTION, NUM_POSITION
+from src.intake.facts import NUM_ACTION, NUM_POSITION
 from src.maths.losses import (
     LOG_VARIANCE_BOUNDS,
     RECONSTRUCTIONS,
@@ -50,8 +50,16 @@ class SVG(nn.Module):
     recurrent = True
     context = 1
 
-    def __init__(self, config: SVGConfig, *, height: int, width: int, loss: str) -> None:
-        assert (height, width) == (64, 64), f"SVG's encoder ends at 4 x 4 for frames of 64 x 64, not {height} x {width}"
+    def __init__(
+        self,
+        config: SVGConfig,
+        *,
+        height: int,
+        width: int,
+        loss: str,
+        num_action: int = NUM_ACTION,
+        num_position: int = NUM_POSITION,
+    ) -> None:
         super().__init__()
         size, hidden = config.num_features, config.num_hidden
         self.config, self.num_given = config, config.num_given
@@ -59,7 +67,7 @@ class SVG(nn.Module):
         self.latent_shape: tuple[int, ...] = (config.num_latents,)
         self.encoder = FrameEncoder(config.width, size)
         self.decoder = FrameDecoder(config.width, size)
-        self.predictor = FramePredictor(size + config.num_latents + NUM_ACTION + NUM_POSITION, hidden, size)
+        self.predictor = FramePredictor(size + config.num_latents + num_action + num_position, hidden, size)
         self.posterior = GaussianLSTM(size, hidden, config.num_latents)
         self.prior = GaussianLSTM(size, hidden, config.num_latents) if config.prior == "learned" else None
 

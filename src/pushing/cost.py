@@ -3,19 +3,23 @@
 import torch
 
 from src.config import Config
-from src.intake.manifest import CLIP_SIZE, NUM_ACTION, NUM_POSITION, PushingManifest
+from src.intake.facts import CLIP_SIZE, NUM_ACTION, NUM_POSITION, DataFacts
+from src.intake.manifest import OF_ROBOTS, PushingManifest
 from src.models.interface import VideoModel
 from src.pushing.data import PushingBatch
 
-FRAME_SIZE = CLIP_SIZE
 FULL_SIZE = 41_100  # training clips of BAIR
+ASSUMED = DataFacts(  # where no data set is packed: BAIR's
+    {"height": CLIP_SIZE[0], "width": CLIP_SIZE[1], "num_action": NUM_ACTION, "num_position": NUM_POSITION},
+    OF_ROBOTS,
+)
 
 
-def noise_batch(config: Config, model: VideoModel, num_clips: int) -> PushingBatch:
+def noise_batch(config: Config, model: VideoModel, num_clips: int, facts: DataFacts) -> PushingBatch:
     """Returns clips of noise in the shapes that training has."""
     window = config.training.window
-    numbers = torch.randn(num_clips, window, NUM_ACTION + NUM_POSITION)
-    return PushingBatch(torch.rand(num_clips, window, 3, *CLIP_SIZE), numbers)
+    numbers = torch.randn(num_clips, window, facts.network["num_action"] + facts.network["num_position"])
+    return PushingBatch(torch.rand(num_clips, window, 3, *facts.frame_size), numbers)
 
 
 def clips_of_an_epoch(config: Config, manifest: PushingManifest | None) -> tuple[int, str]:

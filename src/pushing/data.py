@@ -13,14 +13,14 @@ from src.base.console import UserError
 from src.base.randomness import keyed_generator
 from src.config import Config
 from src.dataset import to_unit
-from src.intake.manifest import NUM_ACTION, NUM_POSITION, SPLITS, PushingManifest
+from src.intake.manifest import SPLITS, PushingManifest
 
 
 @dataclass(frozen=True)
 class Clips:
-    """One split of robot pushing: frames (N, 30, 3, H, W) uint8, conditions (N, 30, 7) float32.
+    """One split of robot pushing: frames (N, T, 3, H, W) uint8, conditions (N, T, num_action + num_position) float32.
 
-    A frame's conditions are its action, 4 numbers, and the position of the end effector, 3; each of the seven is
+    A frame's conditions are its action, then the position of the end effector; of BAIR, 4 and 3 numbers. Each is
     standardised to mean 0 and deviation 1 over the training clips.
     """
 
@@ -55,7 +55,7 @@ def open_folder(folder: Path) -> PushingData:
     """Returns the packed data set; UserError where it is missing, half written, damaged or of another system."""
     manifest = PushingManifest.load(folder)
     arrays = {stem: np.load(folder / f"{stem}.npy", mmap_mode="r") for stem in manifest.shapes}
-    known = arrays["train_conditions"].reshape(-1, NUM_ACTION + NUM_POSITION)
+    known = arrays["train_conditions"].reshape(-1, manifest.num_action + manifest.num_position)
     center, scale = known.mean(axis=0, dtype=np.float64), known.std(axis=0, dtype=np.float64)  # of a million summands
     scale[scale == 0] = 1  # a number that never changes
     center, scale = center.astype(np.float32), scale.astype(np.float32)

@@ -10,7 +10,7 @@ from src.config import Config, EvaluationConfig
 from src.dataset import to_unit
 from src.evaluation.scores import RolloutScores
 from src.evaluation.trained import Trained, latent_of, origin_of
-from src.intake.manifest import NUM_ACTION, NUM_POSITION
+from src.intake.manifest import PushingManifest
 from src.maths.metrics import quantise, ssim_per_frame
 from src.pushing.data import PushingData
 from src.pushing.schema import PushingScores
@@ -19,7 +19,7 @@ from src.pushing.validation import ClipValidation
 PRIOR_MEAN = EvaluationConfig(latent="mean", mirror=False)
 SINGLE_SAMPLE = EvaluationConfig(latent="sample", mirror=False)
 CHECKPOINTS = {"best": "best by validations on other clips", "last": "last"}
-SHUFFLED = {"actions": NUM_ACTION, "conditions": NUM_ACTION + NUM_POSITION}  # numbers taken from another clip
+SHUFFLED = ("actions", "conditions")  # what is taken from another clip: actions, or actions and positions
 NUM_SHOWN = 3  # samples that are kept to be shown, beside the truth
 MEAN_FRAME_CLIPS = 512  # training clips whose frames make the mean frame
 
@@ -45,7 +45,7 @@ def score(trained: Trained, data: PushingData) -> tuple[PushingScores, PushingRo
         )
     test = ClipValidation(config, data.test, device=trained.device, num_clips=None)
     num_given, num_frames = test.num_given, test.frames.shape[1]
-    made = _roll_out(test, trained)
+    made = _roll_out(test, trained, data.manifest)
     still = baselines(data, test)
     by_protocol: dict[str, Any] = {name: levels.mean().item() for name, levels in made.psnr.items()}
     own_psnr = test.psnr(made.chosen)
@@ -86,7 +86,7 @@ def protocol_of(config: Config, num_clips: int, num_given: int, num_predicted: i
     )
 
 
-def _roll_out(test: ClipValidation, trained: Trained) -> PushingRollouts:
+def _roll_out(test: ClipValidation, trained: Trained, manifest: PushingManifest) -> PushingRollouts:
     """Draws all clips by each protocol; all samples of all clips at once would need gigabytes."""
     model, settings = trained.model, trained.config.evaluation
     with progress_bar("rollouts of all clips", 2 + len(SHUFFLED) + settings.num_samples) as advance:
@@ -102,8 +102,9 @@ def _roll_out(test: ClipValidation, trained: Trained) -> PushingRollouts:
             shown += [quantise(drawn[best])] if number < NUM_SHOWN else []
             advance()
         psnr |= {"score_single": of_samples[0], "score_best_of_n": best_of(of_samples)}
-        for name, numbers in SHUFFLED.items():
-            drawn = test.with_shuffled_conditions(numbers).draw(model, PRIOR_MEAN)
+        numbers = {"actions": manifest.num_action, "conditions": manifest.num_action + manifest.num_position}
+        for name in SHUFFLED:
+            drawn = test.with_shuffled_conditions(numbers[name]).draw(model, PRIOR_MEAN)
             psnr[f"score_shuffled_{name}"] = test.psnr(drawn)
             advance()
         chosen = mean if settings.latent == "mean" else test.draw(model, settings)

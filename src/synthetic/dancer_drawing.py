@@ -11,11 +11,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from src.dance.skeleton import LIMBS
+from src.intake.facts import FRAME_SIZE
+
 Array = NDArray[np.floating]
 Picture = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 
-HEIGHT, WIDTH = 32, 64
+HEIGHT, WIDTH = FRAME_SIZE
 FOCAL = 49.0  # pixels
 HORIZON = 12.5  # the row at the height of the camera
 CAMERA_HEIGHT = 1.02
@@ -39,33 +42,6 @@ LAMPS = (  # column, grey levels added at the top row, half width and half heigh
     (27.5, 38, 4, 6),
     (39.5, -62, 6, 3),
     (56.5, 68, 7, 5),
-)
-LIMBS = (  # BODY_25 joints in the colours of the competition's files, which are not OpenPose's own
-    ("neck", "hips", (0, 0, 255)),
-    ("neck", "right_shoulder", (0, 0, 255)),
-    ("right_shoulder", "right_elbow", (0, 51, 255)),
-    ("right_elbow", "right_wrist", (0, 107, 255)),
-    ("neck", "left_shoulder", (0, 0, 255)),
-    ("left_shoulder", "left_elbow", (0, 216, 255)),
-    ("left_elbow", "left_wrist", (0, 235, 255)),
-    ("hips", "right_hip", (0, 0, 255)),
-    ("right_hip", "right_knee", (0, 255, 175)),
-    ("right_knee", "right_ankle", (0, 255, 85)),
-    ("hips", "left_hip", (0, 0, 255)),
-    ("left_hip", "left_knee", (114, 0, 0)),
-    ("left_knee", "left_ankle", (255, 85, 0)),
-    ("neck", "nose", (0, 0, 190)),
-    ("nose", "right_eye", (85, 0, 170)),
-    ("right_eye", "right_ear", (200, 0, 200)),
-    ("nose", "left_eye", (85, 0, 130)),
-    ("left_eye", "left_ear", (140, 0, 80)),
-    *(("right_ankle", f"right_{toe}", (0, 255, 0)) for toe in ("big_toe", "heel")),
-    ("right_big_toe", "right_small_toe", (0, 255, 0)),
-    *(("left_ankle", f"left_{toe}", (255, 170, 0)) for toe in ("big_toe", "heel")),
-    ("left_big_toe", "left_small_toe", (255, 170, 0)),
-    *((f"{side}_wrist", f"{side}_finger_0", (180, 0, 40)) for side in ("right", "left")),
-    *((f"{side}_wrist", f"{side}_finger_1", (60, 150, 0)) for side in ("right", "left")),
-    *((f"{side}_wrist", f"{side}_finger_2", (0, 90, 180)) for side in ("right", "left")),
 )
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from src.base.console import UserError, run_main, track
+from src.intake.facts import TEST_LENGTH
 from src.synthetic import dancer_drawing
 from src.synthetic.dancer_drawing import BODY_25, HEIGHT, INDEX, PARTS, WIDTH, Array, Mask, Motion, Picture, Scene, View
 
@@ -268,7 +269,7 @@ def write_dance(
     take_length: int = 630,
     val_length: int = 630,
     num_tests: int = 2,
-    test_length: int = 630,
+    test_length: int = TEST_LENGTH,
     truth_folder: Path | None = None,
     num_processes: int | None = None,
 ) -> None:
@@ -334,7 +335,7 @@ def main() -> None:
         ("--take-length", "take_length", 630, "frames in each of them"),
         ("--val-length", "val_length", 630, "frames of the validation take"),
         ("--tests", "num_tests", 2, "test takes"),
-        ("--test-length", "test_length", 630, "frames in each of them"),
+        ("--test-length", "test_length", TEST_LENGTH, "frames in each of them"),
     ):
         dance.add_argument(option, dest=name, type=int, default=default, metavar="N", help=f"{meaning} (%(default)s)")
     dance.add_argument(

@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from src.base.console import UserError, track
+from src.intake.facts import CLIP_LENGTH
 from src.synthetic.tabletop_drawing import FINGER, OPENING, Array, Picture, Thing, draw_frames
 
-LENGTH = 30  # frames
+LENGTH = CLIP_LENGTH  # frames
 INTERVAL = 0.2  # from one frame to the next
 SUBSTEPS = 10  # of the physics, for each frame
 GRAVITY = 9.81

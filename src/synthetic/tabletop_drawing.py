@@ -12,11 +12,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from src.intake.facts import CLIP_SIZE
+
 Array = NDArray[np.floating]
 Picture = NDArray[np.uint8]
 Box = tuple[slice, slice]  # rows and columns
 
-SIZE = 64
+SIZE = CLIP_SIZE[0]  # pixels a side
 SCALE = 116.0  # pixels to a metre
 RISE = 0.5  # how far up the picture a metre above the table is seen, in metres
 SHADOW = np.array([0.45, 0.25])  # how far a metre above the table throws its shadow, in metres

@@ -19,6 +19,7 @@ from src.base.randomness import Draws
 from src.base.systems import SYSTEMS
 from src.config import Config, parse_config
 from src.dataset import PackedData
+from src.intake.facts import DataFacts
 from src.models.configs import ReferenceCVAEConfig
 from src.models.interface import build_model
 from src.training.checkpoint import read_config
@@ -198,7 +199,8 @@ def time_step(config: Config, size: tuple[int, int], device: torch.device) -> fl
     height, width = size
     model = build_model(config, height=height, width=width).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
-    batch = SYSTEMS[config.model.system].part("cost").noise_batch(config, model, config.training.batch_size)
+    facts = DataFacts({"height": height, "width": width})
+    batch = SYSTEMS[config.model.system].part("cost").noise_batch(config, model, config.training.batch_size, facts)
     batch = type(batch)(**{name: value.to(device) for name, value in vars(batch).items()})
     draws = Draws(0, 0, range(config.training.batch_size), device)
     seconds = []

@@ -12,9 +12,12 @@ from src.base.settings import Section
 from src.config import Config, KLWeightConfig, TrainingConfig
 
 
-def refuse_idle_settings(config: Config, num_steps: int) -> None:
-    """Raises UserError with the first setting that would have no effect in a run of so many steps."""
-    for reason in _reasons(config):
+def refuse_idle_settings(config: Config, num_steps: int, *, stop: float | None = None) -> None:
+    """Raises UserError with the first setting that would have no effect in a run of so many steps.
+
+    config: as a person wrote it; stop: what `kl_weight.stop` has become where they left it open.
+    """
+    for reason in _reasons(config, stop):
         raise UserError(reason)
     warmup = config.training.warmup_steps
     if warmup <= num_steps:
@@ -26,10 +29,10 @@ def refuse_idle_settings(config: Config, num_steps: int) -> None:
         say(f"note: {line}")
 
 
-def _reasons(config: Config) -> Iterator[str]:
+def _reasons(config: Config, stop: float | None) -> Iterator[str]:
     yield from _idle_clips(config.training)
     yield from _idle_teacher_forcing(config)
-    yield from _idle_kl_weight(config)
+    yield from _idle_kl_weight(config, stop)
 
 
 def _idle_clips(training: TrainingConfig) -> Iterator[str]:
@@ -54,16 +57,19 @@ def _idle_teacher_forcing(config: Config) -> Iterator[str]:
         yield from _without_effect("model.teacher_forcing", forcing, ("coin",), "start = 1 and decay_step = 0")
 
 
-def _idle_kl_weight(config: Config) -> Iterator[str]:
+def _idle_kl_weight(config: Config, stop: float | None) -> Iterator[str]:
     weight = config.kl_weight
+    stop = stop if weight.stop is None else weight.stop
     if getattr(config.model, "prior_probability", 0) == 1:  # no frame is drawn from the posterior
         names = tuple(KLWeightConfig.model_fields)
         yield from _without_effect("kl_weight", weight, names, "model.prior_probability = 1")
-    if weight.maximum is not None and weight.maximum >= max(weight.start, weight.stop):
+    if stop is None:
+        return
+    if weight.maximum is not None and weight.maximum >= max(weight.start, stop):
         yield f"kl_weight.maximum = {weight.maximum:g} is never reached; remove it, or set it below kl_weight.stop"
-    if weight.kind != "constant" and weight.start == weight.stop:
+    if weight.kind != "constant" and weight.start == stop:
         yield (
-            f'kl_weight.start = kl_weight.stop = {weight.stop:g} with kind = "{weight.kind}": the weight never '
+            f'kl_weight.start = kl_weight.stop = {stop:g} with kind = "{weight.kind}": the weight never '
             'changes; set another start, or kind = "constant"'
         )
 

@@ -254,8 +254,8 @@ def test_a_csv_of_full_size_is_uploaded_as_a_zip(harness: Harness) -> None:
     header = ",".join(["id", *map(str, range(6144))])
     content = "\n".join([header, *(f"{row}" + ",127" * 6144 for row in range(630))]).encode() + b"\n"
     workspace = harness.workspace("full")
-    write_run(workspace.folder, content, num_rows=630)
-    assert harness.run(workspace, *workspace.command("submit"), small=False).exit_code == 0
+    write_run(workspace.folder, content, num_rows=630, frame_size=(32, 64))
+    assert harness.run(workspace, *workspace.command("submit")).exit_code == 0
     assert sorted(path.name for path in (workspace.folder / "submissions/.uploads").iterdir()) == [".gitignore", "lock"]
     (submission,) = workspace.competition.submissions
     assert submission["fileName"] == "run.zip" and len(submission["blob"]) < len(content) / 10

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from src.dance.augmentations import all_shifts, mirror_poses, shift_pictures
+from src.dance.skeleton import LIMBS
 from src.dataset import open_data
-from src.synthetic.dancer_drawing import INDEX, LIMBS, WIDTH, draw_poses
+from src.synthetic.dancer_drawing import INDEX, WIDTH, draw_poses
 
 
 def side_swapped(joint: str) -> str:

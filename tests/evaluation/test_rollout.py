@@ -63,7 +63,7 @@ def test_wrong_shapes_are_our_bug(model: VideoModel) -> None:
     with pytest.raises(AssertionError):
         rollout(model, given[:1], poses, torch.zeros(2, 3, *model.latent_shape))
     with pytest.raises(AssertionError):
-        predict_dance(model, given, poses, EvaluationConfig(), seed=0)
+        predict_dance(model, given, poses, EvaluationConfig(mirror=True), seed=0)
 
 
 @pytest.mark.parametrize("latent", ["mean", "sample", "mean_of_samples"])
@@ -98,7 +98,7 @@ def test_latents_come_from_the_prior(model: VideoModel) -> None:
 
 
 def test_drawing_leaves_the_weights_without_gradients(model: VideoModel) -> None:
-    drawn = predict_dance(model, pixels(1, 1), pixels(1, 3), EvaluationConfig(), seed=0)
+    drawn = predict_dance(model, pixels(1, 1), pixels(1, 3), EvaluationConfig(mirror=True), seed=0)
     assert not drawn.requires_grad
     assert all(parameter.grad is None for parameter in model.parameters())
 

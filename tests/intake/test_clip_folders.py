@@ -46,7 +46,7 @@ LISTED = {
     "29 frames": (without(f"{CLIP}/29.png"), f"{CLIP} lacks 29.png; needed: 30 frames, actions.csv and endeff"),
     "two missing": (without(f"{CLIP}/0.png", f"{CLIP}/29.png"), f"{CLIP} lacks 0.png and 1 more; needed"),
     "hole in the frames": (without(f"{CLIP}/7.png"), f"{CLIP} lacks 7.png;"),
-    "31 frames": (added(f"{CLIP}/30.png"), f"{CLIP}/30.png is unexpected; needed: traj_A_to_B/N/ with 0.png .. 29.png"),
+    "31 frames": (added(f"{CLIP}/30.png"), f"{CLIP}/30.png is unexpected; needed: .*; most clips have 30 frames"),
     "no actions": (without(f"{CLIP}/actions.csv"), f"{CLIP} lacks actions.csv;"),
     "no positions": (without(f"{CLIP}/endeff"), f"{CLIP} lacks endeffector_positions.csv;"),
     "other file": (added(f"{CLIP}/notes.txt"), f"{CLIP}/notes.txt is unexpected"),
@@ -101,8 +101,7 @@ READ = {  # file of a clip, content, the error
     "NaN": ("endeffector_positions.csv", table(POSITIONS * np.nan), "positions.csv holds NaN or a number too big"),
     "too big": ("actions.csv", table(ACTIONS[:29]) + b"1,2,3,1e39\n", "actions.csv holds NaN or a number too big"),
     "small": ("4.png", png(np.zeros((48, 80, 3), np.uint8)), "4.png is 48 x 80 pixels .*; needed: 64 x 64; scale"),
-    "grey": ("0.png", png(np.zeros((64, 64, 3), np.uint8), "L"), "0.png is 8-bit grey; needed: 8-bit RGB"),
-    "no PNG": ("29.png", b"not found", "29.png is not a PNG file"),
+    "no PNG": ("29.png", b"not found", "29.png is no PNG or JPEG file"),
     "cut off": ("29.png", clip_files(1)["29.png"][:-15], "29.png is damaged or cut off"),
 }
 

@@ -83,7 +83,8 @@ FAULTS = {  # names to add, beginnings of names to remove, the error
     ),
     "zeros before": (["val/val_img/03.png"], [], r"val_img/3.png and val/val_img/03.png are both frame 3"),
     "unexpected file": (["train/train_img/notes.txt"], [], r"train/train_img/notes.txt is unexpected"),
-    "jpeg": (["val/val_label/4.jpg"], [], r"val/val_label/4.jpg is unexpected"),
+    "another format": (["val/val_label/4.gif"], [], r"val/val_label/4.gif is unexpected"),
+    "JPEG beside PNG": (["val/val_label/3.JPG"], [], r"3.png and val/val_label/3.JPG are both frame 3"),
     "unexpected folder": (["train/train_img/old/0.png"], [], r"train/train_img/old/0.png is unexpected"),
     "one frame": (
         [],
@@ -94,11 +95,11 @@ FAULTS = {  # names to add, beginnings of names to remove, the error
     "no labels": ([], ["test/test_label/"], "test/test_label is missing or empty"),
     "no given frame": ([], ["test/test_img/1/"], r"test/test_img/1 holds 0 files \(nothing\); needed: one .png"),
     "two given frames": (["test/test_img/0/b.png"], [], r"test/test_img/0 holds 2 files \(first.png, b.png\)"),
-    "given frame of another kind": (["test/test_img/2/0.jpg"], [], r"test/test_img/2 holds 1 files \(0.jpg\); needed"),
+    "given frame of another kind": (["test/test_img/2/0.gif"], [], r"test/test_img/2 holds 1 files \(0.gif\); needed"),
     "one pose too few": (
         [],
         ["test/test_label/1/3."],
-        r"test_label/1 holds 4 poses, no 3.png; needed: 5,.* src.packing .*--test-length",
+        r"test_label/1 holds 4 poses, no 3.png; needed: 5, as many for each test",
     ),
     "one pose too many": (["test/test_label/0/5.png"], [], "test/test_label/0 holds 6 poses; needed: 5"),
     "hole in a test": (["test/test_label/0/7.png"], ["test/test_label/0/2."], "test_label/0: number 2 and 2 more are"),

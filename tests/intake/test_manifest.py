@@ -1,7 +1,9 @@
 """Manifests: what was packed is opened again, and everything short of a whole data set is refused in one clear line."""
 
+import hashlib
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +25,7 @@ from src.intake.manifest import (
 def write_data_set(folder: Path) -> Manifest:
     """A data set of black pictures, as packing leaves it."""
     folder.mkdir(parents=True)
-    for name, shape in dance_shapes(3, 2, 1, 2).items():
+    for name, shape in dance_shapes(3, 2, 1, 2, (32, 64)).items():
         np.save(folder / f"{name}.npy", np.zeros(shape, dtype=np.uint8))
     arrays, train_takes, val_takes = array_hashes(folder), ((0, 1), (1, 3)), ((0, 2),)
     manifest = DanceManifest(
@@ -37,7 +39,7 @@ def write_data_set(folder: Path) -> Manifest:
         train_takes=train_takes,
         val_takes=val_takes,
         arrays=arrays,
-        fingerprint=content_fingerprint(arrays, train_takes, val_takes),
+        fingerprint=content_fingerprint(arrays, train_takes, val_takes, facts={}),
     )
     (folder / "manifest.json").write_text(manifest.model_dump_json())
     return manifest
@@ -52,11 +54,67 @@ def test_manifest_is_read_back_and_cannot_be_changed(tmp_path: Path) -> None:
 
 
 def test_fingerprint_tells_arrays_and_takes() -> None:
-    original = content_fingerprint({"a": "1"}, ((0, 3),), ((0, 2),))
-    assert original == content_fingerprint({"a": "1"}, ((0, 3),), ((0, 2),))
-    assert original != content_fingerprint({"a": "2"}, ((0, 3),), ((0, 2),))
-    assert original != content_fingerprint({"a": "1"}, ((0, 1), (1, 3)), ((0, 2),))
-    assert original != content_fingerprint({"a": "1"}, ((0, 3),), ((0, 1), (1, 2)))
+    fingerprint = partial(content_fingerprint, facts={})
+    original = fingerprint({"a": "1"}, ((0, 3),), ((0, 2),))
+    assert original == fingerprint({"a": "1"}, ((0, 3),), ((0, 2),))
+    assert original != fingerprint({"a": "2"}, ((0, 3),), ((0, 2),))
+    assert original != fingerprint({"a": "1"}, ((0, 1), (1, 3)), ((0, 2),))
+    assert original != fingerprint({"a": "1"}, ((0, 3),), ((0, 1), (1, 2)))
+    assert original != content_fingerprint({"a": "1"}, ((0, 3),), ((0, 2),), facts={"palette": "unknown"})
+
+
+NEW_FACTS = {
+    "dance": {"frame_size": [32, 64], "scored_frames": [1, 600], "palette": "competition"},
+    "pushing": {"clip_length": 30, "frame_size": [64, 64], "num_action": 4, "num_position": 3},
+}
+
+
+def written_before(folder: Path, system: str) -> dict[str, object]:
+    """A manifest and its arrays as they were packed before manifests knew `NEW_FACTS`, written by hand."""
+    folder.mkdir()
+    content: dict[str, object] = {"version": 1, "system": system}
+    content["source"] = {"name": "a.zip", "kind": "zip", "fingerprint": "0" * 64}
+    if system == "dance":
+        shapes = {f"{part}_{kind}": (2, 3, 32, 64) for part in ("train", "val") for kind in ("frames", "poses")}
+        shapes |= {"test_frames": (1, 3, 32, 64), "test_poses": (1, 2, 3, 32, 64)}
+        content |= {"num_train": 2, "num_val": 2, "num_tests": 1, "test_length": 2, "image_size": [32, 64]}
+        content |= {"cuts": "found", "train_takes": [[0, 2]], "val_takes": [[0, 2]]}
+        takes = [content["train_takes"], content["val_takes"]]
+    else:
+        shapes = {f"{split}_frames": (1, 30, 3, 64, 64) for split in ("train", "validate", "test")}
+        shapes |= {f"{split}_conditions": (1, 30, 7) for split in ("train", "validate", "test")}
+        content |= {"num_train": 1, "num_validate": 1, "num_test": 1, "camera": None, "held_out": False}
+        takes = []
+    for name, shape in shapes.items():
+        np.save(folder / f"{name}.npy", np.zeros(shape, np.float32 if name.endswith("conditions") else np.uint8))
+    arrays = {name: hashlib.sha256((folder / f"{name}.npy").read_bytes()).hexdigest() for name in shapes}
+    fingerprint = hashlib.sha256(json.dumps([arrays, *takes], sort_keys=True).encode()).hexdigest()
+    content |= {"arrays": arrays, "fingerprint": fingerprint}
+    (folder / "manifest.json").write_text(json.dumps(content))
+    return content
+
+
+@pytest.mark.parametrize("system", NEW_FACTS)
+def test_a_data_set_packed_before_its_facts_were_written_down_still_opens(system: str, tmp_path: Path) -> None:
+    before = written_before(tmp_path / "old", system)
+    manifest = Manifest.load(tmp_path / "old")
+    assert json.loads(manifest.model_dump_json()) == before | NEW_FACTS[system]
+    assert manifest.unusual_facts == {}
+    assert manifest.content == before["fingerprint"]  # one that is packed today has the same fingerprint
+
+
+def test_an_unusual_fact_changes_the_fingerprint_and_comes_back(tmp_path: Path) -> None:
+    before = written_before(tmp_path / "old", "dance")
+    path = tmp_path / "old" / "manifest.json"
+    path.write_text(json.dumps(before | {"palette": "unknown", "scored_frames": [1, 250]}))
+    with pytest.raises(UserError, match=r"manifest\.json has been changed"):
+        Manifest.load(tmp_path / "old")
+    facts = [before["arrays"], [[0, 2]], [[0, 2]], {"scored_frames": [1, 250], "palette": "unknown"}]
+    other = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    path.write_text(json.dumps(before | {"palette": "unknown", "scored_frames": [1, 250], "fingerprint": other}))
+    manifest = Manifest.load(tmp_path / "old")
+    assert (manifest.palette, manifest.scored_frames) == ("unknown", (1, 250))
+    assert "left and right limbs" in (manifest.facts.cannot_mirror or "")
 
 
 def test_missing_data_set_is_told_with_those_that_exist(tmp_path: Path) -> None:

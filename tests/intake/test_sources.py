@@ -1,23 +1,18 @@
-"""Zips, folders and PNG files: what is whole is read as it is; what is unsafe or damaged is refused in one line."""
+"""Zips and folders: what is whole is read as it is; what is unsafe or damaged is refused in one line."""
 
 import io
 import os
 import stat
 import struct
 import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
-from PIL import Image
-from torchvision.transforms.v2 import functional
 
 from src.base.console import UserError
 from src.intake import sources
-from src.intake.sources import FRAME_SIZE, check_sizes, decode, image_size, open_source
+from src.intake.sources import check_sizes, open_source
 from tests.dance_images import png, write_folder, write_zip
 
 FILES = {"a/0.png": b"first" * 20, "a/b/1.png": b"second" * 30, "empty": b""}
@@ -207,93 +202,3 @@ def test_sizes_are_limited_for_one_image_and_for_all(tmp_path: Path, monkeypatch
     monkeypatch.setattr(sources, "MAX_IMAGE_BYTES", 59)
     with pytest.raises(UserError, match=r"0.png takes 60 bytes; needed: 59 at most"):
         check_sizes(source, ["0.png", "1.png"])
-
-
-def _chunk(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-
-def _hand_made_png(width: int, height: int, *, depth: int = 8, colour_type: int = 2, pixels: bytes = b"") -> bytes:
-    header = _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + _chunk(b"IDAT", pixels) + _chunk(b"IEND", b"")
-
-
-def _jpeg() -> bytes:
-    file = io.BytesIO()
-    Image.new("RGB", (64, 32)).save(file, "JPEG")
-    return file.getvalue()
-
-
-def _transparent_palette() -> bytes:
-    file = io.BytesIO()
-    Image.new("P", (64, 32)).save(file, "PNG", transparency=0)
-    return file.getvalue()
-
-
-@pytest.mark.parametrize(
-    ("data", "message"),
-    [
-        (png(1, mode="L"), "is 8-bit grey; needed: 8-bit RGB or palette"),
-        (png(1, mode="1"), "is 1-bit grey; needed: 8-bit RGB or palette"),
-        (png(1, mode="LA"), "is 8-bit grey with alpha; needed"),
-        (png(1, mode="RGBA"), "is 8-bit RGBA; needed"),
-        (png(1, mode="I;16"), "is 16-bit grey; needed"),
-        (_hand_made_png(64, 32, depth=16), "is 16-bit RGB; needed"),
-        (_hand_made_png(64, 32, colour_type=5), "of unknown colours; needed"),
-        (_transparent_palette(), "transparent colours; needed"),
-        (_jpeg(), "is not a PNG file.*needed"),
-        (b"", "is not a PNG file.*needed"),
-        (_hand_made_png(50_000, 50_000), r"has 50000 x 50000 pixels; needed: at most 25,000,000"),
-    ],
-)
-def test_header_that_is_not_what_is_needed_is_refused(data: bytes, message: str) -> None:
-    with pytest.raises(UserError, match=f"^train/7.png .*{message}"):
-        image_size(data, "train/7.png")
-
-
-def test_png_that_is_cut_off_or_changed_anywhere_is_refused() -> None:
-    data = png(1, size=(32, 64))
-    assert image_size(data, "whole") == (32, 64)
-    for length in range(len(data)):
-        with pytest.raises(UserError, match=r"is not a PNG file|is damaged or cut off"):
-            image_size(data[:length], "cut")
-    for position in range(len(data)):
-        with pytest.raises(UserError, match=r"is not a PNG file|is damaged or cut off"):
-            image_size(data[:position] + bytes([data[position] ^ 4]) + data[position + 1 :], "changed")
-
-
-@pytest.mark.parametrize("pixels", [b"no zlib stream", zlib.compress(b"\0" * 100), zlib.compress(b"\x09" * 32 * 193)])
-def test_pixels_that_cannot_be_decoded_are_refused(pixels: bytes) -> None:
-    data = _hand_made_png(64, 32, pixels=pixels)
-    assert image_size(data, "0.png") == (32, 64)
-    with pytest.raises(UserError, match=r"0.png cannot be decoded .*needed: a whole PNG file"):
-        decode(data, "0.png")
-
-
-def test_pixels_of_a_hand_made_png_come_out_unchanged() -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (*FRAME_SIZE, 3), dtype=np.uint8)
-    rows = b"".join(b"\0" + row.tobytes() for row in pixels)  # each row begins with its filter: none
-    data = _hand_made_png(FRAME_SIZE[1], FRAME_SIZE[0], pixels=zlib.compress(rows))
-    np.testing.assert_array_equal(decode(data, "0.png"), pixels)
-
-
-@pytest.mark.parametrize("bits", [1, 4, 8])
-def test_palette_is_read_as_its_colours(bits: int) -> None:
-    indices = np.random.default_rng(bits).integers(0, 2**bits, FRAME_SIZE, dtype=np.uint8)
-    colours = np.random.default_rng(9).integers(0, 256, (2**bits, 3), dtype=np.uint8)
-    image = Image.fromarray(indices, mode="P")
-    image.putpalette(colours.tobytes())
-    file = io.BytesIO()
-    image.save(file, "PNG", bits=bits)
-    assert image_size(file.getvalue(), "0.png") == FRAME_SIZE
-    np.testing.assert_array_equal(decode(file.getvalue(), "0.png"), colours[indices])
-
-
-@pytest.mark.parametrize("size", [(40, 80), (72, 64), (16, 24), (256, 512), (96, 416)])
-def test_resizing_is_antialiased_bilinear_as_in_torchvision(size: tuple[int, int]) -> None:
-    data = png(3, size=size)
-    pixels = torch.from_numpy(np.array(Image.open(io.BytesIO(data)))).permute(2, 0, 1)
-    expected = functional.resize(pixels.float(), list(FRAME_SIZE), antialias=True).permute(1, 2, 0).numpy()
-    result = decode(data, "0.png")
-    assert result.shape == (*FRAME_SIZE, 3)
-    assert np.abs(result - np.rint(expected)).max() <= 1

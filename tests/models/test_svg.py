@@ -7,7 +7,7 @@ from torch import Tensor
 from src.base.randomness import Draws
 from src.dataset import with_context
 from src.evaluation.rollout import rollout
-from src.intake.manifest import NUM_ACTION
+from src.intake.facts import NUM_ACTION
 from src.maths.losses import LOG_VARIANCE_BOUNDS, bound_log_variance
 from src.models.configs import ConvSVGConfig, SVGConfig, TeacherForcingConfig
 from src.models.conv_svg import ConvSVG

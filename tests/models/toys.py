@@ -31,7 +31,9 @@ class Toy(nn.Module):
     context = 0
     latent_shape = (1,)
 
-    def __init__(self, config: PoseModelConfig | PushingModelConfig, *, height: int, width: int, loss: str) -> None:
+    def __init__(
+        self, config: PoseModelConfig | PushingModelConfig, *, height: int, width: int, loss: str, **numbers: int
+    ) -> None:
         super().__init__()
         self.num_given = config.num_given
         self.brightness = nn.Parameter(torch.zeros(()))

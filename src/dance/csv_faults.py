@@ -1,0 +1,149 @@
+"""What is wrong with a submission's csv, one line for each kind of fault."""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import islice
+
+import numpy as np
+
+MAX_FAULTS = 10  # a broken file has thousands; the first ones say what is wrong
+CELLS = np.array([str(value).encode() for value in range(256)], dtype=object)  # a frame's numbers as they are written
+VALUES = {cell: value for value, cell in enumerate(CELLS)}
+
+
+def distinct(faults: Iterator[str]) -> list[str]:
+    """The first ten faults that differ in more than numbers and quoted values, with the number of others like them."""
+    first: dict[str, str] = {}
+    counts: Counter[str] = Counter()
+    for fault in faults:
+        kind = re.sub(r"'[^']*'|[0-9]+| \(and .* in this line\)", "", fault)
+        first.setdefault(kind, fault)
+        counts[kind] += 1
+    lines = (text + (f"; {counts[kind] - 1} more like it" if counts[kind] > 1 else "") for kind, text in first.items())
+    return list(islice(lines, MAX_FAULTS))
+
+
+def faults_of(
+    content: bytes,
+    first_frames: np.ndarray | None,
+    num_sequences: int | None,
+    sequence_length: int,
+    frame_shape: tuple[int, int, int],
+) -> Iterator[str]:
+    assert first_frames is None or first_frames.shape[1:] == frame_shape, first_frames.shape
+    num_values = math.prod(frame_shape)
+    if not content.strip():
+        yield "the file is empty"
+    elif content.startswith(b"\xef\xbb\xbf"):
+        yield "line 1 begins with a byte order mark; save the file as UTF-8 without BOM"
+    elif b"\0" in content:
+        yield "not a text file (it holds NUL bytes); needed: a csv as plain text, not zipped and not UTF-16"
+    else:
+        header, *rows = content.splitlines()
+        columns = header.split(b",")
+        yield from _header_faults(columns, num_values)
+        if len(columns) == num_values + 1:  # otherwise each row has the same fault again
+            if first_frames is not None and num_sequences is None:
+                num_sequences = len(first_frames)
+            yield from _id_faults(rows)
+            yield from _cell_faults(rows, num_values)
+            yield from _count_faults(len(rows), num_sequences, sequence_length)  # follows from those with a line
+            if first_frames is not None:
+                yield from _first_frame_faults(rows[::sequence_length], first_frames, sequence_length)
+
+
+def _header_faults(columns: Sequence[bytes], num_values: int) -> Iterator[str]:
+    needed = [b"id", *(str(column).encode() for column in range(num_values))]
+    differing = (number for number, pair in enumerate(zip(columns, needed, strict=False)) if pair[0] != pair[1])
+    first = next(differing, None)
+    place = "" if first is None else f"column {first + 1} is {_shown(columns[first])}, needs {_shown(needed[first])}"
+    if len(columns) != len(needed):
+        count = f"line 1: the header has {len(columns)} columns, needs {len(needed)}: id,0,...,{num_values - 1}"
+        if columns[1:] == needed:
+            place = "the first is one too many, as pandas writes its index: to_csv(..., index=False)"
+        yield f"{count}; {place}" if place else count
+    elif place:
+        yield f"line 1: header {place}"
+
+
+def _count_faults(num_rows: int, num_sequences: int | None, sequence_length: int) -> Iterator[str]:
+    if num_sequences is not None and num_rows != num_sequences * sequence_length:
+        needed = num_sequences * sequence_length
+        yield f"{num_rows} rows below the header, needs {needed}: {num_sequences} sequences of {sequence_length}"
+    elif num_rows == 0:
+        yield "a header and no rows below it"
+    elif num_rows % sequence_length:
+        yield f"{num_rows} rows below the header, not a multiple of {sequence_length}, the length of a sequence"
+
+
+def _id_faults(rows: Sequence[bytes]) -> Iterator[str]:
+    # After a gap the count goes on from the id found, so that one missing row is one fault.
+    expected, seen = 0, set[int]()
+    for line, row in enumerate(rows, start=2):
+        cell = row.split(b",", 1)[0]
+        if not row.strip():
+            continue  # a blank line is a fault of its own
+        if cell == b"%d" % expected:
+            found = expected
+        elif not re.fullmatch(rb"0|[1-9][0-9]{0,8}", cell):
+            yield f"line {line}: the id is {_shown(cell)}, needs {expected}"
+            found = expected
+        else:
+            found = int(cell)
+            if found in seen:
+                yield f"line {line}: id {found} is there twice"
+            elif found < expected:
+                yield f"line {line}: id {found} is out of order"
+            elif expected == 0:
+                yield f"line {line}: the first id is {found}, needs 0"
+            else:
+                missing = f"id {expected} is" if found == expected + 1 else f"ids {expected}..{found - 1} are"
+                yield f"line {line}: {missing} missing before id {found}"
+        seen.add(found)
+        expected = max(expected, found + 1)
+
+
+def _cell_faults(rows: Sequence[bytes], num_values: int) -> Iterator[str]:
+    for line, row in enumerate(rows, start=2):
+        cells = row.split(b",")
+        if not row.strip():
+            yield f"line {line} is blank"
+        elif len(cells) != num_values + 1:
+            yield f"line {line} has {len(cells)} cells, needs {num_values + 1}"
+        elif not VALUES.keys() >= set(cells[1:]):
+            wrong = [(column, cell) for column, cell in enumerate(cells[1:]) if cell not in VALUES]
+            column, cell = wrong[0]
+            more = f" (and {len(wrong) - 1} more in this line)" if len(wrong) > 1 else ""
+            yield f"line {line}, column '{column}': {_cell_fault(cell)}{more}"
+
+
+def _cell_fault(cell: bytes) -> str:
+    text = cell.decode(errors="replace")
+    if not text.strip():
+        return "empty, needs an integer 0..255"
+    if text.strip().lower() in ("nan", "na", "n/a", "null", "none"):
+        return f"{_shown(cell)} is no number, needs an integer 0..255"
+    if re.fullmatch("-?[1-9][0-9]*", text):
+        return f"{_shown(cell)} is outside 0..255; clip to 0..255 and round before writing"
+    mend = "; pandas writes floats so: .astype(int) before to_csv" if re.fullmatch(r"[0-9]+\.[0-9]*", text) else ""
+    return f"{_shown(cell)} is not written as an integer 0..255{mend}"
+
+
+def _first_frame_faults(rows: Sequence[bytes], first_frames: np.ndarray, sequence_length: int) -> Iterator[str]:
+    for sequence, (row, frame) in enumerate(zip(rows, first_frames, strict=False)):
+        cells, given = row.split(b",")[1:], np.asarray(frame, dtype=np.int16).reshape(-1)
+        if len(cells) != given.size or not VALUES.keys() >= set(cells):
+            continue  # reported with its line already
+        distance = np.abs(np.array([VALUES[cell] for cell in cells], dtype=np.int16) - given)
+        if distance.any():
+            yield (
+                f"line {2 + sequence * sequence_length}: frame 0 of sequence {sequence} is not the given first frame: "
+                f"{np.count_nonzero(distance)} of {given.size} values differ, by up to {distance.max()}"
+            )
+
+
+def _shown(cell: bytes) -> str:
+    text = cell.decode(errors="replace")
+    return repr(text if len(text) <= 20 else text[:20] + "...")
