@@ -22,13 +22,13 @@ from torch.nn.parallel import DistributedDataParallel
 from src.base.console import UserError, progress_bar, run_main, say
 from src.base.devices import check_processes, pick_device
 from src.base.distributed import (
+    any_process,
     is_launched,
     launch,
     mean_over_processes,
     process_group,
     rank,
     report_mistake,
-    share,
     world_size,
 )
 from src.base.randomness import Draws
@@ -259,9 +259,9 @@ def _loop(trainer: Trainer, stopped: list[int], last_step: int) -> bool:
     history = History(trainer.folder, trainer.step) if rank() == 0 else None
     first_step, end = trainer.step, min(last_step, trainer.num_steps)
     trainer.start_clock()
-    bar = progress_bar(f"{trainer.folder.name}: steps", trainer.num_steps, trainer.step, shown=rank() == 0)
+    bar = progress_bar(f"{trainer.folder.name}: steps", trainer.num_steps, trainer.step, visible=rank() == 0)
     with bar as advance:
-        while trainer.step < end and not share(bool(stopped) or trainer.patience_is_over(), trainer.device):
+        while trainer.step < end and not any_process(bool(stopped) or trainer.patience_is_over(), trainer.device):
             trainer.train_step()
             advance()
             if trainer.step % trainer.steps_per_epoch == 0:
@@ -270,7 +270,7 @@ def _loop(trainer: Trainer, stopped: list[int], last_step: int) -> bool:
                     history.add(row)
                     say(_line(row, trainer.config.training.num_epochs))
                     trainer.save("last.pt")
-    finished = share(trainer.step >= trainer.num_steps or trainer.patience_is_over(), trainer.device)
+    finished = any_process(trainer.step >= trainer.num_steps or trainer.patience_is_over(), trainer.device)
     trainer.sums = mean_over_processes(trainer.sums)
     if history:
         history.close()
