@@ -16,7 +16,7 @@ EXPECTED_CODES = (2, 130)  # a user's mistake and a stop on request; any other e
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
-    """Connects the processes that torchrun has started (gloo on CPU, nccl on CUDA); does nothing in a single process."""
+    """Connects the processes that torchrun has started: gloo on CPU, nccl on CUDA. Does nothing for one process."""
     if not is_launched():
         yield
         return

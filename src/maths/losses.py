@@ -46,7 +46,7 @@ def clip_loss(reconstruction: Tensor, kl: Tensor, kl_weight: float | Tensor) -> 
 
 
 def kl_to_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """KL(N(mean, exp(log_variance)) || N(0, I)) in nats, (B,), of tensors (B, ...); Kingma & Welling 2014, appendix B."""
+    """KL(N(mean, exp(log_variance)) || N(0, I)) in nats, (B,), of (B, ...); Kingma & Welling 2014, appendix B."""
     mean = _at_least_float32(mean)
     log_variance = _at_least_float32(log_variance)
     return 0.5 * (torch.expm1(log_variance) - log_variance + mean.square()).flatten(1).sum(1)

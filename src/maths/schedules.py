@@ -14,9 +14,7 @@ KlKind = Literal["cyclical", "monotonic", "constant"]
 KlPer = Literal["epoch", "run", "within_epoch"]
 RateKind = Literal["cosine", "constant"]
 CoinPer = Literal["batch", "step"]
-Plan = Sequence[
-    tuple[int, int]
-]  # entries (step at which the entry begins, step at which the run ends); the first begins at 0
+Plan = Sequence[tuple[int, int]]  # (first step of the entry, step at which the run ends); the first is 0
 
 
 def teacher_forcing_ratio(epoch: int, *, start: float, decay_from: int, decay_step: float) -> float:
