@@ -21,7 +21,7 @@ from src.base.files import write_atomically
 from src.base.systems import SYSTEMS
 from src.dataset import DanceData
 from src.evaluation.rollout import predict
-from src.evaluation.trained import Trained, data_of, keep_settings, open_run, origin_of
+from src.evaluation.trained import Trained, data_of, open_run, origin_of, save_settings
 from src.intake.dance_listing import NUMBERED
 from src.intake.sources import FRAME_SIZE, decode, image_size
 from src.maths.metrics import quantise
@@ -79,7 +79,7 @@ def evaluate(
     scores = SYSTEMS[trained.config.model.system].part("scores")
     announce(f"{trained.folder}: rolling out {scores.what_is_rolled_out(data)}{unfinished(trained)}")
     content = scores.score(trained, data)
-    keep_settings(trained)
+    save_settings(trained)
     write_atomically(trained.folder / "scores.json", (json.dumps(content, indent=1) + "\n").encode())
     made = read_run(trained.folder)
     plot_history(trained.folder / "curves.png", made.log, made.schedules)
@@ -143,7 +143,7 @@ def submission(
     checked = check_submission(
         unchecked, first_frames=data.test_frames, num_sequences=num_sequences, sequence_length=length
     )
-    keep_settings(trained)
+    save_settings(trained)
     path.unlink(missing_ok=True)
     Provenance(
         **origin,

@@ -39,12 +39,12 @@ from src.maths.schedules import change_plan, extended_learning_rate, schedule
 from src.models.configs import models_of
 from src.models.interface import build_model
 from src.training.checkpoint import (
+    check_config,
     check_settings,
     load_checkpoint,
     load_weights,
-    refuse_other_config,
     save_checkpoint,
-    settle_config,
+    write_config,
 )
 from src.training.log import History, score_to_choose_by
 
@@ -227,7 +227,7 @@ def train(config: Config, folder: Path, *, data_folder: Path = Path("data"), sto
                 f"{config.model.name}; needed: another dataset or another model"
             )
         refuse_unequal_shares(config, world_size())
-        refuse_other_config(folder, config)  # by all processes: one that stops alone leaves the others waiting
+        check_config(folder, config)  # by all processes: one that stops alone leaves the others waiting
         trainer = Trainer(config, data, folder, device)
         if (folder / "last.pt").is_file():
             trainer.resume()
@@ -237,7 +237,7 @@ def train(config: Config, folder: Path, *, data_folder: Path = Path("data"), sto
                 say(f"{folder}: already at step {trainer.step}, {asked}; nothing to do")
             return True
         if rank() == 0:
-            settle_config(folder, config)
+            write_config(folder, config)
             say(
                 f"{folder}: step {trainer.step} of {trainer.num_steps} ({trainer.steps_per_epoch} an epoch) on {device}"
             )
@@ -328,7 +328,7 @@ def main() -> None:
     num_processes = check_processes(arguments.gpus, config.training.device)
     if num_processes > 1:
         refuse_unequal_shares(config, num_processes)
-        refuse_other_config(folder, config)
+        check_config(folder, config)
         own = [str(arguments.config), "--set", arguments.set, "--name", folder.name]
         sys.exit(launch("src.trainer", own, num_processes))
     try:

@@ -30,7 +30,7 @@ from src.packing import pack_synthetic
 from src.submission import Provenance
 from src.tester import evaluate, main, predict_pictures, print_scores, submission
 from src.trainer import train
-from src.training.checkpoint import read_config, settle_config
+from src.training.checkpoint import read_config, write_config
 from tests.conftest import TEST_LENGTH, tiny_config
 
 CONFIG = tiny_config("reference_cvae", num_epochs=2, validate_every=1)
@@ -519,7 +519,7 @@ def test_a_perfect_score_can_be_shown(tmp_path: Path, capsys: pytest.CaptureFixt
 
 def test_the_last_checkpoint_can_be_read(places: dict[str, Path]) -> None:
     run = places["runs_folder"] / "tiny"
-    settle_config(
+    write_config(
         run, CONFIG.model_copy(update={"evaluation": CONFIG.evaluation.model_copy(update={"checkpoint": "last"})})
     )
     trained = open_run("tiny", places["runs_folder"])

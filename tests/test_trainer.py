@@ -27,7 +27,7 @@ from src.models.configs import MODELS
 from src.pushing.data import PushingData
 from src.trainer import Trainer, main, stop_signals, train
 from src.training import log as history
-from src.training.checkpoint import load_checkpoint, settle_config
+from src.training.checkpoint import load_checkpoint, write_config
 from src.training.log import read_history
 from tests.conftest import POSE_MODELS, ROOT, tiny_config
 
@@ -497,7 +497,7 @@ def test_signals_are_collected_and_a_second_interrupt_kills() -> None:
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
-def write_config(folder: Path, **training: object) -> Path:
+def write_toml(folder: Path, **training: object) -> Path:
     """configs/short.toml below the folder: the reference model, small."""
     settings = {
         "clips_per_epoch": 4,
@@ -528,7 +528,7 @@ def command(folder: Path, *arguments: str) -> subprocess.Popen[str]:
 def test_a_mistake_of_several_processes_is_one_line(tmp_path: Path, data_folder: Path) -> None:
     """Found by the processes themselves: the data set was packed anew."""
     (tmp_path / "data").symlink_to(data_folder)
-    config = write_config(tmp_path, num_epochs=2)
+    config = write_toml(tmp_path, num_epochs=2)
     train(load_config(config), tmp_path / "runs" / "short", stop_at_step=1)
     path = tmp_path / "runs" / "short" / "last.pt"
     torch.save(torch.load(path) | {"dataset_fingerprint": "another"}, path)
@@ -556,7 +556,7 @@ def test_what_one_process_can_see_is_refused_before_others_start(
     monkeypatch: pytest.MonkeyPatch,
     outcome: Callable[..., tuple[int, str]],
 ) -> None:
-    settle_config(tmp_path / "runs" / "short", load_config(write_config(tmp_path)))
+    write_config(tmp_path / "runs" / "short", load_config(write_toml(tmp_path)))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(trainer, "launch", None)
     code, errors = outcome(main, *arguments)
@@ -569,7 +569,7 @@ def test_ctrl_c_saves_and_the_same_command_finishes(
     tmp_path: Path, data_folder: Path, monkeypatch: pytest.MonkeyPatch, outcome: Callable[..., tuple[int, str]]
 ) -> None:
     (tmp_path / "data").symlink_to(data_folder)
-    config = write_config(tmp_path, num_epochs=16).relative_to(tmp_path)
+    config = write_toml(tmp_path, num_epochs=16).relative_to(tmp_path)
     process = command(tmp_path, str(config))
     log, deadline = tmp_path / "runs" / "short" / "log.jsonl", time.monotonic() + 300
     while not (log.is_file() and log.stat().st_size) and process.poll() is None and time.monotonic() < deadline:

@@ -126,7 +126,7 @@ def schedule(config: Config, step: int, steps_per_epoch: int) -> dict[str, float
 def learning_rate(
     step: int, *, base: float, num_steps: int, warmup_steps: int, final_ratio: float, kind: RateKind
 ) -> float:
-    """The learning rate at `step` of a run of `num_steps`, in (0, base].
+    """The learning rate at `step` of a run of `num_steps`, in [0, base].
 
     Warm-up: base * (step + 1) / warmup_steps.
     After it, cosine: from base at `warmup_steps` down to final_ratio * base at `num_steps`, then that rate.
