@@ -1,6 +1,7 @@
 """What documents name exists, what exists is named, and nothing in the checkout points to one machine or registry."""
 
-import json
+import ast
+import math
 import re
 import subprocess
 import tomllib
@@ -9,26 +10,21 @@ from pathlib import Path
 
 import pytest
 
+from src.config import Config, flatten
+from src.models.configs import MODELS
+from src.submission import FRAME_SHAPE
 from tests.conftest import ROOT
 
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 TARGETS = dict(re.findall(r"^([a-z-]+):[^#\n]*## (.+)$", MAKEFILE, re.MULTILINE))
-IGNORED = {".git", *re.findall(r"^([\w./]+)/$", (ROOT / ".gitignore").read_text(), re.MULTILINE)}  # folders
+RECIPES = dict(re.findall(r"^([a-z]+):.*##.*\n((?:\t.*\n)*)", MAKEFILE, re.MULTILINE))
+VARIABLES = set(re.findall(r"^([A-Z]+) \?=", MAKEFILE, re.MULTILINE))
+IGNORED = re.findall(r"^([\w./]+)/$", (ROOT / ".gitignore").read_text(), re.MULTILINE)  # folders; /name: at the top
+EXAMPLE = {"src/models/tint_cvae.py", "configs/tint.toml"}  # what CONTRIBUTING.md tells to write
 TEXT = {".md", ".py", ".toml", ".yml", ".yaml", ".lock", ".json", ".jsonl", ".jinja", ""}  # suffixes
 LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-MEASURED = {  # headings of the README's tables
-    "score (dB)": "score",
-    "validation take (dB)": "score",
-    "held out (dB)": "held_out_score",
-    "KL (nats a frame)": "kl_nats",
-    "between samples (dB)": "psnr_between_samples",
-    "of vague poses (dB)": "psnr_between_samples_vague",
-    "with other clips' actions": "psnr_shuffled_actions",
-    "and positions": "psnr_shuffled_conditions",
-    "best of 4 samples": "psnr_best_of_n",
-}
 documents = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 
 
@@ -38,25 +34,60 @@ def read(path: Path) -> str:
 
 @documents
 def test_commands_exist(path: Path) -> None:
-    commands = re.findall(r"(?:`|^|\s{2}|\| )make ([a-z-]+)", read(path), re.MULTILINE)
-    assert set(commands) <= TARGETS.keys() | {"check"}
-    for run in re.findall(r"\bRUN=([\w-]+)", read(path)):
+    text = read(path)
+    commands = re.findall(r"(?:`|^|\s{2}|\| )make ([a-z-]+)", text, re.MULTILINE)
+    assert set(commands) <= TARGETS.keys()
+    for run in re.findall(r"\bRUN=([\w-]+)", text):
         assert (ROOT / "configs" / f"{run}.toml").is_file(), f"RUN={run}"
-    for grid in re.findall(r"\bGRID=(\S+\.toml)", read(path)):
+    for grid in re.findall(r"\bGRID=(\S+\.toml)", text):
         assert (ROOT / grid).is_file(), f"GRID={grid}"
-    for variable in re.findall(r"make [a-z-]+(?: \w+=\S+)*? (\w+)=", read(path)):
-        assert re.search(rf"^{variable} \?=", MAKEFILE, re.MULTILINE), f"{variable}= is no variable of the Makefile"
+
+
+@documents
+def test_variables_exist_and_are_read(path: Path) -> None:
+    """Every NAME=value is a variable of the Makefile, and after a target one that its recipe reads."""
+    text = read(path)
+    assert set(re.findall(r"(?<![\w-])([A-Z]+)=", text)) <= VARIABLES
+    for target, words in re.findall(r"make ([a-z-]+)((?:\s+[A-Z]+=(?:\"[^\"]*\"|[^\s`]+))+)", text):
+        given = set(re.findall(r"([A-Z]+)=", re.sub(r"\"[^\"]*\"", "", words)))
+        assert given <= named_in(RECIPES[target]) | {"PYTHON"}, f"make {target}{words}"
+
+
+def test_usage_names_every_target_and_variable() -> None:
+    text = read(ROOT / "docs/usage.md")
+    assert TARGETS.keys() - set(re.findall(r"make ([a-z]+)", text)) == set()
+    assert VARIABLES - set(re.findall(r"[`\s]([A-Z]+)(?:=|`)", text)) == set()
+    runs = {path.stem for path in (ROOT / "configs").glob("*.toml")}
+    grids = {path.stem for path in (ROOT / "configs/experiments").glob("*.toml")}
+    assert (runs | grids) - set(re.findall(r"`(\w+)`", text)) == set()
+
+
+@documents
+def test_settings_exist(path: Path) -> None:
+    known = {key for name in MODELS for key in flatten(Config.model_construct(model=MODELS[name].model_construct()))}
+    sections = "model|augmentation|kl_weight|training|evaluation"
+    named = set(re.findall(rf"(?<![\w./])((?:{sections})(?:\.[a-z_]+)+)(?![\w./])", read(path)))
+    assert named - known - {key.rpartition(".")[0] for key in known} == set()
+
+
+def anchors(path: Path) -> set[str]:
+    """The anchors of a document's headings: lower case, punctuation dropped, hyphens for spaces."""
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", read(path), flags=re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @documents
 def test_files_exist(path: Path) -> None:
     text = read(path)
-    named = set(re.findall(r"\b((?:src|tests|configs|docs|\.ci)/[\w./-]*\w)", text))
+    named = set(re.findall(r"\b((?:src|tests|configs|docs|examples|\.ci)/[\w./-]*\w)", text))
     named |= set(re.findall(r"\b(reports/[\w./-]+\.md)", text))
     named |= {f"src/{module}.py" for module in re.findall(r"-m src\.(\w+)", text)}
-    assert {name for name in named if not (ROOT / name).exists()} == set()
-    links = {link for link in re.findall(r"\]\(([^)#\s]+)", text) if "://" not in link}
-    assert {link for link in links if not (path.parent / link).exists()} == set()
+    assert {name for name in named - EXAMPLE if not (ROOT / name).exists()} == set()
+    for link, anchor in re.findall(r"\]\(([^)#\s]*)#?([^)\s]*)\)", text):
+        if "://" not in link:
+            target = path.parent / link if link else path
+            assert target.exists(), link
+            assert not anchor or anchor in anchors(target), f"{link}#{anchor}"
     known = {file.name for folder in ("src", "tests") for file in (ROOT / folder).rglob("*.py")}
     assert set(re.findall(r"`(\w+\.py)\b", text)) <= known
 
@@ -95,63 +126,93 @@ def test_a_variable_without_effect_is_refused(arguments: list[str], line: str | 
     assert re.search(rf"\*\*\* {line}", done.stderr) if line else not done.stderr
 
 
+def named_in(recipe: str) -> set[str]:
+    """The variables that a recipe reads."""
+    found = re.findall(r"\(call quoted,([A-Z]+)\)|\(value ([A-Z]+)\)", recipe)
+    return {first or second for first, second in found}
+
+
 def test_a_target_reads_the_variables_that_its_recipe_names() -> None:
-    recipes = dict(re.findall(r"^([a-z]+): .*##.*\n((?:\t.*\n)+)", MAKEFILE, re.MULTILINE))
     declared = dict(re.findall(r"^reads\.([a-z]+) := (.*)$", MAKEFILE, re.MULTILINE))
-    variables = re.compile(r"\(call quoted,([A-Z]+)\)|\(value ([A-Z]+)\)")
-    for target, recipe in recipes.items():
-        named = {first or second for first, second in variables.findall(recipe)}
-        assert named == set(declared.get(target, "").split()) or target == "help", target
+    for target, recipe in RECIPES.items():
+        assert named_in(recipe) == set(declared.get(target, "").split()) or target == "help", target
 
 
-def tables(text: str) -> Iterator[tuple[list[str], list[list[str]]]]:
-    """Header and rows of each table of a Markdown text."""
-    for block in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
-        header, _, *rows = ([cell.strip(" *") for cell in line.strip("|").split("|")] for line in block.splitlines())
-        yield header, rows
+def tree(path: Path, heading: str) -> list[str]:
+    """Paths in the tree of a document's section, by their indentation, two spaces a level; folders end in a slash."""
+    (block,) = re.findall(rf"## {heading}\n.*?```\n(.*?)```", read(path), re.DOTALL)
+    paths: list[str] = []
+    above: list[str] = []
+    for line in block.splitlines():
+        indent = len(line) - len(line.lstrip())
+        above = above[: indent // 2]
+        names = re.match(r"\s*((?:[\w.-]+/? )+)", line + " ")
+        assert names, line
+        paths += ["".join(above) + name for name in names[1].split()]
+        above.append(names[1].split()[-1])
+    return paths
 
 
-def test_every_mean_and_spread_is_that_of_its_arm() -> None:
-    """A row names its arm, `arm` or `grid/arm`, and its table the grid, if not the row."""
-    checked = 0
-    for header, rows in tables(read(ROOT / "README.md")):
-        for row in (row for row in rows if "±" in "".join(row)):
-            (name,) = re.findall(r"`([\w/]+)`", row[0])
-            grid, arm = name.split("/") if "/" in name else (header[0].split("`")[1], name)
-            spreads = json.loads(read(ROOT / "reports" / f"{grid}.json"))["arms"][arm]
-            for heading, cell in list(zip(header, row, strict=True))[1:]:
-                if "±" in cell:
-                    spread = spreads[MEASURED[heading]]
-                    places = len(cell.partition(".")[2].partition(" ")[0])
-                    assert cell == f"{spread['mean']:.{places}f} ± {spread['deviation']:.{places}f}", (name, heading)
-                    checked += 1
-    assert checked > 20
+def test_readme_is_short() -> None:
+    assert len(read(ROOT / "README.md").splitlines()) <= 160
 
 
-def test_every_other_mean_and_spread_stands_in_a_report() -> None:
-    reports = "".join(read(path) for path in (ROOT / "reports").glob("*.md") if path.name != "LOG.md")
-    spreads = re.findall(r"\d+\.\d+ ± \d+\.\d+", read(ROOT / "README.md"))
-    assert [spread for spread in spreads if spread not in reports] == []
+def test_readme_shows_the_csv_of_a_frame() -> None:
+    (header,) = re.findall(r"^id,0,1,2,3,4,\.\.\.,(\d+),(\d+)$", read(ROOT / "README.md"), re.MULTILINE)
+    assert [int(column) for column in header] == [math.prod(FRAME_SHAPE) - 2, math.prod(FRAME_SHAPE) - 1]
 
 
-def test_the_baselines_of_the_real_sample_are_those_of_the_report() -> None:
-    known = json.loads(read(ROOT / "reports/dance_mini.json"))["runs"][0]["baselines"]
-    stated = next(rows for header, rows in tables(read(ROOT / "README.md")) if header[0].startswith("real sample"))
-    assert {row[0]: row[1] for row in stated if row[0] in known} == {name: f"{known[name]:.2f}" for name in known}
+def test_readme_s_tree_has_what_stands_at_the_top_of_src() -> None:
+    named = {name for name in tree(ROOT / "README.md", "What is where") if name.startswith("src/")}
+    present = {
+        f"src/{path.name}" + ("/" if path.is_dir() else "")
+        for path in (ROOT / "src").iterdir()
+        if path.name not in ("__init__.py", "__pycache__")
+    }
+    assert named == present | {"src/"}
 
 
-def test_the_tree_has_every_source_file_once() -> None:
-    (tree,) = re.findall(r"## What is where\s+```\n(.*?)```", read(ROOT / "README.md"), re.DOTALL)
-    listed = [name for name in re.findall(r"\b\w+\.py\b", tree) if not name.startswith(("test_", "conftest"))]
-    present = [path.name for path in (ROOT / "src").rglob("*.py") if path.name != "__init__.py"]
-    assert sorted(listed) == sorted(present)
+def test_the_long_tree_has_every_source_file_once() -> None:
+    named = [name for name in tree(ROOT / "CONTRIBUTING.md", "Every file") if name.endswith(".py")]
+    present = [str(path.relative_to(ROOT)) for path in (ROOT / "src").rglob("*.py") if path.name != "__init__.py"]
+    assert sorted(named) == sorted(present)
+
+
+def defined(path: Path) -> set[str]:
+    """Names of a file's functions and classes; a method is `Class.method`."""
+    names = set()
+    for node in ast.parse(read(path)).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        if isinstance(node, ast.ClassDef):
+            names |= {f"{node.name}.{method.name}" for method in node.body if isinstance(method, ast.FunctionDef)}
+        if isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names |= {target.id for target in targets if isinstance(target, ast.Name)}
+    return names
+
+
+@documents
+def test_linked_functions_exist(path: Path) -> None:
+    for name, link in re.findall(r"\[`([\w.]+)`\]\(([^)#\s]+\.py)\)", read(path)):
+        assert name in defined(path.parent / link), f"{name} is not in {link}"
+
+
+def test_the_walk_has_ten_stops_in_few_files() -> None:
+    stops = re.findall(r"^(\d+)\. (.*?)(?=^\d+\. |^## )", read(ROOT / "docs/walk.md"), re.MULTILINE | re.DOTALL)
+    assert [int(number) for number, _ in stops] == list(range(1, 11))
+    files = [set(re.findall(r"\]\(\.\./(src/[\w/]+\.py)\)", text)) for _, text in stops]
+    assert all(files)
+    assert len(set().union(*files)) <= 20  # to be read by a newcomer
 
 
 def texts(folder: Path = ROOT) -> Iterator[tuple[str, str]]:
     """Name and text of each file of the checkout that holds text."""
     for path in sorted(folder.iterdir()):
         name = str(path.relative_to(ROOT))
-        if path.is_dir() and name not in IGNORED and path.name not in IGNORED:
+        if path.name == ".git":  # a folder, or a file in a worktree
+            continue
+        if path.is_dir() and f"/{name}" not in IGNORED and path.name not in IGNORED:
             yield from texts(path)
         elif path.is_file() and (path.suffix in TEXT or folder.name == ".ci"):
             yield name, read(path)
