@@ -173,7 +173,7 @@ def test_code_in_a_checkpoint_is_not_run(path: Path, tmp_path: Path, write: Call
 @pytest.mark.parametrize("content", [[1, 2], {"format": FORMAT + 1}, {"format": "1"}, {}, torch.zeros(2)])
 def test_another_format_is_refused(path: Path, content: object) -> None:
     torch.save(content, path)
-    with pytest.raises(UserError, match=rf"last.pt has format .*, this version reads format {FORMAT}"):
+    with pytest.raises(UserError, match=rf"last.pt has format .*; this version reads format {FORMAT}"):
         load_checkpoint(path, CPU)
 
 
@@ -187,7 +187,8 @@ def test_weights_of_another_model_are_refused(path: Path, other: Any) -> None:
 
 @pytest.mark.parametrize("model", POSE_MODELS)
 def test_a_config_can_change_only_in_some_settings(tmp_path: Path, model: str) -> None:
-    folder, config = tmp_path / "runs" / "run", tiny_config(model)
+    folder = tmp_path / "runs" / "run"
+    config = tiny_config(model)
     write_config(folder, config)
     assert read_config(folder) == config
     longer = tiny_config(model, num_epochs=9, patience=3, evaluation={"mirror": False})
