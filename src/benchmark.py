@@ -177,8 +177,7 @@ def _plain_rollout(model: VideoModel, given: Tensor, poses: Tensor) -> Tensor:
 
 def training_row(device: torch.device) -> Row:
     """A lab training step with every true frame fed back, parallel over time, against the same step frame by frame."""
-    model = _model("lab_cvae").to(device)
-    assert isinstance(model, LabCVAE)
+    model: LabCVAE = _model("lab_cvae").to(device)
     clip = to_unit(_footage(8).frames.reshape(2, 4, 3, HEIGHT, WIDTH)).to(device)
     batch, draws = Batch(clip, clip, clip[:, 0], clip[:, 0]), Draws(0, 0, range(2), device)
 

@@ -25,7 +25,7 @@ from src.reporting.plots import plot_history
 from src.reporting.results import Run, read_run, read_runs
 from src.reporting.tables import TEXT, decimal, markdown_runs, markdown_table, protocol_of, table_of
 from src.submission import Provenance
-from src.training import log as training_log
+from src.training.log import LOG_NAMES
 
 TEMPLATE = Path(__file__).parent / "reporting" / "report.html.jinja"
 GIF_END = b";"  # the last byte of every whole GIF
@@ -40,7 +40,7 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Section:
+class RunSection:
     """What the page shows of one run."""
 
     run: Run
@@ -82,7 +82,7 @@ def write_report(runs_folder: Path, submissions_folder: Path, reports_folder: Pa
         chapters=chapters,
         submissions=submissions,
         notes=notes,
-        log_names=log_names(),
+        log_names=LOG_NAMES,
         commit=commit(),
         decimal=decimal,
     )
@@ -94,12 +94,12 @@ def write_report(runs_folder: Path, submissions_folder: Path, reports_folder: Pa
     return page
 
 
-def section_of(run: Run, figures: Path) -> Section:
+def section_of(run: Run, figures: Path) -> RunSection:
     """Returns the section of a run; copies its pictures into its folder below `figures` and draws its curves."""
     folder, notes = figures / run.name, list(run.notes)
     folder.mkdir(parents=True, exist_ok=True)
     shown = []
-    for pattern, caption, target in SYSTEMS[run.system].part("pictures").PICTURES:
+    for pattern, caption, target in SYSTEMS[run.system].part("pictures").PICTURES if run.system else ():
         paths = sorted(run.folder.glob(pattern))
         if not paths and run.scores and target == "evaluate":
             notes.append(f"{pattern} is missing; make {target} RUN={run.name}")
@@ -110,10 +110,10 @@ def section_of(run: Run, figures: Path) -> Section:
                 shown.append(Figure(f"figures/{run.name}/{path.name}", caption.format(number)))
             else:
                 notes.append(f"{path.name} is damaged; make {target} RUN={run.name}")
-    if run.log:
-        plot_history(folder / "curves.png", run.log, run.schedules)
+    if run.log.rows:
+        plot_history(folder / "curves.png", run.log.rows, run.schedules)
         shown.append(Figure(f"figures/{run.name}/curves.png", "the log by epoch; the names are explained below"))
-    return Section(
+    return RunSection(
         run=run,
         protocol=protocol_of(run.scores) if run.scores else None,
         settings=flatten(run.config) if run.config else {},
@@ -184,12 +184,6 @@ def _submissions(folder: Path, notes: list[str]) -> list[Provenance]:
         except UserError as error:
             notes.append(str(error))
     return found
-
-
-def log_names() -> list[str]:
-    """Returns what history.py says about each name of the log."""
-    names = (training_log.__doc__ or "").partition("Names: ")[2]
-    return " ".join(names.split()).rstrip(".").split("; ")
 
 
 def markdown(runs_folder: Path, reports_folder: Path, chosen: list[str]) -> str:

@@ -1,7 +1,6 @@
 """runs/<run>/ -> predictions and scores: evaluation on known footage, the test rollout, a person's own pictures."""
 
 import argparse
-import json
 import re
 import sys
 from datetime import UTC, datetime
@@ -17,73 +16,52 @@ from rich.table import Table
 from torch import Tensor
 
 from src.base.console import UserError, run_main, say, terminal
-from src.base.files import write_atomically
 from src.base.systems import SYSTEMS
+from src.dance.prediction import predict_dance
 from src.dataset import DanceData
-from src.evaluation.rollout import predict
+from src.evaluation.scores import Scores, lines_of_scores, read_scores, write_scores
 from src.evaluation.trained import Trained, data_of, open_run, origin_of, save_settings
 from src.intake.dance_listing import NUMBERED
 from src.intake.sources import FRAME_SIZE, decode, image_size
 from src.maths.metrics import quantise
 from src.reporting.plots import plot_history, save_gif, side_by_side
-from src.reporting.results import read_run
 from src.submission import SEQUENCE_LENGTH, Provenance, check_submission, safe_to_replace, write_submission
-
-PROTOCOLS = {  # beside the score, of dancers and then of pushing
-    "held_out_score": "the takes held out of training",
-    "score_prior_mean": "score with the mean of the prior, without mirror images and shifts",
-    "score_single": "score of one sample, likewise",
-    "score_mean_of_samples": "score of the mean of {num_samples} samples, likewise",
-    "psnr_between_samples": "PSNR between two samples, the lower the more they differ",
-    "psnr_between_samples_vague": "the same in the tenth of the frames whose poses say least",
-    "posterior_minus_prior_db": "gain of latents that have seen the truth, a leak if it is large",
-    "drift_db": "loss of frames 500 to 600 to their place deep in the rollout",
-    "psnr_prior_mean": "mean of the prior",
-    "psnr_single": "one sample",
-    "psnr_best_of_n": "best of {num_samples} samples, chosen with the truth",
-    "psnr_shuffled_actions": "mean of the prior, with the actions of other clips",
-    "psnr_shuffled_conditions": "mean of the prior, with the actions and positions of other clips",
-}
-MOMENTS = {  # of a rollout, beside its score
-    "mean_psnr": "mean of all frames",
-    "psnr_1_to_10": "frames 1-10",
-    "psnr_100": "frame 100",
-    "psnr_300": "frame 300",
-    "psnr_600": "frame 600",
-}
+from src.training.log import TrainingLog, read_log
 
 
 def announce(line: str) -> None:
-    """Says what will take long: on a terminal where progress bars are, beside what is asked for, else in the log."""
+    """Prints a line that says what takes long: to stderr on a terminal, where progress bars are, else to stdout."""
     print(line, file=sys.stderr if terminal.is_terminal else sys.stdout, flush=True)
 
 
-def unfinished(trained: Trained) -> str:
-    """Returns in words how far the training of a run came that has not come to its end; else nothing."""
-    run = read_run(trained.folder)
-    if run.is_trained() or run.config is None:
+def unfinished(trained: Trained, log: TrainingLog) -> str:
+    """Returns in words how far an unfinished training has come, from its log alone; "" for a finished one."""
+    config = trained.config
+    if log.is_finished(config):
         return ""
-    wanted = f"{run.num_epochs} of {run.config.training.num_epochs} epochs"
-    return f"; its training stands at {wanted}, make train RUN={run.name} goes on"
+    stands = f"{log.num_epochs} of {config.training.num_epochs} epochs"
+    return f"; its training stands at {stands}, make train RUN={trained.folder.name} goes on"
 
 
 def evaluate(
     run: str, *, overrides: str = "", data_folder: Path = Path("data"), runs_folder: Path = Path("runs")
-) -> dict[str, object]:
+) -> Scores:
     """Rolls out the known footage, writes scores.json and pictures into the run's folder, and returns the scores.
 
     `overrides` are words of SET that say how; the run keeps them.
     """
     trained = open_run(run, runs_folder, overrides)
     data = data_of(trained, data_folder)
-    scores = SYSTEMS[trained.config.model.system].part("scores")
-    announce(f"{trained.folder}: rolling out {scores.what_is_rolled_out(data)}{unfinished(trained)}")
-    content = scores.score(trained, data)
+    log = read_log(trained.folder)
+    system = SYSTEMS[trained.config.model.system]
+    scorer = system.part("scores")
+    announce(f"{trained.folder}: rolling out {scorer.what_is_rolled_out(data)}{unfinished(trained, log)}")
+    scores, rollouts = scorer.score(trained, data)
+    system.part("pictures").save_pictures(trained.folder, rollouts)
+    plot_history(trained.folder / "curves.png", log.rows, log.schedules(trained.config))
     save_settings(trained)
-    write_atomically(trained.folder / "scores.json", (json.dumps(content, indent=1) + "\n").encode())
-    made = read_run(trained.folder)
-    plot_history(trained.folder / "curves.png", made.log, made.schedules)
-    return content
+    write_scores(trained.folder / "scores.json", scores)  # last: whoever reads it can rely on the pictures
+    return scores
 
 
 def roll_out_tests(trained: Trained, data: DanceData) -> Tensor:
@@ -93,7 +71,7 @@ def roll_out_tests(trained: Trained, data: DanceData) -> Tensor:
     num_sequences, length = data.manifest.num_tests, data.manifest.test_length
     assert given.shape == (num_sequences, 3, *data.frame_size), f"one given frame a sequence: {given.shape}"
     assert poses.shape == (num_sequences, length, 3, *data.frame_size), f"a pose for each frame: {poses.shape}"
-    drawn = predict(trained.model, given[:, None], poses, trained.config.evaluation, seed=trained.config.seed)
+    drawn = predict_dance(trained.model, given[:, None], poses, trained.config.evaluation, seed=trained.config.seed)
     assert drawn.shape == (num_sequences, length, 3, *data.frame_size), f"rollout of {tuple(drawn.shape)}"
     rollouts = quantise(drawn).cpu()
     assert torch.equal(rollouts[:, 0], given.cpu()), "frame 0 must be the given frame"
@@ -115,23 +93,23 @@ def submission(
     """
     trained = _open_pose_run(run, runs_folder, overrides)
     config = trained.config
-    data = data_of(trained, data_folder)
-    assert isinstance(data, DanceData), "a pose model was trained on dancers"
+    data: DanceData = data_of(trained, data_folder)
     path = submissions_folder / f"{run}.csv"
     safe_to_replace(path)
-    source: dict[str, Any] = origin_of(trained)
+    source = origin_of(trained)
     origin = {
         "run": run,
         "dataset": config.dataset,
         **{name: value for name, value in source.items() if name in Provenance.model_fields and name != "commit"},
-        "local_score": _local_score(trained),
+        "local_score": _local_score(trained, source),
         "seed": config.seed,
     }
     if path.is_file() and origin.items() <= Provenance.load(path.with_suffix(".json")).model_dump().items():
         say(f"{path} is up to date: it was written from this checkpoint, configuration and data set")
         return path
     num_sequences, length = data.test_poses.shape[:2]
-    announce(f"{trained.folder}: rolling out {num_sequences} test sequences of {length} frames{unfinished(trained)}")
+    hint = unfinished(trained, read_log(trained.folder))
+    announce(f"{trained.folder}: rolling out {num_sequences} test sequences of {length} frames{hint}")
     rollouts = roll_out_tests(trained, data)
     for number, clip in enumerate(rollouts):
         poses = torch.from_numpy(np.array(data.test_poses[number]))
@@ -168,20 +146,14 @@ def _open_pose_run(run: str, runs_folder: Path, overrides: str) -> Trained:
     return trained
 
 
-def _local_score(trained: Trained) -> float | None:
+def _local_score(trained: Trained, origin: dict[str, Any]) -> float | None:
     """Returns the validation score of this very checkpoint and configuration, if it has been evaluated."""
-    path, present = trained.folder / "scores.json", origin_of(trained)
-    scores = read_scores(path) if path.is_file() else {}
-    same = all(scores.get(name) == present[name] for name in ("checkpoint_sha256", "config_sha256"))
-    return scores["score"] if same else None
-
-
-def read_scores(path: Path) -> dict[str, Any]:
-    """Returns what `evaluate` wrote; UserError where that is damaged."""
-    try:
-        return json.loads(path.read_bytes())
-    except ValueError:
-        raise UserError(f"{path} is damaged; make it anew: make evaluate RUN={path.parent.name}") from None
+    path = trained.folder / "scores.json"
+    if not path.is_file():
+        return None
+    scores = read_scores(path)
+    made_of = {"checkpoint_sha256": scores.checkpoint_sha256, "config_sha256": scores.config_sha256}
+    return scores.score if made_of.items() <= origin.items() else None
 
 
 def predict_pictures(
@@ -206,7 +178,7 @@ def predict_pictures(
     settings, seed = trained.config.evaluation, trained.config.seed
     announce(f"{trained.folder}: rolling out {len(conditions)} frames")
     drawn = quantise(
-        predict(trained.model, given[None, None].to(trained.device), conditions[None], settings, seed=seed)[0]
+        predict_dance(trained.model, given[None, None].to(trained.device), conditions[None], settings, seed=seed)[0]
     )
     folder.mkdir(parents=True, exist_ok=True)
     save_gif(out, side_by_side([drawn.cpu(), conditions.cpu()]))
@@ -248,26 +220,19 @@ def _numbered_pictures(folder: Path) -> list[Path]:
 
 
 def print_scores(run: str, runs_folder: Path = Path("runs")) -> None:
-    """Prints the score of an evaluated run beside the baselines."""
+    """Prints the score of an evaluated run beside the baselines, and below it all other numbers."""
     path = runs_folder / run / "scores.json"
-    if not path.is_file():
-        raise UserError(f"{path} does not exist; evaluate the run first: make evaluate RUN={run}")
     scores = read_scores(path)
     table = Table("rollout", "score (dB)", "SSIM")
-    score = float(scores["score"])  # a perfect one is the string "inf"
-    rows = {run: scores, **scores["baselines"]}
-    for name, numbers in rows.items():
-        table.add_row(
-            name, f"{float(numbers['score']):.2f}", f"{numbers['mean_ssim']:.3f}", style="bold" if name == run else ""
-        )
+    for name, numbers in {run: scores, **scores.baselines}.items():
+        style = "bold" if name == run else ""
+        table.add_row(name, f"{numbers.score:.2f}", f"{numbers.mean_ssim:.3f}", style=style)
     Console().print(table)
-    say(scores["protocol"])
-    for name in (name for name in PROTOCOLS if scores.get(name) is not None):
-        say(f"{PROTOCOLS[name].format(**scores)}: {float(scores[name]):.2f} dB")
-    if at := [f"{label} {float(scores[name]):.2f}" for name, label in MOMENTS.items() if scores.get(name) is not None]:
-        say(f"PSNR (dB): {', '.join(at)}")
-    best = max(float(baseline["score"]) for baseline in scores["baselines"].values())
-    say(f"{score - best:+.2f} dB against the best baseline; all of it in {path}")
+    say(scores.protocol)
+    for line in lines_of_scores(scores):
+        say(line)
+    best = max(baseline.score for baseline in scores.baselines.values())
+    say(f"{scores.score - best:+.2f} dB against the best baseline; all of it in {path}")
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ from tests.conftest import ROOT
 ORDER = (
     *("base.console", "base.files", "base.provenance", "base.distributed", "base.devices", "base.randomness"),
     *("base.settings", "base.systems", "models.configs", "config"),
+    *("evaluation.scores", "dance.schema", "pushing.schema"),
     *("maths.schedules", "maths.losses", "maths.metrics"),
     *("synthetic.rasteriser", "synthetic.writing", "synthetic.dancer_drawing", "synthetic.dancers"),
     *("synthetic.tabletop_drawing", "synthetic.tabletop"),
@@ -19,7 +20,7 @@ ORDER = (
     *("packing", "dance.augmentations", "dataset", "pushing.data"),
     *("vae_modules", "models.svg_modules", "models.lab_cvae", "models.reference_cvae"),
     *("models.svg", "models.conv_svg", "models.interface"),
-    *("evaluation.rollout", "evaluation.validation", "dance.validation", "pushing.validation"),
+    *("evaluation.rollout", "evaluation.validation", "dance.prediction", "dance.validation", "pushing.validation"),
     *("training.checkpoint", "training.log", "trainer"),
     *("submission", "reporting.plots", "reporting.results", "reporting.tables", "reporting.comparison"),
     *("evaluation.trained", "dance.scores", "dance.pictures", "dance.cost"),
@@ -80,6 +81,30 @@ def test_nothing_is_long(path: Path) -> None:
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert (node.end_lineno or 0) - node.lineno < 60, node.name
+
+
+@pytest.mark.parametrize("path", [ROOT / "src" / path for path in ("dance/scores.py", "pushing/scores.py")], ids=name)
+def test_scores_compute_and_do_not_draw(path: Path) -> None:
+    """Neither a scorer, nor a validation, nor anything that they import, wherever in src it stands."""
+    seen: set[str] = set()
+    wanted = {name(path), *(name(found) for found in FILES if found.parent.name == "evaluation")}
+    while wanted:
+        file = wanted.pop()
+        seen.add(file)
+        found = ROOT / "src" / f"{file.replace('.', '/')}.py"
+        assert "matplotlib" not in found.read_text(encoding="utf-8"), file
+        wanted |= imports(found) - seen
+    assert "reporting.plots" not in seen and {"dance.validation", "pushing.validation"} & seen
+
+
+def test_no_two_classes_share_a_name() -> None:
+    names = [
+        node.name
+        for path in FILES
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ClassDef)
+    ]
+    assert {found for found in names if names.count(found) > 1} == set()
 
 
 def test_names_say_something() -> None:

@@ -267,17 +267,18 @@ def test_processes_share_a_batch_of_pushing(num_clips: int) -> None:
 
 
 def test_evaluation_sees_the_first_frames() -> None:
-    batch = first_frames(numbered_clips(), 12, [4, 0, 4], CPU)
-    assert numbers_of(batch) == [list(range(30 * clip, 30 * clip + 12)) for clip in (4, 0, 4)]
-    assert numbers_of(first_frames(numbered_clips(), 30, range(2), CPU)) == [list(range(30)), list(range(30, 60))]
+    for window, num_clips in ((12, 3), (30, 2)):
+        frames, conditions = first_frames(numbered_clips(), window, num_clips, CPU)
+        assert frames.dtype == torch.uint8
+        seen = numbers_of(PushingBatch(frames / 255, conditions))
+        assert seen == [list(range(30 * clip, 30 * clip + window)) for clip in range(num_clips)]
     assert numbers_of(pushing(window=30).batch(0, 0, range(1)))[0][0] % 30 == 0
 
 
 @pytest.mark.parametrize("window", [0, 31])
 def test_a_window_that_no_clip_holds_is_refused(window: int) -> None:
-    for draw in (lambda: pushing(window=window), lambda: first_frames(numbered_clips(), window, [0], CPU)):
-        with pytest.raises(UserError, match=f"training.window = {window}; clips have 30 frames; needed"):
-            draw()
+    with pytest.raises(UserError, match=f"training.window = {window}; clips have 30 frames; needed"):
+        pushing(window=window)
 
 
 @pytest.fixture
@@ -315,7 +316,7 @@ def test_sixteen_gigabytes_are_opened_without_being_read(vast: Path) -> None:
     sampler = PushingSampler(data.train, window=12, seed=0, device=CPU, shuffle=True, clips_per_epoch=4)
     shapes = {sampler.batch(0, 8 * step, range(8)).frames.shape for step in range(10)}
     assert shapes == {(8, 12, 3, 64, 64)}
-    assert first_frames(data.test, 12, [1], CPU).conditions.shape == (1, 12, 7)
+    assert first_frames(data.test, 12, 1, CPU)[1].shape == (1, 12, 7)
     assert resident() - before < 300e6
 
 

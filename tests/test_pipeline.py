@@ -16,6 +16,8 @@ from PIL import Image
 from src import packing, report, submission, tester, trainer
 from src.base.console import run_main
 from src.config import to_json
+from src.evaluation.scores import numbers_of
+from src.pushing.schema import PushingScores
 from src.synthetic.dancers import write_dance
 from tests.conftest import POSE_MODELS, ROOT, tiny_config
 
@@ -107,15 +109,13 @@ def test_from_synthetic_pushing_to_the_report(
     code, printed, errors = command(tester.main, "evaluate", "pusher")
     assert (code, errors) == (0, "")
     scores = json.loads(Path("runs/pusher/scores.json").read_text())
-    of_pushing = {
-        name: words for name, words in tester.PROTOCOLS.items() if name.startswith("psnr_") and name in scores
-    }
-    assert len(of_pushing) == 5
-    for name, words in of_pushing.items():
-        assert f"{words.format(num_samples=2)}: {scores[name]:.2f} dB" in printed
+    numbers = [number for number in numbers_of(PushingScores) if number.name not in ("score", "mean_ssim")]
+    assert len(numbers) == 5
+    for number in numbers:
+        assert f" {scores[number.name]:.2f}  {number.meaning}\n" in printed
     assert "copy of the last frame" in printed and "against the best baseline" in printed
     assert command(report.main)[::2] == (0, "")
-    assert f"{scores['psnr_best_of_n']:.2f}" in Path("reports/index.html").read_text()
+    assert f"{scores['score_best_of_n']:.2f}" in Path("reports/index.html").read_text()
     own = ("predict", "pusher", "--frame", "first.png", "--poses", "poses", "--out", "clip.gif")
     for refused in (("submission", "pusher"), own):
         code, _, errors = command(tester.main, *refused)

@@ -18,7 +18,7 @@ from tests.models.toys import ToyPoseConfig, ToyPushingConfig
 
 DOOR = ("intake", "synthetic")  # where data of either system come in
 OF_A_SYSTEM = ("Dance", "Pushing", "Pose", "SVG", "CVAE", "Footage", "Clips", "TakeValidation", "ClipValidation")
-LAYERS = ("data", "validation", "scores", "pictures", "cost")
+LAYERS = ("data", "validation", "schema", "scores", "pictures", "cost")
 
 
 def switches(tree: ast.AST) -> list[int]:

@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,9 +19,10 @@ from src import tester
 from src.base.console import UserError
 from src.base.files import file_hash
 from src.base.randomness import keyed_seed
+from src.dance.prediction import predict_dance
 from src.dance.scores import baselines, drift, psnr_between
 from src.dataset import open_data
-from src.evaluation.rollout import predict
+from src.evaluation.scores import read_scores
 from src.evaluation.trained import open_run
 from src.maths.metrics import psnr_per_frame
 from src.models.interface import build_model
@@ -32,15 +32,9 @@ from src.tester import evaluate, main, predict_pictures, print_scores, submissio
 from src.trainer import train
 from src.training.checkpoint import read_config, write_config
 from tests.conftest import TEST_LENGTH, tiny_config
+from tests.run_folders import write_run
 
 CONFIG = tiny_config("reference_cvae", num_epochs=2, validate_every=1)
-DOCUMENTED = {
-    *("run", "score", "mean_psnr", "mean_ssim", "psnr_1_to_10", "psnr_100", "psnr_300", "psnr_600"),
-    *("held_out_score", "drift_db", "psnr_between_samples", "psnr_between_samples_vague"),
-    *("score_prior_mean", "score_single", "score_mean_of_samples", "num_samples"),
-    *("posterior_minus_prior_db", "posterior_latent", "baselines", "protocol", "psnr_by_frame", "rollout_seconds"),
-    *("num_parameters", "checkpoint_step", "checkpoint_sha256", "config_sha256", "dataset_fingerprint", "commit"),
-}
 
 
 @pytest.fixture(scope="module")
@@ -58,15 +52,22 @@ def places(trained_runs: Path, data_folder: Path, tmp_path: Path) -> dict[str, P
     return {"runs_folder": tmp_path / "runs", "data_folder": data_folder}
 
 
-def predicted(places: dict[str, Path], frames: np.ndarray, poses: np.ndarray, **changed: object) -> np.ndarray:
-    """The integers (T, 3, H, W) of one clip, by a model that is put together here. `changed`: seed or evaluation."""
+def predicted(
+    places: dict[str, Path], frames: np.ndarray, poses: np.ndarray, *, rounding: bool = True, **changed: object
+) -> np.ndarray:
+    """The pixels (T, 3, H, W) in 0..255 of one clip, by a model put together here. `changed`: seed, settings."""
     model = build_model(CONFIG, height=32, width=64)
     weights = torch.load(places["runs_folder"] / "tiny" / "best.pt", weights_only=True)["ema"]
     model.load_state_dict(weights)
     given, conditions = torch.from_numpy(frames[:1].copy())[None], torch.from_numpy(poses.copy())[None]
     seed = changed.pop("seed", CONFIG.seed)
-    drawn = predict(model.eval(), given, conditions, CONFIG.evaluation.model_copy(update=changed), seed=seed)[0]
-    return np.clip(np.rint(255 * drawn.numpy()), 0, 255).astype(np.uint8)
+    settings = CONFIG.evaluation.model_copy(update=changed)
+    drawn = 255 * predict_dance(model.eval(), given, conditions, settings, seed=seed)[0].numpy()
+    return rounded(drawn) if rounding else drawn
+
+
+def rounded(pixels: np.ndarray) -> np.ndarray:
+    return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
 
 
 def mean_psnr(drawn: np.ndarray, truth: np.ndarray) -> float:
@@ -79,20 +80,21 @@ def test_scores_are_those_of_a_rollout_made_by_hand(places: dict[str, Path]) -> 
     folder, data = places["runs_folder"] / "tiny", open_data("tiny", places["data_folder"])
     truth, poses = np.array(data.val.frames), np.array(data.val.poses)
     score = mean_psnr(predicted(places, truth, poses), truth)
-    assert scores["score"] == scores["mean_psnr"] == pytest.approx(score, abs=1e-6)
-    assert scores["baselines"]["first frame"]["score"] == pytest.approx(mean_psnr(truth[:1].repeat(12, 0), truth))
-    leak = scores["posterior_latent"]["score"] - scores["score"]
-    assert scores["posterior_minus_prior_db"] == pytest.approx(leak)
-    assert scores["psnr_1_to_10"] == pytest.approx(np.mean([float(value) for value in scores["psnr_by_frame"][1:11]]))
-    assert scores["psnr_100"] is scores["psnr_300"] is scores["psnr_600"] is None
-    assert scores["checkpoint_sha256"] == file_hash(folder / "best.pt")
-    assert scores["num_parameters"] == sum(p.numel() for p in build_model(CONFIG, height=32, width=64).parameters())
+    assert scores.score == scores.mean_psnr == pytest.approx(score, abs=1e-6)
+    assert scores.baselines["first frame"].score == pytest.approx(mean_psnr(truth[:1].repeat(12, 0), truth))
+    assert scores.posterior_minus_prior_db == pytest.approx(scores.posterior_latent.score - scores.score)
+    assert scores.psnr_1_to_10 == pytest.approx(np.mean(scores.psnr_by_frame[1:11]))
+    assert scores.psnr_100 is scores.psnr_300 is scores.psnr_600 is None
+    assert (scores.system, scores.num_given, scores.scored_frames) == ("dance", 1, (1, TEST_LENGTH - 1))
+    assert scores.checkpoint_sha256 == file_hash(folder / "best.pt")
+    assert scores.num_parameters == sum(p.numel() for p in build_model(CONFIG, height=32, width=64).parameters())
 
     def refuse(constant: str) -> None:
         raise AssertionError(f"{constant} is not JSON")
 
-    assert json.loads((folder / "scores.json").read_text(), parse_constant=refuse) == scores
-    assert scores.keys() == DOCUMENTED
+    content = json.loads((folder / "scores.json").read_text(), parse_constant=refuse)
+    assert content["psnr_by_frame"][0] == "Infinity", "the given frame"
+    assert read_scores(folder / "scores.json") == scores
     for name in ("psnr_by_frame.png", "curves.png", "rollout.gif", "rollout_strip.png"):
         with Image.open(folder / name) as picture:
             picture.verify()
@@ -119,7 +121,7 @@ def talkative(places: dict[str, Path]) -> dict[str, Path]:
 
 
 def test_the_posterior_is_measured_with_its_own_latents(talkative: dict[str, Path]) -> None:
-    assert abs(evaluate("tiny", **talkative)["posterior_minus_prior_db"]) > 1e-3
+    assert abs(evaluate("tiny", **talkative).posterior_minus_prior_db) > 1e-3
 
 
 def test_latents_are_compared_without_mirror_images(talkative: dict[str, Path]) -> None:
@@ -127,15 +129,16 @@ def test_latents_are_compared_without_mirror_images(talkative: dict[str, Path]) 
     truth, poses = np.array(data.val.frames), np.array(data.val.poses)
     mean = predicted(talkative, truth, poses, mirror=False)
     seeds = [keyed_seed(CONFIG.seed, "rollout", number) for number in range(3)]
-    samples = [predicted(talkative, truth, poses, mirror=False, latent="sample", seed=seed) for seed in seeds]
-    picture = np.rint(np.mean(samples, axis=0)).astype(np.uint8)
+    settings = {"mirror": False, "latent": "sample", "rounding": False}
+    unrounded = [predicted(talkative, truth, poses, seed=seed, **settings) for seed in seeds]
+    picture, samples = rounded(np.mean(unrounded, axis=0)), [rounded(sample) for sample in unrounded]
     expected = {"prior_mean": mean, "single": samples[0], "mean_of_samples": picture}
     levels = {name: mean_psnr(clip, truth) for name, clip in expected.items()}
-    assert {name: scores[f"score_{name}"] for name in levels} == pytest.approx(levels, abs=1e-4)
-    assert scores["num_samples"] == 3
+    assert {name: getattr(scores, f"score_{name}") for name in levels} == pytest.approx(levels, abs=1e-4)
+    assert scores.num_samples_compared == 3
     assert min(abs(levels["single"] - levels[name]) for name in ("prior_mean", "mean_of_samples")) > 1e-2
     between = [mean_psnr(samples[a], samples[b]) for a, b in ((0, 1), (0, 2), (1, 2))]
-    assert scores["psnr_between_samples"] == pytest.approx(np.mean(between))
+    assert scores.psnr_between_samples == pytest.approx(np.mean(between))
 
 
 def test_samples_are_compared_where_the_poses_say_least() -> None:
@@ -146,10 +149,10 @@ def test_samples_are_compared_where_the_poses_say_least() -> None:
     samples = [torch.full((101, 3, 4, 8), 100, dtype=torch.uint8) for _ in range(2)]
     samples[1] += 10
     samples[1][empty] = 101
-    levels = psnr_between(samples, poses)
+    everywhere, emptiest = psnr_between(samples, poses)
     far, near = 20 * math.log10(255 / 10), 20 * math.log10(255)
-    assert levels["psnr_between_samples_vague"] == pytest.approx(near)
-    assert levels["psnr_between_samples"] == pytest.approx(0.9 * far + 0.1 * near)
+    assert emptiest == pytest.approx(near)
+    assert everywhere == pytest.approx(0.9 * far + 0.1 * near)
 
 
 class Take:
@@ -232,7 +235,7 @@ def test_a_submission_is_written_once(
     assert capsys.readouterr().out.startswith(f"{path} is up to date")
     assert [(file.read_bytes(), file.stat().st_mtime_ns) for file in (path, path.with_suffix(".json"))] == before
 
-    score = evaluate("tiny", runs_folder=places["runs_folder"], data_folder=places["data_folder"])["score"]
+    score = evaluate("tiny", runs_folder=places["runs_folder"], data_folder=places["data_folder"]).score
     submission("tiny", **places)  # its provenance can now say how good it is
     assert Provenance.load(path.with_suffix(".json")).local_score == score
     assert path.read_bytes() == before[0][0]
@@ -445,7 +448,14 @@ def test_the_commands_say_what_they_did(
     assert f"{scores['score']:.2f}" in shown
     assert "nearest pose" in shown
     assert "dB against the best baseline" in shown
-    assert f"PSNR (dB): mean of all frames {scores['mean_psnr']:.2f}, frames 1-10 {scores['psnr_1_to_10']:.2f}" in shown
+    lines = {line.split("  ")[0]: line.split()[-1] and line for line in shown.splitlines()}
+    for label, name in (
+        ("mean PSNR", "mean_psnr"),
+        ("PSNR 1-10", "psnr_1_to_10"),
+        ("prior's mean (dB)", "score_prior_mean"),
+    ):
+        assert f" {scores[name]:.2f} " in lines[label], label
+    assert "PSNR 100" not in lines, "the take is too short"
     assert output("scores", "tiny") == shown
     before, _, after = output("submission", "tiny").partition("submissions/tiny.csv: valid")
     assert before.splitlines() == [
@@ -508,13 +518,16 @@ def test_pictures_that_are_not_given_are_asked_for(
 
 
 def test_a_perfect_score_can_be_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "run").mkdir()
-    numbers = {"score": "inf", "mean_ssim": 1.0}
-    content: dict[str, Any] = numbers | {"protocol": "by hand"}
-    content["baselines"] = {"first frame": {"score": 20.0, "mean_ssim": 0.5}}
-    (tmp_path / "run" / "scores.json").write_text(json.dumps(content))
+    write_run(tmp_path / "run", score=math.inf, mean_psnr="Infinity")
     print_scores("run", tmp_path)
     assert "inf" in capsys.readouterr().out
+
+
+def test_scores_of_an_earlier_version_are_made_anew(workplace: Path, outcome: Callable[..., tuple[int, str]]) -> None:
+    (workplace / "runs" / "tiny" / "scores.json").write_text('{"run": "tiny", "score": 20.0}')
+    code, errors = outcome(main, "scores", "tiny")
+    assert (code, errors.count("\n")) == (2, 1)
+    assert "an earlier version wrote it; make it anew: make evaluate RUN=tiny" in errors
 
 
 def test_the_last_checkpoint_can_be_read(places: dict[str, Path]) -> None:

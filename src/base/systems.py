@@ -5,8 +5,9 @@ import no robot code. Each layer's module must offer:
 
 data         open_folder(folder) -> the packed data; sampler(config, data, *, context, device) -> training clips
 validation   validation_of(config, data, *, context, device) -> what training validates on
-scores       score(trained, data) -> the scores of an evaluated run and its rollouts
-pictures     save_pictures(folder, evaluated); PICTURES: the files that a report shows
+schema       SCHEMA: the class of the system's scores.json
+scores       what_is_rolled_out(data); score(trained, data) -> the scores of a run and its rollouts
+pictures     save_pictures(folder, rollouts); PICTURES: the files that a report shows
 cost         noise_batch(config, model, num_clips), training_set(config, manifest), resident_bytes(config, num_frames)
 """
 
@@ -21,6 +22,7 @@ class System:
 
     data: str
     validation: str
+    schema: str
     scores: str
     pictures: str
     cost: str
@@ -35,6 +37,7 @@ SYSTEMS = {
     "dance": System(
         data="src.dataset",
         validation="src.dance.validation",
+        schema="src.dance.schema",
         scores="src.dance.scores",
         pictures="src.dance.pictures",
         cost="src.dance.cost",
@@ -43,6 +46,7 @@ SYSTEMS = {
     "pushing": System(
         data="src.pushing.data",
         validation="src.pushing.validation",
+        schema="src.pushing.schema",
         scores="src.pushing.scores",
         pictures="src.pushing.pictures",
         cost="src.pushing.cost",

@@ -1,5 +1,11 @@
 """The pictures of an evaluated model of dancers."""
 
+from pathlib import Path
+
+from src.dance.scores import DanceRollouts
+from src.maths.metrics import FIRST_SCORED, LAST_SCORED
+from src.reporting.plots import plot_psnr, save_gif, save_strip, side_by_side
+
 PICTURES = (  # file, what it shows, the target that makes it; those that move are played on demand
     ("rollout_strip.png", "validation rollout, rows from the top: true | drawn | pose", "evaluate"),
     ("psnr_by_frame.png", "PSNR by frame of the validation rollout, beside the baselines", "evaluate"),
@@ -7,3 +13,13 @@ PICTURES = (  # file, what it shows, the target that makes it; those that move a
     ("samples.gif", "validation rollout, from the left: true | sample 1 | sample 2 | sample 3", "evaluate"),
     ("pred_seq*.gif", "test rollout {}, from the left: drawn | pose", "submission"),
 )
+
+
+def save_pictures(folder: Path, made: DanceRollouts) -> None:
+    """Writes PSNR by frame, strip and GIFs of an evaluation into the run's folder."""
+    psnr = {name: values.cpu() for name, values in made.psnr.items()}
+    plot_psnr(folder / "psnr_by_frame.png", psnr, scored=range(FIRST_SCORED, LAST_SCORED + 1))
+    rows = [made.truth, made.drawn, made.poses]
+    save_gif(folder / "rollout.gif", side_by_side(rows))
+    save_strip(folder / "rollout_strip.png", rows)
+    save_gif(folder / "samples.gif", side_by_side([made.truth, *made.samples]))

@@ -1,6 +1,5 @@
-"""A trained pose model on the validation take: the competition's score, the baselines, pictures."""
+"""A trained model of dancers on the validation take: the competition's score, what stands beside it, the baselines."""
 
-import math
 import time
 from itertools import combinations
 from typing import NamedTuple
@@ -12,22 +11,23 @@ from torch import Tensor
 from src.base.console import progress_bar
 from src.base.randomness import keyed_seed
 from src.config import Config, EvaluationConfig
-from src.dance.validation import TakeValidation, validation_of
-from src.dataset import DanceData, to_unit
+from src.dance.schema import DanceRolloutScores, DanceScores
+from src.dance.validation import TakeValidation, known_takes, to_pixels
+from src.dataset import DanceData
+from src.evaluation.rollout import mean_picture
 from src.evaluation.trained import Trained, latent_of, origin_of
 from src.maths.metrics import (
     FIRST_SCORED,
     LAST_SCORED,
+    competition_score,
     copy_first_frame,
     median_frame,
     nearest_pose,
+    psnr_at,
     psnr_per_frame,
-    quantise,
-    rollout_scores,
     ssim_per_frame,
 )
 from src.models.interface import PoseModel
-from src.reporting.plots import plot_psnr, save_gif, save_strip, side_by_side
 
 LATE = range(500, 601)  # frames whose drift is measured
 NUM_SAMPLES = 3  # of one sequence, to see how far apart they are
@@ -35,62 +35,59 @@ PRIOR_MEAN = EvaluationConfig(latent="mean", mirror=False)  # a mean over mirror
 SAMPLE = EvaluationConfig(latent="sample", mirror=False)
 
 
-class Rollouts(NamedTuple):
-    """What a model makes of the validation take, (T, 3, H, W) uint8 each."""
+class DanceRollouts(NamedTuple):
+    """What a model makes of the validation take, (T, 3, H, W) uint8 each, on the device."""
 
+    truth: Tensor
+    poses: Tensor
     drawn: Tensor  # by the run's settings
-    uninformed: Tensor  # with the prior's mean, without shifts
-    informed: Tensor  # the same with latents that have seen the truth
+    unshifted: Tensor  # with the prior's mean, without shifts
+    posterior: Tensor  # the same with latents that have seen the truth
     samples: list[Tensor]  # of the prior, without mirror images and shifts
-    prior_mean: Tensor  # its mean, likewise
+    mean_of_samples: Tensor
+    prior_mean: Tensor  # with the prior's mean, without mirror images and shifts
     held_out_score: float | None  # dB
     seconds: float  # that `drawn` took
+    psnr: dict[str, Tensor]  # of the run and of each baseline, (T,) in dB; empty until they are scored
 
 
-def score(trained: Trained, data: DanceData) -> dict[str, object]:
-    """Rolls out the validation take, writes plot, strip and GIF into the run's folder, and returns its scores.
-
-    The competition's score comes first, then what the baselines reach, the protocol, and where the numbers come from.
-    `score_prior_mean`, `score_single` and `score_mean_of_samples` compare latents and nothing else: without mirror
-    images and shifts, with the prior's mean, one sample, and the mean picture of `num_samples` samples.
-    """
+def score(trained: Trained, data: DanceData) -> tuple[DanceScores, DanceRollouts]:
+    """Rolls out the validation take and returns its scores, and the rollouts that they are of."""
     run, config = trained.folder.name, trained.config
-    validation = validation_of(config, data, context=trained.model.context, device=trained.device)
-    assert isinstance(validation, TakeValidation), "dancers are validated on takes"
-    truth, poses = validation.frames.cpu(), validation.poses.cpu()
+    validation = known_takes(config, data, context=trained.model.context, device=trained.device)
     made = roll_out(trained, validation)
-    candidates = {run: made.drawn, "posterior latent": made.informed, **baselines(data, truth[0], poses)}
-    psnr = {name: psnr_per_frame(clip, truth) for name, clip in candidates.items()}
-    scores = {name: rollout_scores(psnr[name], ssim_per_frame(clip, truth)) for name, clip in candidates.items()}
-    leak = scores["posterior latent"].score - validation.score(made.uninformed.to(trained.device))
-    mean_of_samples = quantise(to_unit(torch.stack(made.samples)).mean(dim=0))
-    content: dict[str, object] = {
-        "run": run,
-        **scores.pop(run).as_json(),
-        "posterior_minus_prior_db": leak,
-        "held_out_score": made.held_out_score,
-        "drift_db": drift(validation, trained.model, psnr[run]),
-        "score_prior_mean": validation.score(made.prior_mean),
-        "score_single": validation.score(made.samples[0].to(trained.device)),
-        "score_mean_of_samples": validation.score(mean_of_samples.to(trained.device)),
-        "num_samples": NUM_SAMPLES,
-        **psnr_between(made.samples, poses),
-        "posterior_latent": scores.pop("posterior latent").as_json(),
-        "baselines": {name: score.as_json() for name, score in scores.items()},
-        "protocol": f"free rollout of {len(truth)} frames from frame 0 of the validation take of {config.dataset}; "
-        f"checkpoint: {checkpoint_of(config)}; latent: {latent_of(config)} of the prior; "
-        f"mirror: {config.evaluation.mirror}; shift: {config.evaluation.shift}; samples compared: {NUM_SAMPLES}; "
-        f"score: mean PSNR of frames {FIRST_SCORED}-{min(LAST_SCORED, len(truth) - 1)}",
-        "psnr_by_frame": ["inf" if value == math.inf else value for value in psnr[run].tolist()],
-        "rollout_seconds": made.seconds,
+    truth = made.truth
+    own_psnr = psnr_per_frame(made.drawn, truth)
+    psnr = {run: own_psnr}
+    baseline_scores = {}
+    for name, clip in baselines(data, truth[0].cpu(), made.poses.cpu()).items():
+        psnr[name] = psnr_per_frame(clip.to(truth.device), truth)
+        baseline_scores[name] = rollout_scores(psnr[name], ssim_per_frame(clip.to(truth.device), truth))
+    posterior = rollout_scores(psnr_per_frame(made.posterior, truth), ssim_per_frame(made.posterior, truth))
+    between, between_vague = psnr_between(made.samples, made.poses)
+    last = min(LAST_SCORED, len(truth) - 1)
+    scores = DanceScores(
+        run=run,
+        **rollout_scores(own_psnr, ssim_per_frame(made.drawn, truth)).model_dump(),
+        posterior_minus_prior_db=posterior.score - validation.score(made.unshifted),
+        held_out_score=made.held_out_score,
+        drift_db=drift(validation, trained.model, own_psnr),
+        score_prior_mean=validation.score(made.prior_mean),
+        score_single=validation.score(made.samples[0]),
+        score_mean_of_samples=validation.score(made.mean_of_samples),
+        num_samples_compared=NUM_SAMPLES,
+        psnr_between_samples=between,
+        psnr_between_samples_vague=between_vague,
+        posterior_latent=posterior,
+        baselines=baseline_scores,
+        protocol=protocol_of(config, len(truth), last),
+        num_given=trained.model.num_given,
+        scored_frames=(FIRST_SCORED, last),
+        psnr_by_frame=own_psnr.tolist(),
+        rollout_seconds=made.seconds,
         **origin_of(trained),
-    }
-    del psnr["posterior latent"]
-    plot_psnr(trained.folder / "psnr_by_frame.png", psnr, scored=range(FIRST_SCORED, LAST_SCORED + 1))
-    save_gif(trained.folder / "rollout.gif", side_by_side([truth, made.drawn, poses]))
-    save_strip(trained.folder / "rollout_strip.png", [truth, made.drawn, poses])
-    save_gif(trained.folder / "samples.gif", side_by_side([truth, *made.samples]))
-    return content
+    )
+    return scores, made._replace(psnr=psnr)
 
 
 def what_is_rolled_out(data: DanceData) -> str:
@@ -98,29 +95,65 @@ def what_is_rolled_out(data: DanceData) -> str:
     return f"{len(data.val.frames)} frames of validation"
 
 
-def roll_out(trained: Trained, validation: TakeValidation) -> Rollouts:
+def protocol_of(config: Config, num_frames: int, last_scored: int) -> str:
+    """Returns in words how the scores are made."""
+    evaluation = config.evaluation
+    return (
+        f"free rollout of {num_frames} frames from frame 0 of the validation take of {config.dataset}; "
+        f"checkpoint: {checkpoint_of(config)}; latent: {latent_of(config)} of the prior; "
+        f"mirror: {evaluation.mirror}; shift: {evaluation.shift}; samples compared: {NUM_SAMPLES}; "
+        f"score: mean PSNR of frames {FIRST_SCORED}-{last_scored}"
+    )
+
+
+def roll_out(trained: Trained, validation: TakeValidation) -> DanceRollouts:
     """Returns the rollouts of the validation take that its scores need, and says how far it is."""
     model, settings = trained.model, trained.config.evaluation
     plain = validation.unshifted.model_copy(update={"latent": "mean"})
     with progress_bar(f"{trained.folder.name}: rollouts", 5 + NUM_SAMPLES) as advance:
         started = time.monotonic()
-        drawn = validation.draw(model).cpu()
+        drawn = validation.draw(model)
         seconds = time.monotonic() - started
         advance()
-        uninformed = drawn if plain == settings else validation.draw(model, settings=plain).cpu()
+        unshifted = drawn if plain == settings else validation.draw(model, settings=plain)
         advance()
-        informed = validation.draw_from_posterior(model).cpu()
+        posterior = validation.draw_from_posterior(model)
         advance()
         samples = []
         for number in range(NUM_SAMPLES):
             seed = keyed_seed(trained.config.seed, "rollout", number)
-            samples.append(validation.draw(model, settings=SAMPLE, seed=seed).cpu())
+            samples.append(validation.draw_unrounded(model, settings=SAMPLE, seed=seed))
             advance()
         prior_mean = validation.draw(model, settings=PRIOR_MEAN)
         advance()
         held_out_score = validation.held_out_score(model) if validation.held_out else None
         advance()
-    return Rollouts(drawn, uninformed, informed, samples, prior_mean, held_out_score, seconds)
+    return DanceRollouts(
+        truth=validation.frames,
+        poses=validation.poses,
+        drawn=drawn,
+        unshifted=unshifted,
+        posterior=posterior,
+        samples=[to_pixels(sample) for sample in samples],
+        mean_of_samples=to_pixels(mean_picture(samples, NUM_SAMPLES)),
+        prior_mean=prior_mean,
+        held_out_score=held_out_score,
+        seconds=seconds,
+        psnr={},
+    )
+
+
+def rollout_scores(psnr: Tensor, ssim: Tensor) -> DanceRolloutScores:
+    """Returns the numbers of a rollout, from PSNR in dB and SSIM per frame, (T,) each, with frame 0 the given one."""
+    return DanceRolloutScores(
+        score=competition_score(psnr),
+        mean_psnr=psnr[..., FIRST_SCORED:].double().mean().item(),
+        mean_ssim=ssim[..., FIRST_SCORED:].double().mean().item(),
+        psnr_1_to_10=psnr_at(psnr, range(1, 11)),
+        psnr_100=psnr_at(psnr, [100]),
+        psnr_300=psnr_at(psnr, [300]),
+        psnr_600=psnr_at(psnr, [600]),
+    )
 
 
 def checkpoint_of(config: Config) -> str:
@@ -131,11 +164,10 @@ def checkpoint_of(config: Config) -> str:
 
 
 def drift(validation: TakeValidation, model: PoseModel, psnr: Tensor) -> float | None:
-    """Returns what the frames `LATE` lose by standing deep in the rollout, in dB; None where it is too short.
+    """Returns by how many dB frames 500 to 600 are better in a fresh rollout; None where the take is too short.
 
-    They are drawn a second time straight after the given frame and the poses that the model sees around them: the same
-    frames, the same motion, another depth.
-    psnr: (T,) of the whole rollout, in dB.
+    The mean PSNR of these frames, drawn as the first ones of a fresh rollout, minus their mean PSNR in the full one,
+    `psnr` (T,). The fresh rollout follows the given frame and the poses that the model sees around those frames.
     """
     if len(validation.poses) < LATE.stop:
         return None
@@ -145,16 +177,15 @@ def drift(validation: TakeValidation, model: PoseModel, psnr: Tensor) -> float |
     return (psnr_per_frame(early, validation.frames[late]).mean() - psnr[late].to(early.device).mean()).item()
 
 
-def psnr_between(samples: list[Tensor], poses: Tensor) -> dict[str, float | str]:
-    """Returns how near two samples of one sequence are, (T, 3, H, W) uint8 each, in dB: the mean over pairs and frames.
+def psnr_between(samples: list[Tensor], poses: Tensor) -> tuple[float, float]:
+    """Returns how near samples of one sequence are, (T, 3, H, W) uint8 each, in dB: the mean over pairs and frames.
 
-    The second number is over the tenth of the frames whose poses say least.
+    The second number is over the tenth of the frames whose pose images are emptiest.
     """
     pairs = torch.stack([psnr_per_frame(a, b)[1:] for a, b in combinations(samples, 2)]).mean(dim=0)
-    ink = (255 - poses[1:].float()).flatten(1).sum(dim=1)
-    vague = ink.argsort()[: max(1, len(ink) // 10)]
-    levels = {"psnr_between_samples": pairs.mean().item(), "psnr_between_samples_vague": pairs[vague].mean().item()}
-    return {name: "inf" if value == math.inf else value for name, value in levels.items()}
+    darkness = (255 - poses[1:].float()).flatten(1).sum(dim=1)
+    emptiest = darkness.argsort()[: max(1, len(darkness) // 10)]
+    return pairs.mean().item(), pairs[emptiest].mean().item()
 
 
 def baselines(data: DanceData, first: Tensor, poses: Tensor) -> dict[str, Tensor]:

@@ -73,7 +73,7 @@ def latent_of(config: Config) -> str:
     return f"mean of {settings.num_samples} samples" if settings.latent == "mean_of_samples" else settings.latent
 
 
-def origin_of(trained: Trained) -> dict[str, object]:
+def origin_of(trained: Trained) -> dict[str, Any]:
     """Returns what must stand beside every number in scores.json: size, checkpoint, settings, data and code."""
     return {
         "num_parameters": sum(parameter.numel() for parameter in trained.model.parameters()),

@@ -18,7 +18,7 @@ from src.intake.dance_listing import is_litter
 from src.intake.manifest import CLIP_LENGTH, CLIP_SIZE, NUM_ACTION, NUM_POSITION, Camera
 from src.intake.pushing import Clip, ClipContent, ClipListing
 from src.intake.sources import FolderSource, Source
-from src.intake.tfrecords import Record, byte_strings, floats, index_records, parse_example, read_record
+from src.intake.tfrecords import TFRecord, byte_strings, floats, index_records, parse_example, read_record
 
 HELD_OUT = 0.05  # share of the training clips that is held out for validation
 IMAGE_BYTES = CLIP_SIZE[0] * CLIP_SIZE[1] * 3
@@ -32,7 +32,7 @@ class ClipRecord:
     """A clip that is a record of a TFRecord file, with the camera to use."""
 
     file: str
-    record: Record
+    record: TFRecord
     camera: Camera
 
     def read(self, source: Source) -> ClipContent:

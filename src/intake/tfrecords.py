@@ -25,7 +25,7 @@ FIXED_BYTES = {1: 8, 5: 4}
 BITS = np.arange(32, dtype=np.uint32)
 
 
-class Record(NamedTuple):
+class TFRecord(NamedTuple):
     """Where a record lies in its file, in bytes, and the checksum of its data as the file has it."""
 
     number: int
@@ -34,7 +34,7 @@ class Record(NamedTuple):
     checksum: int
 
 
-def index_records(path: Path) -> Iterator[Record]:
+def index_records(path: Path) -> Iterator[TFRecord]:
     """Yields the records of a file without reading their data; UserError where it is cut off or a length is damaged."""
     size, offset, number = path.stat().st_size, 0, 0
     descriptor = os.open(path, os.O_RDONLY)
@@ -52,14 +52,14 @@ def index_records(path: Path) -> Iterator[Record]:
             footer = os.pread(descriptor, FOOTER.size, offset + HEADER.size + length)
             if len(footer) < FOOTER.size:
                 raise UserError(f"{place} is cut off; needed: the whole file; copy or download it again")
-            yield Record(number, offset, length, *FOOTER.unpack(footer))
+            yield TFRecord(number, offset, length, *FOOTER.unpack(footer))
             offset += HEADER.size + length + FOOTER.size
             number += 1
     finally:
         os.close(descriptor)
 
 
-def read_record(path: Path, record: Record) -> bytes:
+def read_record(path: Path, record: TFRecord) -> bytes:
     """Returns the data of a record; UserError where they are not those of its checksum."""
     with path.open("rb") as file:
         file.seek(record.offset + HEADER.size)

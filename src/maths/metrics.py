@@ -6,7 +6,6 @@ frames have infinite PSNR, as in the competition's formula, and so has every mea
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
@@ -19,26 +18,6 @@ SSIM_SIGMA, SSIM_RADIUS = 1.5, 5  # pixels; the window is 11 x 11
 SSIM_CHUNK = 128  # frames at a time; SSIM keeps several maps of each
 PIXEL_CHUNK = 256  # pixel values at a time: 6 MB of 23,410 training frames
 POSE_CHUNK = 1024  # training poses at a time: 50 MB as float64
-
-
-@dataclass(frozen=True)
-class RolloutScores:
-    """One rollout in numbers, PSNR in dB; None where the rollout is too short to have the frame.
-
-    `score` is the competition's (frames 1..600), the means are over all predicted frames (1..629).
-    """
-
-    score: float
-    mean_psnr: float
-    mean_ssim: float
-    psnr_1_to_10: float | None
-    psnr_100: float | None
-    psnr_300: float | None
-    psnr_600: float | None
-
-    def as_json(self) -> dict[str, float | str | None]:
-        """The fields for a JSON file, which knows no infinity: a perfect score is the string "inf"."""
-        return {name: "inf" if value == math.inf else value for name, value in asdict(self).items()}
 
 
 def quantise(frames: Tensor) -> Tensor:
@@ -105,19 +84,6 @@ def competition_score(psnr: Tensor) -> float:
     if psnr.shape[-1] <= FIRST_SCORED:
         raise ValueError(f"a rollout of {psnr.shape[-1]} frame(s) has no predicted frame to score")
     return psnr[..., FIRST_SCORED : LAST_SCORED + 1].double().mean().item()
-
-
-def rollout_scores(psnr: Tensor, ssim: Tensor) -> RolloutScores:
-    """What `make evaluate` reports, from PSNR and SSIM per frame, (T,) or (K, T) with frame 0 the given one."""
-    return RolloutScores(
-        score=competition_score(psnr),
-        mean_psnr=psnr[..., FIRST_SCORED:].double().mean().item(),
-        mean_ssim=ssim[..., FIRST_SCORED:].double().mean().item(),
-        psnr_1_to_10=psnr_at(psnr, range(1, 11)),
-        psnr_100=psnr_at(psnr, [100]),
-        psnr_300=psnr_at(psnr, [300]),
-        psnr_600=psnr_at(psnr, [600]),
-    )
 
 
 def psnr_at(psnr: Tensor, frames: Sequence[int]) -> float | None:

@@ -48,7 +48,7 @@ class ConvSVG(nn.Module):
     used at test is a path that was trained.
     """
 
-    autoregressive = True
+    recurrent = True
     context = 1
 
     def __init__(self, config: ConvSVGConfig, *, height: int, width: int, loss: str) -> None:
@@ -91,14 +91,14 @@ class ConvSVG(nn.Module):
         features, maps = self._encode(batch.frames)
         state = self._start(batch.frames[:, :num_given], features, maps, batch.conditions[:, :num_given])
         conditions = self.encode_conditions(with_context(batch.conditions, self.context))[:, num_given:]
-        informed = (draws.uniform("prior", 1) >= self.config.prior_probability).float()
+        posterior_sampled = (draws.uniform("prior", 1) >= self.config.prior_probability).float()
         noise = draws.normal("latent", (num_predicted, *self.latent_shape))
         memory, memories, divergences = state.memory, [], []
         for t in range(num_predicted):
             prior_mean, prior_log_variance = self._prior(memory, conditions[:, t])
             mean, log_variance = self._posterior(memory, conditions[:, t], maps[:, num_given + t])
             sample = reparameterise(mean, log_variance, noise[:, t])
-            memory = self._advance(memory, conditions[:, t], prior_mean + informed * (sample - prior_mean))
+            memory = self._advance(memory, conditions[:, t], prior_mean + posterior_sampled * (sample - prior_mean))
             memories.append(memory)
             divergences.append(kl_between(mean, log_variance, prior_mean, prior_log_variance))
         references, reference_features = (
@@ -108,7 +108,7 @@ class ConvSVG(nn.Module):
         flat = torch.stack(memories, 1).flatten(0, 1), conditions.flatten(0, 1)
         drawn = self._decode(*flat, references, reference_features).unflatten(0, (len(memory), num_predicted))
         reconstruction = self.reconstruction(drawn, batch.frames[:, num_given:])
-        return clip_loss(reconstruction, torch.stack(divergences, 1), kl_weight * informed)
+        return clip_loss(reconstruction, torch.stack(divergences, 1), kl_weight * posterior_sampled)
 
     def _encode(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Returns features at half and at a quarter of the resolution, (B, T, C, H/2, W/2) and (B, T, 2C, H/4, W/4)."""

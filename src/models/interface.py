@@ -13,11 +13,12 @@ from src.maths.losses import ClipLoss
 class VideoModel(Protocol):
     """A conditional VAE that draws frames one by one. Clips are (B, T, ...), frames (B, 3, H, W) in [0, 1].
 
-    Conditions are what is known of every frame: pose images (B, T, 3, H, W) in [0, 1], or numbers (B, T, N). The same
-    `step` serves training, validation, test and prediction, where rollout.py calls it.
+    Conditions are what is known of every frame: pose images (B, T, 3, H, W) in [0, 1], or numbers (B, T, N). Every
+    rollout, of validation, test and prediction, is drawn by `step`. `forward`, the loss of training, is made of the
+    same methods as `step`, and tests compare the two.
     """
 
-    autoregressive: bool  # does a step depend on the steps before?
+    recurrent: bool  # does a step depend on the steps before?
     num_given: int  # frames seen before the first prediction
     context: int  # conditions needed before and after a frame
     latent_shape: tuple[int, ...]  # of one frame
@@ -40,7 +41,7 @@ class VideoModel(Protocol):
 
 
 class PoseModel(VideoModel, Protocol):
-    """A model whose prior is N(0, I), so that any latent can stand in for the noise of a step."""
+    """A model whose prior is N(0, I), so that the noise of a step is the latent itself."""
 
     def posterior(self, frames: Tensor, conditions: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Returns mean and log variance of the latents given the true frames, (B, T, *latent_shape)."""

@@ -32,7 +32,7 @@ from src.vae_modules import (
 class LabCVAE(nn.Module):
     """The lab template's network; its state is the feature map of the frame before, (B, 128, H, W)."""
 
-    autoregressive = True
+    recurrent = True
     num_given = 1
     context = 0
 
@@ -56,9 +56,9 @@ class LabCVAE(nn.Module):
         """Returns the state after the given frame (B, 1, 3, H, W): f_0."""
         return self.frame_encoder(given[:, 0])
 
-    def step(self, state: Tensor, condition: Tensor, latent: Tensor) -> tuple[Tensor, Tensor]:
+    def step(self, state: Tensor, condition: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the next frame (B, 3, H, W) in [0, 1] and the state after it."""
-        frame = self.decode(state, condition, latent)
+        frame = self.decode(state, condition, noise)
         return frame, self.frame_encoder(frame)
 
     def decode(self, previous: Tensor, condition: Tensor, latent: Tensor) -> Tensor:
@@ -103,13 +103,13 @@ class LabCVAE(nn.Module):
         return flat.unflatten(0, previous.shape[:2])
 
     def _decode_in_turn(self, features: Tensor, conditions: Tensor, latents: Tensor, coin: list[bool]) -> Tensor:
-        """Feeds back the true frame t where coin[t] is set, else the predicted one."""
-        state, predicted = features[:, 0], []
-        for time in range(conditions.shape[1]):
-            frame = self.decode(state, conditions[:, time], latents[:, time])
-            predicted.append(frame)
-            if time + 1 < conditions.shape[1]:
-                state = features[:, time + 1] if coin[time + 1] else self.frame_encoder(frame)
+        """Takes the steps of `step`, but sees the true frame t where coin[t] is set, else the predicted one."""
+        state = features[:, 0]
+        predicted: list[Tensor] = []
+        for t, (condition, latent) in enumerate(zip(conditions.unbind(1), latents.unbind(1), strict=True)):
+            if t:
+                state = features[:, t] if coin[t] else self.frame_encoder(predicted[-1])
+            predicted.append(self.decode(state, condition, latent))
         return torch.stack(predicted, dim=1)
 
 

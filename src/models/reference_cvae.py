@@ -62,14 +62,15 @@ class ReferenceCVAE(nn.Module):
 
     Several members, each with a loss of its own, make an ensemble, whose frame is the mean of theirs.
 
-    The autoregressive twin (`previous_frame`) also sees the frame before, the true one or its own, in its state.
+    The autoregressive variant (`previous_frame`) also sees the frame before, the true one or its own, in its state.
     """
 
     num_given = 1
 
     def __init__(self, config: ReferenceCVAEConfig, *, height: int, width: int, loss: str) -> None:
         super().__init__()
-        self.config, self.autoregressive = config, config.previous_frame
+        self.config = config
+        self.recurrent = config.previous_frame
         self.context = config.pose_window
         self.reconstruction = RECONSTRUCTIONS[loss]
         num_state = (0 if config.reference == "none" else 6) + (3 if config.previous_frame else 0)
@@ -91,15 +92,19 @@ class ReferenceCVAE(nn.Module):
     def start(self, given: Tensor, given_poses: Tensor) -> Tensor:
         """Returns the reference: the given frame and its pose, from two (B, 1, 3, H, W), as (B, 6, H, W).
 
-        The twin's state is (B, 9, H, W), the frame before standing last.
+        The autoregressive variant's state is (B, 9, H, W), and the frame before is last.
         """
         reference = torch.cat([given[:, 0], 1 - given_poses[:, 0]], dim=1)
-        return torch.cat([reference, given[:, 0]], dim=1) if self.autoregressive else reference
+        return torch.cat([reference, given[:, 0]], dim=1) if self.recurrent else reference
 
-    def step(self, state: Tensor, condition: Tensor, latent: Tensor) -> tuple[Tensor, Tensor]:
+    def step(self, state: Tensor, condition: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the frame (B, 3, H, W) in [0, 1] of a condition (B, 3 (2k + 1), H, W), and the state after it."""
-        frame = self.paint(state, condition, latent).mean(dim=0)
-        return frame, torch.cat([state[:, :6], frame], dim=1) if self.autoregressive else state
+        frame = self.paint(state, condition, noise).mean(dim=0)
+        return frame, self._see(state, frame)
+
+    def _see(self, state: Tensor, frame: Tensor) -> Tensor:
+        """Returns the state after a frame, true or drawn: the autoregressive variant sees it, the default does not."""
+        return torch.cat([state[:, :6], frame], dim=1) if self.recurrent else state
 
     def paint(self, state: Tensor, condition: Tensor, latent: Tensor) -> Tensor:
         """Returns the frame of every member, (M, B, 3, H, W) in [0, 1]."""
@@ -122,18 +127,18 @@ class ReferenceCVAE(nn.Module):
         return mean.unflatten(0, shape), bound_log_variance(raw, *LOG_VARIANCE_BOUNDS).unflatten(0, shape)
 
     def forward(self, batch: Batch, draws: Draws, *, kl_weight: float, teacher_forcing_ratio: float) -> ClipLoss:
-        """Returns the loss of a batch of clips, all of whose frames are predicted; the twin is given the first."""
+        """Returns the loss of a batch of clips, all of whose frames are predicted; the variant is given the first."""
         state = self.start(batch.reference[:, None], batch.reference_pose[:, None])
         frames, conditions = batch.frames, self.encode_conditions(batch.poses)
-        if self.autoregressive:
-            state = torch.cat([state[:, :6], frames[:, 0]], dim=1)
+        if self.recurrent:
+            state = self._see(state, frames[:, 0])
             frames, conditions = frames[:, 1:], conditions[:, 1:]
         num_frames = frames.shape[1]
         mean, log_variance = self.posterior(frames, conditions, state)
-        informed = (draws.uniform("prior", num_frames) >= self.config.prior_probability).float()
+        posterior_sampled = (draws.uniform("prior", num_frames) >= self.config.prior_probability).float()
         sample = reparameterise(mean, log_variance, draws.normal("latent", (num_frames, *self.latent_shape)))
-        latents = informed[:, :, None, None, None] * sample
-        if self.autoregressive:
+        latents = posterior_sampled[:, :, None, None, None] * sample
+        if self.recurrent:
             uniforms = draws.shared_uniform("teacher_forcing", num_frames)
             coin = teacher_forcing_coin(uniforms, teacher_forcing_ratio, per=self.config.teacher_forcing.coin)
             painted = self._paint_in_turn(state, conditions, latents, frames, coin.tolist())
@@ -143,20 +148,19 @@ class ReferenceCVAE(nn.Module):
         return clip_loss(
             torch.stack([self.reconstruction(predicted, frames) for predicted in painted]).mean(dim=0),
             kl_to_standard_normal(mean.flatten(0, 1), log_variance.flatten(0, 1)).unflatten(0, mean.shape[:2]),
-            kl_weight * informed,
+            kl_weight * posterior_sampled,
         )
 
     def _paint_in_turn(
         self, state: Tensor, conditions: Tensor, latents: Tensor, truth: Tensor, coin: list[bool]
     ) -> Tensor:
-        """Returns the frames of the twin's members, (M, B, T, 3, H, W).
+        """Returns the frames of the autoregressive variant's members, (M, B, T, 3, H, W).
 
-        They see the true frame t before t + 1 where coin[t + 1] is set, else the mean of their own.
+        Takes the steps of `step`, but sees the true frame before frame t where coin[t] is set.
         """
         painted: list[Tensor] = []
         for t, (condition, latent) in enumerate(zip(conditions.unbind(1), latents.unbind(1), strict=True)):
             if t:
-                before = truth[:, t - 1] if coin[t] else painted[-1].mean(dim=0)
-                state = torch.cat([state[:, :6], before], dim=1)
+                state = self._see(state, truth[:, t - 1] if coin[t] else painted[-1].mean(dim=0))
             painted.append(self.paint(state, condition, latent))
         return torch.stack(painted, dim=2)

@@ -1,6 +1,6 @@
 """Stochastic Video Generation (Denton & Fergus 2018) with actions: one step, and the loss of a clip."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +47,7 @@ class SVG(nn.Module):
     g_t = LSTM(h_{t-1}, z_t, action_{t-1}, position_{t-1}); x^_t = decoder(g_t, skips).
     """
 
-    autoregressive = True
+    recurrent = True
     context = 1
 
     def __init__(self, config: SVGConfig, *, height: int, width: int, loss: str) -> None:
@@ -70,25 +70,21 @@ class SVG(nn.Module):
     def start(self, given: Tensor, given_conditions: Tensor) -> SVGState:
         """Returns the state after the given frames; their latents are the posterior's means."""
         features, skips = self._encode(given)
-        state = self._blank(features, tuple(skip[:, 0] for skip in skips))
+        state = self._blank(features, skips)
         remembered = self.posterior.start(state.features)
         for t in range(1, self.num_given):
             mean, _, remembered = self.posterior(features[:, t], remembered)
-            *_, prior = self._prior(state.features, state.prior)
-            _, predictor = self.predictor(
-                torch.cat([state.features, mean, given_conditions[:, t - 1]], 1), state.predictor
-            )
-            state = SVGState(predictor, prior, features[:, t], tuple(skip[:, t] for skip in skips))
+            *_, state = self._prior(state)
+            _, state = self._advance(state, given_conditions[:, t - 1], mean)
+            state = replace(state, features=features[:, t], skips=_at(skips, t))
         return state
 
     def step(self, state: SVGState, condition: Tensor, noise: Tensor) -> tuple[Tensor, SVGState]:
         """Returns the next frame (B, 3, 64, 64) in [0, 1] and the state after it."""
-        mean, log_variance, prior = self._prior(state.features, state.prior)
-        latent = reparameterise(mean, log_variance, noise)
-        predicted, predictor = self.predictor(torch.cat([state.features, latent, condition], 1), state.predictor)
-        frame = self.decoder(predicted, state.skips)
-        features, skips = self.encoder(frame)
-        return frame, SVGState(predictor, prior, features, skips if self.config.last_frame_skip else state.skips)
+        mean, log_variance, state = self._prior(state)
+        output, state = self._advance(state, condition, reparameterise(mean, log_variance, noise))
+        frame = self.decoder(output, state.skips)
+        return frame, self._see(state, *self.encoder(frame))
 
     def forward(self, batch: PushingBatch, draws: Draws, *, kl_weight: float, teacher_forcing_ratio: float) -> ClipLoss:
         """Returns the loss of a batch of clips; frames 1..T-1 are predicted, the first ones from true frames."""
@@ -103,60 +99,50 @@ class SVG(nn.Module):
             per=self.config.teacher_forcing.coin,
         )
         truth_fed = [t < self.num_given or fed for t, fed in enumerate(coin.tolist())]
-        if all(truth_fed):
-            predicted, prior_mean, prior_log_variance = self._predict_in_parallel(features, skips, conditions, latents)
-        else:
-            predicted, prior_mean, prior_log_variance = self._predict_in_turn(
-                features, skips, conditions, latents, truth_fed
-            )
+        predicted, prior_mean, prior_log_variance = self._predict(features, skips, conditions, latents, truth_fed)
         divergence = kl_between(*(part.flatten(0, 1) for part in (mean, log_variance, prior_mean, prior_log_variance)))
         return clip_loss(
             self.reconstruction(predicted, frames[:, 1:]), divergence.unflatten(0, mean.shape[:2]), kl_weight
         )
 
-    def _predict_in_parallel(
-        self, features: Tensor, skips: Skips, conditions: Tensor, latents: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Feeds true frames alone: the LSTMs run in turn, then all frames are decoded at once."""
-        state, predicted, means, log_variances = self._blank(features, ()), [], [], []
-        predictor, prior = state.predictor, state.prior
-        for t in range(conditions.shape[1]):
-            mean, log_variance, prior = self._prior(features[:, t], prior)
-            output, predictor = self.predictor(
-                torch.cat([features[:, t], latents[:, t], conditions[:, t]], 1), predictor
-            )
-            predicted.append(output)
-            means.append(mean)
-            log_variances.append(log_variance)
-        last = conditions.shape[1] if self.config.last_frame_skip else self.num_given
-        times = [min(t, last - 1) for t in range(conditions.shape[1])]
-        drawn = self.decoder(
-            torch.stack(predicted, 1).flatten(0, 1), tuple(skip[:, times].flatten(0, 1) for skip in skips)
-        )
-        frames = drawn.unflatten(0, (len(features), len(times)))
-        return frames, torch.stack(means, 1), torch.stack(log_variances, 1)
-
-    def _predict_in_turn(
+    def _predict(
         self, features: Tensor, skips: Skips, conditions: Tensor, latents: Tensor, truth_fed: list[bool]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Feeds back the true frame t where truth_fed[t] is set, else the predicted one."""
-        state, predicted, means, log_variances = self._blank(features, ()), [], [], []
-        predictor, prior, before, skip, drawn = state.predictor, state.prior, state.features, state.skips, None
+        """Returns the predicted frames (B, T, 3, 64, 64), and the prior's means and log variances (B, T, num_latents).
+
+        A step sees the true frame t where truth_fed[t] is set, else the predicted one. Where all are true, no step
+        waits for a picture, and all frames are decoded at once.
+        """
+        at_once = all(truth_fed)
+        state = self._blank(features, skips)
+        outputs: list[Tensor] = []
+        frames: list[Tensor] = []
+        means: list[Tensor] = []
+        log_variances: list[Tensor] = []
         for t, true in enumerate(truth_fed):
-            if true:
-                before, skips_before = features[:, t], tuple(maps[:, t] for maps in skips)
-            else:
-                assert drawn is not None, "frame 0 is given"
-                before, skips_before = self.encoder(drawn)
-            if self.config.last_frame_skip or t < self.num_given:
-                skip = skips_before
-            mean, log_variance, prior = self._prior(before, prior)
-            output, predictor = self.predictor(torch.cat([before, latents[:, t], conditions[:, t]], 1), predictor)
-            drawn = self.decoder(output, skip)
-            predicted.append(drawn)
+            if 0 < t < self.num_given:
+                state = replace(state, features=features[:, t], skips=_at(skips, t))
+            elif t:
+                seen = (features[:, t], _at(skips, t)) if true else self.encoder(frames[-1])
+                state = self._see(state, *seen)
+            mean, log_variance, state = self._prior(state)
+            output, state = self._advance(state, conditions[:, t], latents[:, t])
+            outputs.append(output)
             means.append(mean)
             log_variances.append(log_variance)
-        return torch.stack(predicted, 1), torch.stack(means, 1), torch.stack(log_variances, 1)
+            if not at_once:
+                frames.append(self.decoder(output, state.skips))
+        predicted = self._decode_at_once(outputs, skips) if at_once else torch.stack(frames, 1)
+        return predicted, torch.stack(means, 1), torch.stack(log_variances, 1)
+
+    def _decode_at_once(self, outputs: list[Tensor], skips: Skips) -> Tensor:
+        """Returns the frames (B, T, 3, 64, 64) of steps that all saw true frames."""
+        num_frames = len(outputs)
+        last = num_frames if self.config.last_frame_skip else self.num_given
+        times = [min(t, last - 1) for t in range(num_frames)]
+        flat = torch.stack(outputs, 1).flatten(0, 1)
+        drawn = self.decoder(flat, tuple(skip[:, times].flatten(0, 1) for skip in skips))
+        return drawn.unflatten(0, (len(outputs[0]), num_frames))
 
     def _encode(self, frames: Tensor) -> tuple[Tensor, Skips]:
         """Returns features (B, T, num_features) and skips (B, T, C, H, W) of whole clips."""
@@ -165,17 +151,27 @@ class SVG(nn.Module):
         return features.unflatten(0, shape), tuple(skip.unflatten(0, shape) for skip in skips)
 
     def _blank(self, features: Tensor, skips: Skips) -> SVGState:
+        """Returns the state after the first frame alone, from the features and skips of whole clips."""
         first = features[:, 0]
         prior = self.prior.start(first) if self.prior is not None else ()
-        return SVGState(self.predictor.start(first), prior, first, skips)
+        return SVGState(self.predictor.start(first), prior, first, _at(skips, 0))
 
-    def _prior(self, features: Tensor, state: Hidden) -> tuple[Tensor, Tensor, Hidden]:
-        """Returns mean and log variance of z_t given the frames before, (B, num_latents), and the prior's state."""
+    def _prior(self, state: SVGState) -> tuple[Tensor, Tensor, SVGState]:
+        """Returns mean and log variance of z_t given the frames before, (B, num_latents), and the state after."""
         if self.prior is None:
-            zeros = torch.zeros(len(features), *self.latent_shape, device=features.device)
+            zeros = torch.zeros(len(state.features), *self.latent_shape, device=state.features.device)
             return zeros, zeros, state
-        mean, raw, after = self.prior(features, state)
-        return mean, bound_log_variance(raw, *LOG_VARIANCE_BOUNDS), after
+        mean, raw, hidden = self.prior(state.features, state.prior)
+        return mean, bound_log_variance(raw, *LOG_VARIANCE_BOUNDS), replace(state, prior=hidden)
+
+    def _advance(self, state: SVGState, condition: Tensor, latent: Tensor) -> tuple[Tensor, SVGState]:
+        """Returns g_t (B, num_features), which the decoder draws as frame t, and the state after."""
+        output, hidden = self.predictor(torch.cat([state.features, latent, condition], 1), state.predictor)
+        return output, replace(state, predictor=hidden)
+
+    def _see(self, state: SVGState, features: Tensor, skips: Skips) -> SVGState:
+        """Returns the state that has seen a frame after the given ones, true or drawn."""
+        return replace(state, features=features, skips=skips if self.config.last_frame_skip else state.skips)
 
     def _posterior_over_time(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Returns mean and log variance of q(z_t | x_1..t), each (B, T, num_latents), from features (B, T, ...)."""
@@ -185,3 +181,8 @@ class SVG(nn.Module):
             means.append(mean)
             raws.append(raw)
         return torch.stack(means, 1), bound_log_variance(torch.stack(raws, 1), *LOG_VARIANCE_BOUNDS)
+
+
+def _at(skips: Skips, time: int) -> Skips:
+    """Returns the skips of one frame, (B, C, H, W), from those of whole clips, (B, T, C, H, W)."""
+    return tuple(maps[:, time] for maps in skips)

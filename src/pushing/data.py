@@ -92,7 +92,8 @@ class PushingSampler:
         generator = keyed_generator(self.seed, "window", epoch, first)
         last_start = self.clips.frames.shape[1] - self.window
         starts = torch.randint(last_start + 1, (clips.stop,), generator=generator)[clips.start :].tolist()
-        return _read_windows(self.clips, indices, starts, self.window, self.device)
+        frames, conditions = _read_windows(self.clips, indices, starts, self.window, self.device)
+        return PushingBatch(to_unit(frames), conditions)
 
     def _draw_order(self, epoch: int) -> Tensor:
         if not self.shuffle:
@@ -100,10 +101,10 @@ class PushingSampler:
         return torch.randperm(len(self), generator=keyed_generator(self.seed, "order", epoch))
 
 
-def first_frames(clips: Clips, window: int, indices: Sequence[int], device: torch.device) -> PushingBatch:
-    """Returns the first `window` frames of the clips with these indices, for evaluation."""
-    _check_window(clips, window)
-    return _read_windows(clips, indices, [0] * len(indices), window, device)
+def first_frames(clips: Clips, window: int, num_clips: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Returns the first `window` frames of the first clips, uint8 (N, T, 3, H, W), and their conditions (N, T, 7)."""
+    assert window <= clips.frames.shape[1], f"a window of {window} in clips of {clips.frames.shape[1]} frames"
+    return _read_windows(clips, range(num_clips), [0] * num_clips, window, device)
 
 
 def _check_window(clips: Clips, window: int) -> None:
@@ -113,15 +114,15 @@ def _check_window(clips: Clips, window: int) -> None:
 
 def _read_windows(
     clips: Clips, indices: Sequence[int], starts: Sequence[int], window: int, device: torch.device
-) -> PushingBatch:
-    """Returns `window` frames of each clip from its start on; reads nothing else."""
+) -> tuple[Tensor, Tensor]:
+    """Returns `window` frames of each clip from its start on, uint8, and their conditions; reads nothing else."""
     frames, conditions = (
         torch.from_numpy(
             np.stack([array[index, start : start + window] for index, start in zip(indices, starts, strict=True)])
         ).to(device, non_blocking=True)
         for array in (clips.frames, clips.conditions)
     )
-    return PushingBatch(to_unit(frames), conditions)
+    return frames, conditions
 
 
 def sampler(config: Config, data: PushingData, *, context: int, device: torch.device) -> PushingSampler:

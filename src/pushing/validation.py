@@ -1,17 +1,19 @@
 """How good a model of robot pushing is on clips whose truth is known: the score of a free rollout, and the losses."""
 
 import copy
-from itertools import count
+from functools import cached_property
 from typing import Self
 
 import torch
 from torch import Tensor
 
+from src.base.console import UserError
 from src.base.randomness import keyed_seed
 from src.config import Config, EvaluationConfig
+from src.dataset import to_unit
 from src.evaluation.rollout import predict
-from src.evaluation.validation import mean_losses
-from src.maths.metrics import channel_psnr_per_frame, quantise
+from src.evaluation.validation import NUM_LOSS_CLIPS, mean_losses, without_nan
+from src.maths.metrics import channel_psnr_per_frame
 from src.models.interface import VideoModel
 from src.pushing.data import Clips, PushingBatch, PushingData, first_frames
 
@@ -21,57 +23,74 @@ CLIPS_AT_ONCE = 32  # in one rollout
 
 
 class ClipValidation:
-    """Known clips of pushing on the device, each from its first frame on, and what a model makes of them."""
+    """Known clips of pushing from their first frame on, and what a model makes of them.
+
+    frames: (N, T, 3, H, W) uint8 on the device, the given frames and `NUM_FUTURE` after them; conditions: (N, T, 7).
+    """
 
     def __init__(
         self, config: Config, clips: Clips, *, device: torch.device, num_clips: int | None = NUM_ROLLOUT_CLIPS
     ) -> None:
-        """Reads the given frames and the `NUM_FUTURE` after them of the first `num_clips` clips, or of all."""
-        self.config, self.device, self.num_given = config, device, config.model.num_given
-        chosen = range(min(num_clips or len(clips.frames), len(clips.frames)))
-        self.batch = first_frames(clips, self.num_given + NUM_FUTURE, chosen, device)
+        """Reads the first `num_clips` clips, or all; UserError where they have too few frames."""
+        self.config = config
+        self.device = device
+        self.clips = clips
+        self.num_given = config.model.num_given
+        length = clips.frames.shape[1]
+        if length < self.num_given + NUM_FUTURE:
+            raise UserError(
+                f"model.num_given = {self.num_given}, and {NUM_FUTURE} frames after them are scored, but clips have "
+                f"{length} frames; needed: a model.num_given of {length - NUM_FUTURE} or less"
+            )
+        num_read = min(num_clips or len(clips.frames), len(clips.frames))
+        self.frames, self.conditions = first_frames(clips, self.num_given + NUM_FUTURE, num_read, device)
+
+    @cached_property
+    def loss_clips(self) -> PushingBatch:
+        """The clips on which the losses are computed, each as long as a clip of training."""
+        num_clips = min(len(self.clips.frames), NUM_LOSS_CLIPS)
+        frames, conditions = first_frames(self.clips, self.config.training.window, num_clips, self.device)
+        return PushingBatch(to_unit(frames), conditions)
 
     def report(self, model: VideoModel, *, kl_weight: float, teacher_forcing_ratio: float) -> dict[str, float]:
-        """Returns the score in dB and the losses, under the names that history.py explains."""
+        """Returns the score in dB and the losses, under the names of training/log.py."""
         weights = {"kl_weight": kl_weight, "teacher_forcing_ratio": teacher_forcing_ratio}
         score = self.psnr(self.draw(model, self.config.evaluation)).mean().item()
         return {"validation_score": score, **self.losses(model, weights)}
 
     def draw(self, model: VideoModel, settings: EvaluationConfig, *, number: int = 0) -> Tensor:
-        """Returns rollouts of all clips from their given frames with latents from the prior, (N, T, 3, H, W).
+        """Returns rollouts of all clips from their given frames with latents from the prior, (N, T, 3, H, W) in [0, 1].
 
         Each number has samples of its own.
         """
-        frames, conditions = self.batch.frames, self.batch.conditions
-        given = quantise(frames[:, : model.num_given])
-        parts = zip(given.split(CLIPS_AT_ONCE), conditions.split(CLIPS_AT_ONCE), strict=True)
-        seeds = (keyed_seed(self.config.seed, "rollout", number, part) for part in count())
-        drawn = [predict(model, *part, settings, seed=seed) for part, seed in zip(parts, seeds, strict=False)]
-        return torch.cat(drawn)
+        given = self.frames[:, : model.num_given].split(CLIPS_AT_ONCE)
+        conditions = self.conditions.split(CLIPS_AT_ONCE)
+        drawn = []
+        for part, (some_given, some_conditions) in enumerate(zip(given, conditions, strict=True)):
+            seed = keyed_seed(self.config.seed, "rollout", number, part)
+            drawn.append(predict(model, to_unit(some_given), some_conditions, settings, seed=seed))
+        return without_nan(torch.cat(drawn))
 
     def with_shuffled_conditions(self, num_shuffled: int) -> Self:
-        """Returns the same clips, each with the first so many numbers of a condition from the clip before it."""
-        own = self.batch.conditions
+        """Returns the same clips with the first `num_shuffled` condition values taken from the previous clip."""
+        own = self.conditions
         others = own.roll(1, dims=0)
         shuffled = copy.copy(self)
-        shuffled.batch = PushingBatch(
-            self.batch.frames, torch.cat([others[..., :num_shuffled], own[..., num_shuffled:]], dim=-1)
-        )
+        shuffled.conditions = torch.cat([others[..., :num_shuffled], own[..., num_shuffled:]], dim=-1)
         return shuffled
 
     def psnr(self, drawn: Tensor) -> Tensor:
         """Returns the PSNR in dB of each predicted frame, mean over its channels, (N, T - num_given) float64."""
-        return channel_psnr_per_frame(drawn[:, self.num_given :], self.batch.frames[:, self.num_given :])
+        return channel_psnr_per_frame(drawn[:, self.num_given :], to_unit(self.frames[:, self.num_given :]))
 
     def losses(self, model: VideoModel, weights: dict[str, float]) -> dict[str, float]:
         """Returns the validation losses, mean over fixed clips with fixed draws."""
+        known = self.loss_clips
 
         def batch(clips: range) -> PushingBatch:
-            return PushingBatch(
-                self.batch.frames[clips.start : clips.stop], self.batch.conditions[clips.start : clips.stop]
-            )
+            return PushingBatch(known.frames[clips.start : clips.stop], known.conditions[clips.start : clips.stop])
 
-        return mean_losses(model, batch, self.config, weights, device=self.device, num_clips=len(self.batch.frames))
+        return mean_losses(model, batch, self.config, weights, device=self.device, num_clips=len(known.frames))
 
 
 def validation_of(config: Config, data: PushingData, *, context: int, device: torch.device) -> ClipValidation:

@@ -3,28 +3,42 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from src.base.console import UserError
 from src.base.files import write_atomically
 from src.reporting.plots import Band, plot_bands
-from src.reporting.results import SCHEDULES, Run
-from src.reporting.tables import NOTHING, ROLLOUT_COLUMNS, decimal, markdown_table, protocol_of
+from src.reporting.results import Run
+from src.reporting.tables import NOTHING, NUMBERS, decimal, markdown_table, protocol_of
+from src.training.log import SCHEDULES
 
 HARDWARE_FILE = "hardware.txt"  # in a run's folder: what it was trained on
 LOSSES = ("total", "reconstruction", "kl")
 
 
-class Record(BaseModel):
+class ComparisonPart(BaseModel):
     """A frozen part of reports/<grid>.json."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
 
-class Spread(Record):
+def _with_present_names(numbers: Any) -> Any:
+    """Returns the numbers of a report under today's names; of two that became one, the number that is known."""
+    if not isinstance(numbers, dict):
+        return numbers
+    former = {FORMER_NAMES[name]: number for name, number in numbers.items() if name in FORMER_NAMES}
+    present = {name: number for name, number in numbers.items() if name not in FORMER_NAMES}
+    return present | {name: number for name, number in former.items() if name not in present or _is_known(number)}
+
+
+def _is_known(number: Any) -> bool:
+    return number["mean"] is not None if isinstance(number, dict) else number is not None
+
+
+class Spread(ComparisonPart):
     """Mean and sample standard deviation of `count` values; None where there are too few."""
 
     mean: float | None
@@ -32,7 +46,7 @@ class Spread(Record):
     count: int
 
 
-class RunResult(Record):
+class RunResult(ComparisonPart):
     """One run of a grid: what made it, and what it reached or why it did not."""
 
     arm: str
@@ -44,10 +58,10 @@ class RunResult(Record):
     hardware: str | None
     protocol: str | None
     baselines: dict[str, float]  # score in dB
-    values: dict[str, float | None]  # by the names of MEASURES
+    values: Annotated[dict[str, float | None], BeforeValidator(_with_present_names)]  # by the names of MEASURES
 
 
-class Comparison(Record):
+class Comparison(ComparisonPart):
     """All that reports/<grid>.json holds; `settings` are the SET words of each arm."""
 
     grid: str
@@ -58,7 +72,7 @@ class Comparison(Record):
     settings: dict[str, str]
     comparisons: dict[str, tuple[str, ...]]
     runs: tuple[RunResult, ...]
-    arms: dict[str, dict[str, Spread]]
+    arms: dict[str, Annotated[dict[str, Spread], BeforeValidator(_with_present_names)]]
 
 
 class Measure(NamedTuple):
@@ -69,32 +83,21 @@ class Measure(NamedTuple):
     value: Callable[[Run], float | None]
 
 
-def _of_rollout(name: str) -> Callable[[Run], float | None]:
-    return lambda run: getattr(run.scores.rollout, name) if run.scores else None
-
-
 def _of_scores(name: str) -> Callable[[Run], float | None]:
-    return lambda run: getattr(run.scores, name) if run.scores else None
+    return lambda run: getattr(run.scores, name, None)
 
 
 MEASURES = {
-    **{name: Measure(column.label, 2, _of_rollout(name)) for name, column in ROLLOUT_COLUMNS.items()},
-    "mean_ssim": Measure(ROLLOUT_COLUMNS["mean_ssim"].label, 3, _of_rollout("mean_ssim")),
-    "posterior_minus_prior_db": Measure("posterior minus prior (dB)", 2, _of_scores("posterior_minus_prior_db")),
-    "held_out_score": Measure("held out (dB)", 2, _of_scores("held_out_score")),
-    "drift_db": Measure("drift (dB)", 2, _of_scores("drift_db")),
-    "score_prior_mean": Measure("latent: mean (dB)", 2, _of_scores("score_prior_mean")),
-    "score_single": Measure("one sample (dB)", 2, _of_scores("score_single")),
-    "score_mean_of_samples": Measure("mean of samples (dB)", 2, _of_scores("score_mean_of_samples")),
-    "psnr_between_samples": Measure("between samples (dB)", 2, _of_scores("psnr_between_samples")),
-    "psnr_between_samples_vague": Measure("of vague poses (dB)", 2, _of_scores("psnr_between_samples_vague")),
-    "kl_nats": Measure("KL (nats a frame)", 1, lambda run: run.kl_nats),
-    "psnr_prior_mean": Measure("prior's mean (dB)", 2, _of_scores("psnr_prior_mean")),
-    "psnr_single": Measure("one sample (dB)", 2, _of_scores("psnr_single")),
-    "psnr_best_of_n": Measure("best of n (dB)", 2, _of_scores("psnr_best_of_n")),
-    "psnr_shuffled_actions": Measure("others' actions (dB)", 2, _of_scores("psnr_shuffled_actions")),
-    "psnr_shuffled_conditions": Measure("others' conditions (dB)", 2, _of_scores("psnr_shuffled_conditions")),
+    **{name: Measure(number.shown.label, number.shown.places, _of_scores(name)) for name, number in NUMBERS.items()},
+    "kl_nats": Measure("KL (nats a frame)", 1, lambda run: run.log.kl_nats),
     "training_seconds": Measure("training (s)", 0, lambda run: run.training_seconds),
+}
+FORMER_NAMES = {  # of measures in reports of earlier versions, for robot pushing
+    "psnr_prior_mean": "score_prior_mean",
+    "psnr_single": "score_single",
+    "psnr_best_of_n": "score_best_of_n",
+    "psnr_shuffled_actions": "score_shuffled_actions",
+    "psnr_shuffled_conditions": "score_shuffled_conditions",
 }
 
 
@@ -167,13 +170,13 @@ def table_of_arms(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     header = ["arm", "seeds", *(measure.label for measure in known.values())]
     rows = []
     for arm, measured in comparison.arms.items():
-        cells = [_cell(measured[name], measure.places, len(comparison.seeds)) for name, measure in known.items()]
+        cells = [_cell(measured.get(name), measure.places, len(comparison.seeds)) for name, measure in known.items()]
         rows.append([arm, f"{measured['score'].count} of {len(comparison.seeds)}", *cells])
     return header, rows
 
 
-def _cell(measured: Spread, places: int, num_seeds: int) -> str:
-    if measured.mean is None:
+def _cell(measured: Spread | None, places: int, num_seeds: int) -> str:
+    if measured is None or measured.mean is None:
         return NOTHING
     mean = decimal(measured.mean, places)
     return mean if num_seeds == 1 else f"{mean} ± {decimal(measured.deviation, places)}"
@@ -240,7 +243,7 @@ def _by_epoch(runs: Mapping[str, Sequence[Run]], name: str) -> list[Band]:
     """Returns one band per arm that has runs, over the epochs that all its seeds have logged."""
     bands = []
     for colour, (arm, seeds) in enumerate(runs.items()):
-        logs = [{row["epoch"]: row[name] for row in run.log if name in row} for run in seeds]
+        logs = [{row["epoch"]: row[name] for row in run.log.rows if name in row} for run in seeds]
         epochs = sorted(set.intersection(*map(set, logs))) if logs else []
         if epochs:
             bands.append(Band(epochs, np.array([[log[epoch] for epoch in epochs] for log in logs]), arm, colour))
@@ -256,11 +259,13 @@ def _planned(runs: Mapping[str, Sequence[Run]], name: str) -> list[Band]:
 def _psnr_by_frame(runs: Mapping[str, Sequence[Run]]) -> dict[str, list[Band]]:
     bands = []
     for colour, (arm, seeds) in enumerate(runs.items()):
-        given = next((run.scores.num_given for run in seeds if run.scores), 1)
-        values = np.array([run.scores.psnr_by_frame[given:] for run in seeds if run.scores])
-        if len(values):
-            scored = values[:, : seeds[0].num_scored]
-            seeds_told = "1 seed" if len(values) == 1 else f"{len(values)} seeds"
-            label = f"{arm} (mean {scored.mean():.2f} dB, {seeds_told})"
-            bands.append(Band(range(given, values.shape[1] + given), values, label, colour))
+        evaluated = [run.scores for run in seeds if run.scores]
+        if not evaluated:
+            continue
+        values = np.array([scores.psnr_by_frame for scores in evaluated])
+        given = evaluated[0].num_given
+        first, last = evaluated[0].scored_frames
+        seeds_counted = "1 seed" if len(values) == 1 else f"{len(values)} seeds"
+        label = f"{arm} (mean {values[:, first : last + 1].mean():.2f} dB, {seeds_counted})"
+        bands.append(Band(range(given, values.shape[1]), values[:, given:], label, colour))
     return {"PSNR by frame (dB)": bands}

@@ -3,13 +3,12 @@
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from src.config import Config
-from src.maths.metrics import RolloutScores
-from src.reporting.results import Run, Scores
+from src.evaluation.scores import NOTHING, RolloutScores, Scores, all_numbers, decimal, numbers_of
+from src.reporting.results import Run
 
-NOTHING = "-"
 TEXT = {"run", "data set", "model", "best baseline (dB)", "commit", "protocol", "arm", "SET"}  # columns set to the left
 
 
@@ -21,32 +20,18 @@ class Column(NamedTuple):
     cell: Callable[[Run], str]
 
 
-def decimal(value: float | None, places: int, sign: Literal["", "+"] = "") -> str:
-    """Returns a number as people read it; a dash for none."""
-    if value is None or math.isnan(value):
-        return NOTHING
-    return f"{value:{sign}.{places}f}".replace("inf", "∞")
-
-
-def _rollout(name: str, places: int = 2, *, missing: str = NOTHING) -> Callable[[Run], str]:
-    return lambda run: decimal(getattr(run.scores.rollout, name), places) if run.scores else missing
-
-
 def _setting(read: Callable[[Config], object]) -> Callable[[Run], str]:
     return lambda run: str(read(run.config)) if run.config else NOTHING
 
 
 def _epochs(run: Run) -> str:
-    wanted = run.config.training.num_epochs if run.config else run.num_epochs
-    return str(wanted) if run.num_epochs == wanted else f"{run.num_epochs} of {wanted}"
+    wanted = run.config.training.num_epochs if run.config else run.log.num_epochs
+    trained = run.log.num_epochs
+    return str(wanted) if trained == wanted else f"{trained} of {wanted}"
 
 
 def _parameters(run: Run) -> str:
     return f"{run.scores.num_parameters / 1e6:.3f} M" if run.scores else NOTHING
-
-
-def _score(name: str, sign: Literal["", "+"] = "") -> Callable[[Run], str]:
-    return lambda run: decimal(getattr(run.scores, name), 2, sign) if run.scores else NOTHING
 
 
 def _best_baseline(run: Run) -> str:
@@ -56,56 +41,25 @@ def _best_baseline(run: Run) -> str:
 def _gain(run: Run) -> str:
     if run.scores is None or run.best_baseline is None:
         return NOTHING
-    return decimal(run.scores.rollout.score - run.best_baseline[1], 2, "+")
+    return decimal(run.scores.score - run.best_baseline[1], 2, "+")
 
 
-ROLLOUT_COLUMNS = {  # the numbers that a baseline has, too
-    "score": Column(
-        "score (dB)",
-        "dancers: mean over frames 1 to 600 of the PSNR per frame, as the competition computes it, in a free rollout "
-        "of the validation take; pushing: mean PSNR per channel of the predicted frames of the test clips",
-        _rollout("score", missing="not evaluated"),
-    ),
-    "mean_ssim": Column("SSIM", "structural similarity, mean over all predicted frames", _rollout("mean_ssim", 3)),
-    "psnr_1_to_10": Column("PSNR 1-10", "mean PSNR of frames 1 to 10, in dB", _rollout("psnr_1_to_10")),
-    "psnr_100": Column("PSNR 100", "PSNR of frame 100, in dB", _rollout("psnr_100")),
-    "psnr_300": Column("PSNR 300", "PSNR of frame 300, in dB", _rollout("psnr_300")),
-    "psnr_600": Column("PSNR 600", "PSNR of frame 600, in dB", _rollout("psnr_600")),
-}
+def _number(name: str) -> Callable[[Run], str]:
+    missing = "not evaluated" if name == "score" else NOTHING
+    return lambda run: NUMBERS[name].text(run.scores) if run.scores else missing
+
+
+NUMBERS = all_numbers()
 COLUMNS = (
     Column("run", "name of the run, or of a baseline, which needs no training", lambda run: run.name),
     Column("data set", "the folder below data/", _setting(lambda config: config.dataset)),
     Column("model", "model.name", _setting(lambda config: config.model.name)),
     Column("epochs", "epochs trained, of those asked for where they differ", _epochs),
     Column("parameters", "numbers that training adjusts, in millions", _parameters),
-    *ROLLOUT_COLUMNS.values(),
-    Column(
-        "posterior minus prior (dB)",
-        "score with latents that have seen the true frames, minus score; above 1 dB the latent leaks",
-        _score("posterior_minus_prior_db", "+"),
-    ),
-    Column("held out (dB)", "score on the takes held out of training", _score("held_out_score")),
-    Column(
-        "drift (dB)",
-        "what frames 500 to 600 lose against the same frames drawn straight after the given one",
-        _score("drift_db", "+"),
-    ),
-    Column("prior's mean (dB)", "pushing: score with the mean of the prior as latent", _score("psnr_prior_mean")),
-    Column("one sample (dB)", "pushing: score of one sample of the prior", _score("psnr_single")),
-    Column(
-        "best of n (dB)",
-        "pushing: score of the best sample of each clip, chosen with the truth",
-        _score("psnr_best_of_n"),
-    ),
-    Column("others' actions (dB)", "pushing: score with the actions of other clips", _score("psnr_shuffled_actions")),
-    Column(
-        "others' conditions (dB)",
-        "pushing: score with the actions and positions of other clips",
-        _score("psnr_shuffled_conditions"),
-    ),
-    Column("best baseline (dB)", "the baseline with the highest score on the same take", _best_baseline),
+    *(Column(number.shown.label, number.meaning, _number(name)) for name, number in NUMBERS.items()),
+    Column("best baseline (dB)", "the baseline with the highest score on the same footage", _best_baseline),
     Column("against it (dB)", "score minus that of the best baseline", _gain),
-    Column("clips/s", "clips trained per second, the median over epochs", lambda run: decimal(run.clips_per_s, 0)),
+    Column("clips/s", "clips trained per second, the median over epochs", lambda run: decimal(run.log.clips_per_s, 0)),
     Column("seed", "of weights, batches and latents", _setting(lambda config: config.seed)),
     Column(
         "commit", "of the code that evaluated it", lambda run: (run.scores.commit if run.scores else None) or NOTHING
@@ -114,7 +68,7 @@ COLUMNS = (
 PROTOCOL = ("protocol", "how the numbers were made; those with different protocols cannot be compared")
 
 
-class Row(NamedTuple):
+class RunRow(NamedTuple):
     """A row of the table of runs; `run` is None for a baseline, the score of an unevaluated run is -infinity."""
 
     dataset: str
@@ -124,14 +78,14 @@ class Row(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Table:
+class RunTable:
     """Runs and baselines, data set by data set, the best score first; each distinct protocol has a number from 1.
 
     A column in which no run has anything is left out, of `columns` and of the cells alike.
     """
 
     columns: tuple[tuple[str, str], ...]  # label and meaning
-    rows: tuple[Row, ...]
+    rows: tuple[RunRow, ...]
     protocols: tuple[str, ...]
 
     @property
@@ -140,26 +94,26 @@ class Table:
         return tuple(label for label, _ in self.columns)
 
 
-def table_of(runs: Sequence[Run]) -> Table:
+def table_of(runs: Sequence[Run]) -> RunTable:
     """Returns the table of runs with the baselines of their evaluations."""
     protocols: list[str] = []
-    baselines: dict[tuple[str, ...], Row] = {}
+    baselines: dict[tuple[str, ...], RunRow] = {}
     rows = []
     for run in runs:
         dataset, score, mark = COLUMNS[1].cell(run), -math.inf, NOTHING
         if run.scores:
-            score, protocol = run.scores.rollout.score, protocol_of(run.scores)
+            score, protocol = run.scores.score, protocol_of(run.scores)
             protocols += [protocol] if protocol not in protocols else []
             mark = f"[{protocols.index(protocol) + 1}]"
             for name, numbers in run.scores.baselines.items():
-                row = Row(dataset, numbers.score, None, _baseline_cells(name, dataset, numbers, mark))
+                row = RunRow(dataset, numbers.score, None, _baseline_cells(name, dataset, numbers, mark))
                 baselines.setdefault((dataset, name, run.scores.dataset_fingerprint), row)
-        rows.append(Row(dataset, score, run, (*(column.cell(run) for column in COLUMNS), mark)))
+        rows.append(RunRow(dataset, score, run, (*(column.cell(run) for column in COLUMNS), mark)))
     rows = sorted([*rows, *baselines.values()], key=lambda row: (row.dataset == NOTHING, row.dataset, -row.score))
     columns = (*((column.label, column.meaning) for column in COLUMNS), PROTOCOL)
     told = [place for place in range(len(columns)) if any(row.cells[place] != NOTHING for row in rows)]
     rows = [row._replace(cells=tuple(row.cells[place] for place in told)) for row in rows]
-    return Table(tuple(columns[place] for place in told), tuple(rows), tuple(protocols))
+    return RunTable(tuple(columns[place] for place in told), tuple(rows), tuple(protocols))
 
 
 def protocol_of(scores: Scores) -> str:
@@ -167,11 +121,10 @@ def protocol_of(scores: Scores) -> str:
     return f"{scores.protocol}; data {scores.dataset_fingerprint[:12]}"
 
 
-def _baseline_cells(name: str, dataset: str, numbers: RolloutScores, mark: str) -> tuple[str, ...]:
-    values = {column.label: getattr(numbers, field) for field, column in ROLLOUT_COLUMNS.items()}
-    known = {"run": name, "data set": dataset, "model": "baseline"}
-    known |= {label: decimal(value, 3 if label == "SSIM" else 2) for label, value in values.items()}
-    return (*(known.get(column.label, NOTHING) for column in COLUMNS), mark)
+def _baseline_cells(name: str, dataset: str, scores: RolloutScores, mark: str) -> tuple[str, ...]:
+    cells = {"run": name, "data set": dataset, "model": "baseline"}
+    cells |= {number.shown.label: number.text(scores) for number in numbers_of(type(scores))}
+    return (*(cells.get(column.label, NOTHING) for column in COLUMNS), mark)
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -1,37 +1,115 @@
-"""What a run did, epoch by epoch: runs/<run>/log.jsonl for people and report.py, TensorBoard beside it.
+"""What a run did, epoch by epoch: runs/<run>/log.jsonl for people and report.py, TensorBoard beside it."""
 
-Names: total, reconstruction, kl (training, mean over the epoch) and the same with `validation_` before them; kl_weight,
-teacher_forcing_ratio, learning_rate as at the epoch's last step, and the losses of validation are with that weight and
-at that ratio; validation_score, the score of a free rollout with latents from the prior and without evaluation.shift,
-validation_score_posterior, the same with latents that have seen the true frames, and held_out_score, as
-validation_score on the takes held out of training, in dB; clips_per_s; data_share, the part of the time spent waiting
-for batches; skipped_steps, whose gradient was not finite.
-"""
-
-import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from statistics import median
 
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import to_json
 from torch.utils.tensorboard import SummaryWriter
 
 from src.base.console import UserError
 from src.base.files import write_atomically
+from src.config import Config
+from src.maths.schedules import schedule
+
+FILE = "log.jsonl"
+LOG_NAMES = {  # every name of a row, and what it says
+    "epoch": "epochs that have ended, from 1",
+    "step": "optimiser steps taken",
+    "total": "loss that training minimises, mean over the epoch's steps",
+    "reconstruction": "reconstruction loss, mean over the epoch's steps",
+    "kl": "KL divergence in nats a frame, mean over the epoch's steps",
+    "kl_weight": "weight of the KL divergence at the epoch's last step",
+    "teacher_forcing_ratio": "how often a true frame is fed, at the epoch's last step",
+    "learning_rate": "learning rate at the epoch's last step",
+    "skipped_steps": "steps left out because their gradient was not finite",
+    "clips_per_s": "clips trained per second",
+    "data_share": "part of the time spent waiting for batches",
+    "validation_score": "score in dB of a free rollout of known footage, latents from the prior, no evaluation.shift",
+    "validation_score_posterior": "the same with latents that have seen the true frames",
+    "held_out_score": "score in dB of the takes held out of training, otherwise as validation_score",
+    "validation_total": "loss of validation clips as long as those of training, with the epoch's last weight and ratio",
+    "validation_reconstruction": "reconstruction loss of the same clips",
+    "validation_kl": "KL divergence of the same clips, in nats a frame",
+}
+SCHEDULES = ("kl_weight", "teacher_forcing_ratio")
+CURVE_POINTS = 2_000  # steps at which a schedule is drawn, at most about twice as many
+LogRow = dict[str, int | float]  # by the names of LOG_NAMES
+ROW = TypeAdapter(LogRow)
+
+
+@dataclass(frozen=True)
+class TrainingLog:
+    """The rows of a run's log, oldest first, and in words where the file is damaged; nothing after that is read."""
+
+    rows: list[LogRow]
+    damage: str = ""
+
+    @property
+    def num_epochs(self) -> int:
+        """Epochs trained so far."""
+        return int(self.rows[-1]["epoch"]) if self.rows else 0
+
+    @property
+    def clips_per_s(self) -> float | None:
+        """Training speed, the median over epochs; the first ones warm up."""
+        speeds = [row["clips_per_s"] for row in self.rows if "clips_per_s" in row]
+        return median(speeds) if speeds else None
+
+    @property
+    def kl_nats(self) -> float | None:
+        """KL divergence of the posterior from the prior, nats a frame, at the last validation."""
+        return next((row["validation_kl"] for row in reversed(self.rows) if "validation_kl" in row), None)
+
+    def training_seconds(self, config: Config) -> float | None:
+        """Returns the seconds of training, validation left out; None where there is no log."""
+        if not self.rows or any(row.get("clips_per_s", 0) <= 0 for row in self.rows):
+            return None
+        rows = [{"step": 0.0}, *self.rows]
+        num_steps = [after["step"] - before["step"] for before, after in pairwise(rows)]
+        clips = [steps * config.training.batch_size for steps in num_steps]
+        return sum(count / row["clips_per_s"] for count, row in zip(clips, self.rows, strict=True))
+
+    def schedules(self, config: Config) -> dict[str, tuple[list[float], list[float]]]:
+        """Returns epochs and values of the KL weight and the teacher-forcing ratio, step by step, up to the last row.
+
+        A row of the log has the values of an epoch's last step alone.
+        """
+        if not self.rows:
+            return {}
+        num_steps = int(self.rows[-1]["step"])
+        per_epoch = num_steps // self.num_epochs
+        steps = range(0, num_steps, max(1, num_steps // CURVE_POINTS))
+        values = [schedule(config, step, per_epoch) for step in steps]
+        epochs = [step / per_epoch for step in steps]
+        names = [name for name in SCHEDULES if name in self.rows[-1]]
+        return {name: (epochs, [value[name] for value in values]) for name in names}
+
+    def is_finished(self, config: Config) -> bool:
+        """Returns whether training has come to its end: all epochs, or the end of its patience."""
+        patience = config.training.patience
+        reached = [score_to_choose_by(row) for row in self.rows if "validation_score" in row]
+        without_gain = len(reached) - 1 - reached.index(max(reached)) if reached else 0
+        return self.num_epochs >= config.training.num_epochs or 0 < patience <= without_gain
 
 
 class History:
-    """The log of one run, written by one process."""
+    """Writes the log of one run; one process does."""
 
     def __init__(self, folder: Path, step: int) -> None:
         """Opens the log; rows after `step` are dropped: a stopped run takes those steps again."""
-        self.path = folder / "log.jsonl"
+        self.path = folder / FILE
         rows = [row for row in read_history(folder) if row["step"] <= step]
-        write_atomically(self.path, "".join(json.dumps(row) + "\n" for row in rows).encode())
+        write_atomically(self.path, b"".join(map(_line, rows)))
         self.tensorboard = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
-    def add(self, row: dict[str, Any]) -> None:
+    def add(self, row: Mapping[str, int | float]) -> None:
         """Appends the row of an epoch."""
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        with self.path.open("ab") as file:
+            file.write(_line(row))
         for name, value in row.items():
             if name not in ("epoch", "step"):
                 self.tensorboard.add_scalar(name, value, row["step"])
@@ -42,7 +120,12 @@ class History:
         self.tensorboard.close()
 
 
-def score_to_choose_by(row: dict[str, float]) -> float:
+def _line(row: Mapping[str, int | float]) -> bytes:
+    """Returns a row as a line of JSON; a number that JSON does not know, NaN or infinity, is a string."""
+    return to_json(dict(row), inf_nan_mode="strings") + b"\n"
+
+
+def score_to_choose_by(row: Mapping[str, float]) -> float:
     """Returns the score in dB of a validated epoch's row that best.pt and patience go by.
 
     Where takes are held out of training it is theirs, so that nothing is chosen on the take that is reported.
@@ -50,16 +133,30 @@ def score_to_choose_by(row: dict[str, float]) -> float:
     return row.get("held_out_score", row["validation_score"])
 
 
-def read_history(folder: Path) -> list[dict[str, Any]]:
-    """Returns the rows of a run's log, oldest first; none where it has not trained yet; UserError if damaged."""
-    path = folder / "log.jsonl"
+def read_log(folder: Path) -> TrainingLog:
+    """Returns a run's log, up to where it is damaged; without rows where the run has not trained yet.
+
+    A last line without its end is no row and no damage: its epoch was being logged when the run was killed.
+    """
+    path = folder / FILE
     if not path.is_file():
-        return []
-    *lines, _cut_off = path.read_text(encoding="utf-8", errors="replace").split("\n")  # what a kill cut off, or nothing
-    rows = []
+        return TrainingLog([])
+    *lines, _cut_off = path.read_bytes().split(b"\n")
+    rows: list[LogRow] = []
     for number, line in enumerate(lines, start=1):
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            raise UserError(f"{path} is damaged in line {number}; restore it, or delete that line") from None
-    return rows
+            row = ROW.validate_json(line)
+        except ValidationError:
+            row = {}
+        if not {"epoch", "step"} <= row.keys():
+            return TrainingLog(rows, f"{FILE} is damaged in line {number}")
+        rows.append(row)
+    return TrainingLog(rows)
+
+
+def read_history(folder: Path) -> list[LogRow]:
+    """Returns the rows of a run's log, which training goes on from; UserError where it is damaged."""
+    log = read_log(folder)
+    if log.damage:
+        raise UserError(f"{folder}/{log.damage}; restore it, or delete that line")
+    return log.rows

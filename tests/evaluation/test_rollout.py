@@ -8,8 +8,9 @@ from torch import Tensor
 
 from src.config import EvaluationConfig
 from src.dance.augmentations import mirror_poses, shift_pictures
+from src.dance.prediction import predict_dance
 from src.dataset import to_unit
-from src.evaluation.rollout import predict, prior_noise, rollout
+from src.evaluation.rollout import prior_noise, rollout
 from src.maths.metrics import quantise
 from src.models.interface import VideoModel, build_model
 from tests.conftest import POSE_MODELS, roughen, tiny_config
@@ -62,7 +63,7 @@ def test_wrong_shapes_are_our_bug(model: VideoModel) -> None:
     with pytest.raises(AssertionError):
         rollout(model, given[:1], poses, torch.zeros(2, 3, *model.latent_shape))
     with pytest.raises(AssertionError):
-        predict(model, given, poses, EvaluationConfig(), seed=0)
+        predict_dance(model, given, poses, EvaluationConfig(), seed=0)
 
 
 @pytest.mark.parametrize("latent", ["mean", "sample", "mean_of_samples"])
@@ -79,7 +80,7 @@ def test_prediction_is_the_mean_of_single_rollouts(model: VideoModel, latent: st
         if mirror:
             flipped = frame_by_frame(model, to_unit(given.flip(-1)), to_unit(mirror_poses(poses)), sample.flip(-1))
             singles.append(flipped.flip(-1))
-    drawn = predict(model, given, poses, settings, seed=7)
+    drawn = predict_dance(model, given, poses, settings, seed=7)
     assert torch.allclose(drawn, torch.stack(singles).mean(0), atol=1e-5)
     assert torch.equal(quantise(drawn[:, :1]), given)
 
@@ -97,7 +98,7 @@ def test_latents_come_from_the_prior(model: VideoModel) -> None:
 
 
 def test_drawing_leaves_the_weights_without_gradients(model: VideoModel) -> None:
-    drawn = predict(model, pixels(1, 1), pixels(1, 3), EvaluationConfig(), seed=0)
+    drawn = predict_dance(model, pixels(1, 1), pixels(1, 3), EvaluationConfig(), seed=0)
     assert not drawn.requires_grad
     assert all(parameter.grad is None for parameter in model.parameters())
 
@@ -109,7 +110,7 @@ def test_shifted_rollouts_are_moved_back_before_they_are_averaged() -> None:
     model = build_model(tiny_config("reference_cvae"), height=HEIGHT, width=WIDTH)
     roughen(model)
     given, poses, step = pixels(2, 1, seed=2), pixels(2, 3), 2
-    drawn = predict(model, given, poses, EvaluationConfig(mirror=False, shift=step), seed=0)
+    drawn = predict_dance(model, given, poses, EvaluationConfig(mirror=False, shift=step), seed=0)
     total, count = torch.zeros_like(drawn), torch.zeros(HEIGHT, WIDTH)
     for down, right in ((0, 0), (0, step), (0, -step), (step, 0), (-step, 0)):
         moved = rollout(

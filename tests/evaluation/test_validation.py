@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 import torch
 
+from src.base.console import UserError
 from src.base.randomness import Draws
 from src.config import EvaluationConfig
 from src.dance.augmentations import mirror_poses
-from src.dance.validation import TakeValidation
+from src.dance.validation import TakeValidation, validation_of
 from src.dataset import DanceData, to_unit
 from src.evaluation.rollout import rollout
 from src.models.interface import VideoModel, build_model
-from src.pushing.data import PushingData
+from src.pushing.data import PushingBatch, PushingData
 from src.pushing.validation import ClipValidation
 from tests.conftest import POSE_MODELS, PUSHING_MODELS, roughen, tiny_config
 
@@ -32,8 +33,8 @@ def by_hand(drawn: torch.Tensor, truth: np.ndarray) -> float:
 @pytest.fixture(params=POSE_MODELS)
 def subject(request: pytest.FixtureRequest, small_data: DanceData) -> tuple[VideoModel, TakeValidation]:
     torch.manual_seed(0)
-    always_informed = {"prior_probability": 0.0} if request.param == "reference_cvae" else {}
-    config = tiny_config(request.param, model=always_informed)
+    always_sampled = {"prior_probability": 0.0} if request.param == "reference_cvae" else {}
+    config = tiny_config(request.param, model=always_sampled)
     model = build_model(config, height=4, width=8)
     roughen(model, scale=0.2 if request.param == "reference_cvae" else 0.05)
     return model, TakeValidation(config, small_data.val, context=model.context, device=DEVICE)
@@ -128,7 +129,7 @@ def test_pushing_is_scored_by_frame_and_channel(
 
 def test_only_predicted_frames_of_pushing_count(pushed: tuple[VideoModel, ClipValidation]) -> None:
     _, validation = pushed
-    drawn = validation.batch.frames * 0.5
+    drawn = to_unit(validation.frames) * 0.5
     spoilt = drawn.clone()
     spoilt[:, :NUM_GIVEN] = 1
     assert torch.equal(validation.psnr(spoilt), validation.psnr(drawn))
@@ -142,12 +143,12 @@ def test_shuffled_conditions_are_those_of_another_clip(
     model, validation = pushed
     shuffled, clips = validation.with_shuffled_conditions(7), pushing_data.validate
     whose = []
-    for n, conditions in enumerate(shuffled.batch.conditions):
+    for n, conditions in enumerate(shuffled.conditions):
         (other,) = (k for k in range(3) if np.array_equal(conditions, clips.conditions[k, :WINDOW]))
         assert other != n
         whose.append(other)
     assert sorted(whose) == [0, 1, 2]
-    assert torch.equal(shuffled.batch.frames, validation.batch.frames)
+    assert torch.equal(shuffled.frames, validation.frames)
     levels = channel_psnr_by_hand(drawn_by_hand(model, clips.frames, clips.conditions[whose]), clips.frames)
     drawn = shuffled.draw(model, EvaluationConfig(mirror=False))
     assert shuffled.psnr(drawn).numpy() == pytest.approx(levels, abs=2e-3)
@@ -155,7 +156,7 @@ def test_shuffled_conditions_are_those_of_another_clip(
 
 def test_actions_are_shuffled_without_the_positions(pushed: tuple[VideoModel, ClipValidation]) -> None:
     _, validation = pushed
-    own, shuffled = validation.batch.conditions, validation.with_shuffled_conditions(4).batch.conditions
+    own, shuffled = validation.conditions, validation.with_shuffled_conditions(4).conditions
     assert torch.equal(shuffled[..., 4:], own[..., 4:])
     for clip in range(len(own)):
         assert torch.equal(shuffled[clip, :, :4], own[clip - 1, :, :4])
@@ -166,7 +167,7 @@ def test_many_clips_are_drawn_in_parts(
 ) -> None:
     model, subject = pushed
     whole = subject.draw(model, EvaluationConfig(mirror=False))
-    monkeypatch.setattr("src.evaluation.validation.CLIPS_AT_ONCE", 2)
+    monkeypatch.setattr("src.pushing.validation.CLIPS_AT_ONCE", 2)
     difference = subject.draw(model, EvaluationConfig(mirror=False)) - whole
     assert difference.abs().mean() < 1e-3  # rounding alone, which ten steps of a recurrent network make larger
     samples = subject.draw(model, EvaluationConfig(latent="sample", mirror=False))
@@ -185,14 +186,22 @@ def test_runs_of_neighbouring_seeds_share_no_samples(pushed: tuple[VideoModel, C
         assert not torch.allclose(a[:, NUM_GIVEN:], b[:, NUM_GIVEN:], atol=1e-4)
 
 
-def test_losses_of_pushing_are_the_mean_over_clips(pushed: tuple[VideoModel, ClipValidation]) -> None:
+def test_losses_of_pushing_are_the_mean_over_clips_as_long_as_those_of_training(
+    pushed: tuple[VideoModel, ClipValidation], pushing_data: PushingData
+) -> None:
     model, validation = pushed
     weights, before = {"kl_weight": 0.5, "teacher_forcing_ratio": 0.0}, torch.get_rng_state()
     losses = validation.report(model, **weights)
     assert losses == validation.report(model, **weights)
     assert torch.equal(torch.get_rng_state(), before)
+    clips = pushing_data.validate
+    window = validation.config.training.window
+    frames, conditions = (
+        torch.from_numpy(clips.frames[:, :window].copy()),
+        torch.from_numpy(clips.conditions[:, :window]),
+    )
     with torch.no_grad():
-        at_once = model(validation.batch, Draws(0, 0, range(3), DEVICE), **weights)
+        at_once = model(PushingBatch(to_unit(frames), conditions), Draws(0, 0, range(3), DEVICE), **weights)
     for name in ("total", "reconstruction", "kl"):
         assert losses[f"validation_{name}"] == pytest.approx(getattr(at_once, name).item(), rel=1e-4)
 
@@ -209,3 +218,36 @@ def test_a_rollout_without_numbers_scores_as_black(small_data: DanceData) -> Non
     assert np.array_equal(validation.draw(model).numpy(), black)
     scores = validation.report(model, kl_weight=0.0, teacher_forcing_ratio=0.0)
     assert 0 < scores["validation_score"] < 20
+
+
+def test_a_diverged_model_of_pushing_gets_a_low_score(
+    pushed: tuple[VideoModel, ClipValidation], pushing_data: PushingData
+) -> None:
+    model, validation = pushed
+    with torch.no_grad():
+        next(model.decoder.parameters()).fill_(math.nan)
+    drawn = validation.draw(model, EvaluationConfig(mirror=False))
+    assert not drawn[:, NUM_GIVEN:].any(), "black"
+    scores = validation.report(model, kl_weight=0.0, teacher_forcing_ratio=0.0)
+    truth = pushing_data.validate.frames
+    black = channel_psnr_by_hand(np.zeros(truth[:, :WINDOW].shape), truth).mean()
+    assert scores["validation_score"] == pytest.approx(black, abs=1e-4)
+
+
+def test_an_evaluation_needs_no_clip_of_training(small_data: DanceData) -> None:
+    """A take held out, or one to evaluate on, may be shorter than training.window; losses alone need that many."""
+    config = tiny_config("lab_cvae", window=20)
+    longest = max(stop - start for start, stop in small_data.val.takes)
+    assert longest < 20
+    model = build_model(config, height=4, width=8)
+    validation = TakeValidation(config, small_data.val, context=0, device=DEVICE, held_out=[small_data.val])
+    assert validation.held_out_score(model) == validation.score(validation.draw(model, settings=validation.unshifted))
+    with pytest.raises(UserError, match=f"training.window = 20, but the validation take has {longest} frames"):
+        validation_of(config, small_data, context=0, device=DEVICE)
+
+
+def test_too_many_given_frames_are_named(pushing_data: PushingData) -> None:
+    length = pushing_data.validate.frames.shape[1]
+    config = tiny_config("svg", model={"num_given": length - 9}, window=length)
+    with pytest.raises(UserError, match=f"model.num_given = {length - 9}.* clips have {length} frames; needed"):
+        ClipValidation(config, pushing_data.validate, device=DEVICE)

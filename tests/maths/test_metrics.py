@@ -1,5 +1,4 @@
 import io
-import json
 import math
 import zipfile
 from pathlib import Path
@@ -22,7 +21,6 @@ from src.maths.metrics import (
     psnr_at,
     psnr_per_frame,
     quantise,
-    rollout_scores,
     ssim_per_frame,
 )
 
@@ -127,31 +125,6 @@ def test_the_score_counts_frames_1_to_600():
     assert competition_score(torch.tensor([math.inf, 1.0, 2.0, 6.0])) == 3.0
     with pytest.raises(ValueError, match="1 frame"):
         competition_score(torch.tensor([20.0]))
-
-
-def test_rollout_scores_by_hand():
-    psnr = torch.arange(630, dtype=torch.float64)
-    psnr[0] = math.inf
-    scores = rollout_scores(psnr, torch.linspace(1, 0, 630))
-    assert scores.score == pytest.approx(300.5)
-    assert scores.mean_psnr == pytest.approx(315)
-    assert scores.psnr_1_to_10 == 5.5
-    assert (scores.psnr_100, scores.psnr_300, scores.psnr_600) == (100, 300, 600)
-    assert scores.mean_ssim == pytest.approx(np.linspace(1, 0, 630)[1:].mean())
-
-
-def test_scores_of_a_short_and_perfect_rollout_fit_json():
-    scores = rollout_scores(torch.full((12,), math.inf), torch.ones(12))
-    text = json.dumps(scores.as_json(), allow_nan=False)
-    assert json.loads(text) == {
-        "score": "inf",
-        "mean_psnr": "inf",
-        "mean_ssim": 1.0,
-        "psnr_1_to_10": "inf",
-        "psnr_100": None,
-        "psnr_300": None,
-        "psnr_600": None,
-    }
 
 
 def test_psnr_at_reads_the_frames_it_is_asked_for():

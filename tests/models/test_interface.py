@@ -68,7 +68,7 @@ def test_a_sequence_can_be_drawn_step_by_step(model: VideoModel) -> None:
     assert frame.min() >= 0
     assert frame.max() <= 1
     unchanged = all(torch.equal(a, b) for a, b in zip(tensors(state), tensors(after), strict=True))
-    assert unchanged is not model.autoregressive
+    assert unchanged is not model.recurrent
 
 
 @pytest.mark.parametrize("name", POSE_MODELS)

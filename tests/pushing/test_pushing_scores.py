@@ -1,11 +1,12 @@
 """The scores of a run of robot pushing against slow ones by numpy and scikit-image, its pictures, and the report."""
 
 import json
+import math
 import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -16,10 +17,12 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from src.base.console import UserError
 from src.base.randomness import keyed_seed
 from src.config import EvaluationConfig
-from src.dataset import open_data
+from src.dataset import open_data, to_unit
 from src.evaluation.rollout import predict
+from src.evaluation.scores import read_scores, write_scores
 from src.evaluation.trained import open_run
 from src.models.interface import build_model
+from src.pushing.schema import PushingScores
 from src.pushing.scores import best_of
 from src.pushing.scores import score as score_pushing
 from src.report import write_report
@@ -35,23 +38,14 @@ SETTINGS = {"num_samples": SAMPLES, "latent": "mean_of_samples"}
 CONFIG = tiny_config(
     "svg", model={"prior": "learned"}, evaluation=SETTINGS, num_epochs=1, learning_rate=1e-3, warmup_steps=0
 )
-PROTOCOLS = ("psnr_prior_mean", "psnr_single", "psnr_best_of_n", "psnr_shuffled_actions", "psnr_shuffled_conditions")
-SIMPLE = ("psnr_copy_last", "psnr_mean_frame")
-WORTH = ("actions_are_worth_db", "conditions_are_worth_db")
-DOCUMENTED = {
-    *("run", "score", "mean_psnr", "mean_ssim", "psnr_1_to_10", "psnr_100", "psnr_300", "psnr_600"),
-    *(*PROTOCOLS, *SIMPLE, "ssim", *WORTH, "num_given", "num_samples", "num_clips"),
-    *(f"{name}_by_frame" for name in (*PROTOCOLS, *SIMPLE, "ssim", "psnr")),
-    *("baselines", "protocol", "num_parameters", "checkpoint_step", "checkpoint_sha256", "config_sha256"),
-    *("dataset_fingerprint", "commit"),
-}
+PROTOCOLS = ("prior_mean", "single", "best_of_n", "shuffled_actions", "shuffled_conditions")
 
 
 class Evaluated(NamedTuple):
     """An evaluated run, and the data set it is scored on."""
 
     folder: Path
-    scores: dict[str, Any]
+    scores: PushingScores
     frames: np.ndarray  # (N, 5, 3, 64, 64) uint8
     conditions: np.ndarray  # (N, 5, 7)
 
@@ -62,7 +56,8 @@ def evaluated(pushing_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
     train(CONFIG, runs / "pusher", data_folder=pushing_folder)
     evaluate("pusher", data_folder=pushing_folder, runs_folder=runs)
     test = open_data("pushed", pushing_folder).test
-    scores = json.loads((runs / "pusher" / "scores.json").read_text())
+    scores = read_scores(runs / "pusher" / "scores.json")
+    assert isinstance(scores, PushingScores)
     return Evaluated(runs / "pusher", scores, test.frames[:, :WINDOW], test.conditions[:, :WINDOW])
 
 
@@ -79,7 +74,7 @@ def drawn(evaluated: Evaluated, latent: str, *, number: int = 0, num_shuffled: i
     settings = EvaluationConfig(latent=latent, num_samples=SAMPLES, mirror=False)
     given = torch.from_numpy(evaluated.frames[:, :GIVEN].copy())
     return (
-        predict(model.eval(), given, conditions, settings, seed=keyed_seed(CONFIG.seed, "rollout", number, 0))
+        predict(model.eval(), to_unit(given), conditions, settings, seed=keyed_seed(CONFIG.seed, "rollout", number, 0))
         .double()
         .numpy()
     )
@@ -114,40 +109,34 @@ def test_every_number_is_that_of_a_slow_computation(evaluated: Evaluated, pushin
         "mean training frame": np.broadcast_to(training.mean(axis=(0, 1)) / 255, truth.shape),
     }
     levels = {
-        "psnr_prior_mean": slow_psnr(drawn(evaluated, "mean"), truth),
-        "psnr_single": samples[0],
-        "psnr_best_of_n": np.array(best),
-        "psnr_shuffled_actions": slow_psnr(drawn(evaluated, "mean", num_shuffled=4), truth),
-        "psnr_shuffled_conditions": slow_psnr(drawn(evaluated, "mean", num_shuffled=7), truth),
-        "psnr_copy_last": slow_psnr(still["copy of the last frame"], truth),
-        "psnr_mean_frame": slow_psnr(still["mean training frame"], truth),
+        "prior_mean": slow_psnr(drawn(evaluated, "mean"), truth),
+        "single": samples[0],
+        "best_of_n": np.array(best),
+        "shuffled_actions": slow_psnr(drawn(evaluated, "mean", num_shuffled=4), truth),
+        "shuffled_conditions": slow_psnr(drawn(evaluated, "mean", num_shuffled=7), truth),
     }
     for name, expected in levels.items():
-        assert scores[name] == pytest.approx(expected.mean(), abs=1e-4), name
-        assert scores[f"{name}_by_frame"] == pytest.approx(expected.mean(axis=0), abs=1e-4), name
-    assert scores["psnr_shuffled_actions"] != scores["psnr_shuffled_conditions"]
-    for name in WORTH:
-        shuffled = levels[f"psnr_shuffled_{name.split('_')[0]}"]
-        assert scores[name] == pytest.approx(levels["psnr_prior_mean"].mean() - shuffled.mean(), abs=2e-4)
+        assert getattr(scores, f"score_{name}") == pytest.approx(expected.mean(), abs=1e-4), name
+        assert scores.psnr_by_protocol[f"score_{name}"] == pytest.approx(expected.mean(axis=0), abs=1e-4), name
+    assert scores.score_shuffled_actions != scores.score_shuffled_conditions
     own = drawn(evaluated, "mean_of_samples")
-    assert scores["score"] == scores["mean_psnr"] == pytest.approx(slow_psnr(own, truth).mean(), abs=1e-4)
-    assert scores["psnr_by_frame"][:GIVEN] == ["inf"] * GIVEN
-    assert scores["psnr_by_frame"][GIVEN:] == pytest.approx(slow_psnr(own, truth).mean(axis=0), abs=1e-4)
-    assert scores["ssim"] == scores["mean_ssim"] == pytest.approx(slow_ssim(own, truth).mean(), abs=1e-4)
-    assert scores["ssim_by_frame"] == pytest.approx(slow_ssim(own, truth).mean(axis=0), abs=1e-4)
+    assert scores.score == pytest.approx(slow_psnr(own, truth).mean(), abs=1e-4)
+    assert scores.psnr_by_frame[:GIVEN] == [math.inf] * GIVEN
+    assert scores.psnr_by_frame[GIVEN:] == pytest.approx(slow_psnr(own, truth).mean(axis=0), abs=1e-4)
+    assert scores.mean_ssim == pytest.approx(slow_ssim(own, truth).mean(), abs=1e-4)
+    assert scores.ssim_by_frame == pytest.approx(slow_ssim(own, truth).mean(axis=0), abs=1e-4)
     for name, clips in still.items():
-        assert scores["baselines"][name]["score"] == pytest.approx(slow_psnr(clips, truth).mean(), abs=1e-4)
-        assert scores["baselines"][name]["mean_ssim"] == pytest.approx(slow_ssim(clips, truth).mean(), abs=1e-4)
+        assert scores.baselines[name].score == pytest.approx(slow_psnr(clips, truth).mean(), abs=1e-4)
+        assert scores.baselines[name].mean_ssim == pytest.approx(slow_ssim(clips, truth).mean(), abs=1e-4)
 
 
-def test_the_protocol_is_said_and_every_name_is_documented(evaluated: Evaluated) -> None:
-    scores, text = evaluated.scores, score_pushing.__doc__ or ""
-    assert scores.keys() == DOCUMENTED
-    for name in (*PROTOCOLS, *SIMPLE, "score", "ssim", "psnr_by_frame", "num_samples", *WORTH):
-        assert f"`{name}`" in text, name
-    assert (scores["num_clips"], scores["num_given"], scores["num_samples"]) == (3, GIVEN, SAMPLES)
-    assert "3 test clips of pushed, from the first frame on, 2 -> 10 frames" in scores["protocol"]
-    assert "mean of 3 samples of the prior" in scores["protocol"]
+def test_the_protocol_is_said(evaluated: Evaluated) -> None:
+    scores = evaluated.scores
+    assert set(scores.psnr_by_protocol) == {f"score_{name}" for name in PROTOCOLS}
+    assert (scores.num_clips, scores.num_given, scores.num_samples_compared) == (3, GIVEN, SAMPLES)
+    assert scores.scored_frames == (GIVEN, WINDOW - 1)
+    assert "3 test clips of pushed, from the first frame on, 2 -> 10 frames" in scores.protocol
+    assert "mean of 3 samples of the prior" in scores.protocol
 
 
 def test_the_best_sample_is_chosen_clip_by_clip() -> None:
@@ -161,17 +150,19 @@ def test_the_best_sample_is_chosen_clip_by_clip() -> None:
 
 
 def test_the_best_of_n_is_not_worse_than_one(evaluated: Evaluated) -> None:
-    assert evaluated.scores["psnr_best_of_n"] >= evaluated.scores["psnr_single"]
+    assert evaluated.scores.score_best_of_n >= evaluated.scores.score_single
 
 
 def test_an_endless_psnr_is_a_word(evaluated: Evaluated, pushing_folder: Path, tmp_path: Path) -> None:
     data = open_data("pushed", pushing_folder)
     still = replace(data.test, frames=np.repeat(data.test.frames[:, :1], WINDOW, axis=1))
     shutil.copytree(evaluated.folder, tmp_path / "runs" / "pusher")
-    scores = score_pushing(open_run("pusher", tmp_path / "runs"), replace(data, test=still))
-    assert scores["psnr_copy_last"] == "inf"
-    assert scores["psnr_copy_last_by_frame"] == ["inf"] * (WINDOW - GIVEN)
-    json.dumps(scores, allow_nan=False)
+    scores, _ = score_pushing(open_run("pusher", tmp_path / "runs"), replace(data, test=still))
+    assert scores.baselines["copy of the last frame"].score == math.inf
+    write_scores(tmp_path / "scores.json", scores)
+    content = json.loads((tmp_path / "scores.json").read_text(), parse_constant=pytest.fail)
+    assert content["baselines"]["copy of the last frame"]["score"] == "Infinity"
+    assert read_scores(tmp_path / "scores.json") == scores
 
 
 def test_one_clip_alone_has_no_actions_of_another(evaluated: Evaluated, pushing_folder: Path) -> None:
@@ -208,15 +199,16 @@ def test_the_report_shows_pushing_beside_dancers(evaluated: Evaluated, tmp_path:
     assert run.scores is not None
     table = table_of([run, read_run(runs / "dancer")])
     cells = {row.cells[0]: dict(zip(table.header, row.cells, strict=True)) for row in table.rows}
-    columns = {"score (dB)": "score", "prior's mean (dB)": "psnr_prior_mean", "one sample (dB)": "psnr_single"}
-    columns |= {"best of n (dB)": "psnr_best_of_n", "others' actions (dB)": "psnr_shuffled_actions"}
-    columns |= {"others' conditions (dB)": "psnr_shuffled_conditions"}
-    for column, name in columns.items():
-        assert cells["pusher"][column] == f"{evaluated.scores[name]:.2f}", column
-        assert name == "score" or cells["dancer"][column] == "-"
-    assert cells["copy of the last frame"]["score (dB)"] == f"{evaluated.scores['psnr_copy_last']:.2f}"
+    columns = {"score (dB)": "score", "prior's mean (dB)": "score_prior_mean", "one sample (dB)": "score_single"}
+    of_pushing = {"best of n (dB)": "score_best_of_n", "others' actions (dB)": "score_shuffled_actions"}
+    of_pushing |= {"others' conditions (dB)": "score_shuffled_conditions"}
+    for column, name in (columns | of_pushing).items():
+        assert cells["pusher"][column] == f"{getattr(evaluated.scores, name):.2f}", column
+        assert (cells["dancer"][column] == "-") == (column in of_pushing)
+    still = evaluated.scores.baselines["copy of the last frame"]
+    assert cells["copy of the last frame"]["score (dB)"] == f"{still.score:.2f}"
     text = write_report(runs, tmp_path / "submissions", tmp_path / "reports").read_text()
-    for expected in (evaluated.scores["protocol"], f"{evaluated.scores['psnr_best_of_n']:.2f}", "24.50"):
+    for expected in (evaluated.scores.protocol, f"{evaluated.scores.score_best_of_n:.2f}", "24.50"):
         assert expected in re.sub(r"&gt;", ">", text)
     shown = {path.relative_to(tmp_path / "reports") for path in (tmp_path / "reports" / "figures").rglob("*.*")}
     for name in ("rollout.gif", "rollout_strip.png", "psnr_by_frame.png", "curves.png"):

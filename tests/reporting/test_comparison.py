@@ -1,5 +1,6 @@
 """Mean and spread over seeds against Python's statistics; files that say where every number comes from."""
 
+import json
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ from src.reporting.comparison import (
 from src.reporting.plots import Band, plot_bands
 from src.reporting.results import Run, read_runs
 from tests.comparisons import small_comparison
+from tests.conftest import ROOT
 from tests.run_folders import log_rows, write_run
 
 SCORES = (24.0, 25.0, 27.5)
@@ -176,6 +178,19 @@ def test_infinite_psnr_leaves_a_gap_without_a_warning(tmp_path: Path) -> None:
 
 def test_every_measure_reads_a_run(runs: list[Run]) -> None:
     unknown = {name for name, measure in MEASURES.items() if measure.value(runs[0]) is None}
-    of_pushing = {"psnr_prior_mean", "psnr_single", "psnr_best_of_n"}
-    of_pushing |= {"psnr_shuffled_actions", "psnr_shuffled_conditions"}
+    of_pushing = {"score_best_of_n", "score_shuffled_actions", "score_shuffled_conditions"}
     assert unknown == {"psnr_300", "psnr_600", "held_out_score", "drift_db"} | of_pushing
+
+
+def test_reports_of_earlier_versions_are_read_under_todays_names() -> None:
+    """There, one number had a name in each system, and both names stood in every report, one without a number."""
+    for grid, name in (("pushing", "psnr_prior_mean"), ("dance_latent", "score_prior_mean")):
+        path = ROOT / "reports" / f"{grid}.json"
+        written = json.loads(path.read_text())
+        comparison = read_comparison(path)
+        assert comparison is not None
+        for arm, measured in comparison.arms.items():
+            assert measured["score_prior_mean"].mean == written["arms"][arm][name]["mean"] is not None
+        for result, before in zip(comparison.runs, written["runs"], strict=True):
+            assert result.values["score_prior_mean"] == before["values"][name]
+            assert not any(name.startswith("psnr_shuffled") for name in result.values)

@@ -18,10 +18,10 @@ def test_a_whole_run_has_no_notes(tmp_path: Path) -> None:
     run = read_run(write_run(tmp_path / "one", score=25.0))
     assert run.notes == ()
     assert run.config == CONFIG
-    assert (run.name, run.num_epochs, run.clips_per_s) == ("one", 5, 4.0)
-    assert [row | {"teacher_forcing_ratio": 0.0} for row in run.log] == log_rows(5)
+    assert (run.name, run.log.num_epochs, run.log.clips_per_s) == ("one", 5, 4.0)
+    assert [row | {"teacher_forcing_ratio": 0.0} for row in run.log.rows] == log_rows(5)
     assert run.scores is not None
-    assert (run.scores.rollout.score, run.scores.rollout.psnr_300, run.scores.num_parameters) == (25.0, None, 1_585_620)
+    assert (run.scores.score, run.scores.psnr_300, run.scores.num_parameters) == (25.0, None, 1_585_620)
     assert run.best_baseline == ("median frame", 19.5)
 
 
@@ -32,7 +32,7 @@ def test_training_seconds_are_clips_over_speed(tmp_path: Path) -> None:
     (folder / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     run = read_run(folder)
     assert run.training_seconds == pytest.approx(2 * 4 / 2 + 2 * 4 / 4 + 2 * 4 / 16)  # 2 steps of 4 clips an epoch
-    assert run.clips_per_s == 4.0
+    assert run.log.clips_per_s == 4.0
 
 
 def test_schedules_are_read_step_by_step(tmp_path: Path) -> None:
@@ -70,12 +70,13 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "other config": (lambda run: (run / "config.json").write_text('{"colour": 1}'), "unknown setting colour"),
     "no log": (lambda run: (run / "log.jsonl").unlink(), "log.jsonl is missing"),
     "empty log": (lambda run: (run / "log.jsonl").write_text(""), "log.jsonl is empty"),
-    "torn log": (lambda run: cut(run / "log.jsonl", 0.9), "log.jsonl is damaged in line 5"),
+    "torn log": (lambda run: rewrite(run / "log.jsonl", '"epoch": 5', '"epoch": '), "log.jsonl is damaged in line 5"),
     "foreign log": (lambda run: (run / "log.jsonl").write_text('{"epoch": 1}\n'), "damaged in line 1"),
     "no scores": (lambda run: (run / "scores.json").unlink(), "make evaluate RUN=one"),
     "cut scores": (lambda run: cut(run / "scores.json", 0.5), "scores.json is damaged"),
     "list of scores": (lambda run: (run / "scores.json").write_text("[]"), "scores.json is damaged"),
     "no protocol": (lambda run: without(run / "scores.json", "protocol"), "cannot be read (protocol: field required)"),
+    "old scores": (lambda run: without(run / "scores.json", "system"), "an earlier version wrote it; make it anew"),
     "no score": (lambda run: without(run / "scores.json", "score"), "cannot be read (score: field required)"),
     "trained on": (lambda run: save_checkpoint(run / "best.pt", {"step": 9}, CONFIG), "trained on since, or damaged"),
     "cut weights": (lambda run: cut(run / "best.pt", 0.5), "best.pt is no checkpoint of this project, or a"),
@@ -93,8 +94,8 @@ def test_damage_is_noted_and_the_rest_is_read(tmp_path: Path, damage: str) -> No
     assert len(run.notes) == 1 and expected in run.notes[0]
     assert (run.config is None) == ("config" in damage)
     assert (run.scores is None) == ("score" in damage or "protocol" in damage)
-    assert run.num_epochs == {"no log": 0, "empty log": 0, "torn log": 4, "foreign log": 0}.get(damage, 5)
-    assert (run.training_seconds is None) == ("config" in damage or run.num_epochs == 0)
+    assert run.log.num_epochs == {"no log": 0, "empty log": 0, "torn log": 4, "foreign log": 0}.get(damage, 5)
+    assert (run.training_seconds is None) == ("config" in damage or run.log.num_epochs == 0)
 
 
 def test_a_finished_run_needs_its_weights_and_an_unfinished_one_does_not(tmp_path: Path) -> None:
@@ -108,7 +109,7 @@ def test_a_finished_run_needs_its_weights_and_an_unfinished_one_does_not(tmp_pat
 def test_the_log_has_no_teacher_forcing_where_the_model_has_none(tmp_path: Path) -> None:
     for model, expected in {"lab_cvae": True, "reference_cvae": False, "svg": True, "conv_svg": False}.items():
         run = read_run(write_run(tmp_path / model, config=tiny_config(model)))
-        assert all(("teacher_forcing_ratio" in row) == expected for row in run.log) and run.log
+        assert all(("teacher_forcing_ratio" in row) == expected for row in run.log.rows) and run.log.rows
         assert run.system == ("pushing" if "svg" in model else "dance")
 
 
@@ -117,7 +118,7 @@ def test_an_infinite_score_is_read(tmp_path: Path) -> None:
     table = json.loads((folder / "scores.json").read_text())
     (folder / "scores.json").write_text(json.dumps(table | {"score": "inf"}))
     found = read_run(folder).scores
-    assert found is not None and found.rollout.score == float("inf")
+    assert found is not None and found.score == float("inf")
 
 
 def test_hidden_folders_and_files_are_no_runs(tmp_path: Path) -> None:

@@ -3,8 +3,9 @@
 import json
 from pathlib import Path
 
+from src.evaluation.scores import decimal
 from src.reporting.results import read_run, read_runs
-from src.reporting.tables import decimal, markdown_runs, markdown_table, table_of
+from src.reporting.tables import markdown_runs, markdown_table, table_of
 from tests.conftest import tiny_config
 from tests.run_folders import write_run
 
@@ -35,9 +36,15 @@ def test_the_cells_of_a_run(tmp_path: Path) -> None:
         "parameters": "1.586 M",
         "score (dB)": "18.00",
         "SSIM": "0.812",
+        "mean PSNR": "24.00",
         "PSNR 1-10": "30.00",
         "PSNR 100": "26.50",
         "posterior minus prior (dB)": "+0.25",
+        "prior's mean (dB)": "20.50",
+        "one sample (dB)": "18.50",
+        "mean of samples (dB)": "19.50",
+        "between samples (dB)": "40.00",
+        "of vague poses (dB)": "35.00",
         "best baseline (dB)": "median frame, 19.50",
         "against it (dB)": "-1.50",
         "clips/s": "4",

@@ -1,6 +1,7 @@
 """The log: what is written is read, what a resumed run repeats is dropped, a line cut off by a kill does no harm."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -59,3 +60,15 @@ def test_tensorboard_shows_the_same(tmp_path: Path) -> None:
     shown = [(event.step, value.tag, value.tensor.float_val[0]) for event in events for value in event.summary.value]
     assert shown == [(row["step"], "total", shown[number][2]) for number, row in enumerate(ROWS)]
     assert all(abs(shown[number][2] - row["total"]) < 1e-6 for number, row in enumerate(ROWS))
+
+
+def test_what_json_has_no_number_for_is_a_string(tmp_path: Path) -> None:
+    history = History(tmp_path, 0)
+    history.add(ROWS[0] | {"validation_total": math.nan, "validation_score": math.inf})
+    history.close()
+    (line,) = (tmp_path / "log.jsonl").read_text().splitlines()
+    written = json.loads(line, parse_constant=pytest.fail)
+    assert (written["validation_total"], written["validation_score"]) == ("NaN", "Infinity")
+    (row,) = read_history(tmp_path)
+    assert math.isnan(row["validation_total"]) and row["validation_score"] == math.inf
+    assert (tmp_path / "log.jsonl").read_text().startswith('{"epoch":1,"step":10,')

@@ -1,0 +1,133 @@
+"""runs/<run>/scores.json: what an evaluation found. One class writes and reads it; a system adds numbers of its own.
+
+The description of a field is what reports and the console say about it.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from src.base.console import UserError
+from src.base.files import write_atomically
+from src.base.systems import SYSTEMS
+
+NOTHING = "-"
+
+
+def decimal(value: float | None, places: int, sign: Literal["", "+"] = "") -> str:
+    """Returns a number as people read it; a dash for none."""
+    if value is None or math.isnan(value):
+        return NOTHING
+    return f"{value:{sign}.{places}f}".replace("inf", "∞")
+
+
+class Shown(NamedTuple):
+    """How tables show a number: the heading of its column, its decimal places, and whether it always has a sign."""
+
+    label: str
+    places: int = 2
+    sign: Literal["", "+"] = ""
+
+
+class RolloutScores(BaseModel):
+    """What a rollout reaches, that of a run or of a baseline. PSNR is in dB; identical frames have infinite PSNR."""
+
+    model_config = ConfigDict(frozen=True, ser_json_inf_nan="strings")
+
+    score: Annotated[
+        float,
+        Shown("score (dB)"),
+        Field(description="mean PSNR of the scored frames of free rollouts of known footage; protocol says which"),
+    ]
+    mean_ssim: Annotated[
+        float, Shown("SSIM", 3), Field(description="structural similarity, mean over all predicted frames")
+    ]
+
+
+class Scores(RolloutScores):
+    """All that scores.json holds of any system."""
+
+    system: Annotated[str, Field(description="the system of the run's model")]
+    run: Annotated[str, Field(description="name of the run")]
+    protocol: Annotated[str, Field(description="how the numbers were made")]
+    baselines: Annotated[Mapping[str, RolloutScores], Field(description="what needs no training, on the same footage")]
+    num_given: Annotated[int, Field(description="frames given at the start of a rollout")]
+    scored_frames: Annotated[tuple[int, int], Field(description="first and last frame that count for the score")]
+    psnr_by_frame: Annotated[list[float], Field(description="PSNR of each frame in dB; that of given ones is infinite")]
+    num_samples_compared: Annotated[int, Field(description="samples of the prior that were drawn to be compared")]
+    num_parameters: Annotated[int, Field(description="numbers that training adjusts")]
+    checkpoint_step: Annotated[int, Field(description="training steps of the checkpoint")]
+    checkpoint_sha256: Annotated[str, Field(description="hash of the checkpoint")]
+    config_sha256: Annotated[str, Field(description="hash of the run's configuration")]
+    dataset_fingerprint: Annotated[str, Field(description="hash of the packed data set")]
+    commit: Annotated[str | None, Field(description="commit of the code; null outside a git checkout")]
+
+
+class ScoreNumber(NamedTuple):
+    """A number of scores.json as tables show it."""
+
+    name: str
+    meaning: str
+    shown: Shown
+
+    def text(self, scores: BaseModel) -> str:
+        """Returns the number as people read it; a dash where the scores have none."""
+        return decimal(getattr(scores, self.name, None), self.shown.places, self.shown.sign)
+
+
+def numbers_of(schema: type[BaseModel]) -> list[ScoreNumber]:
+    """Returns the numbers of a class of scores that tables show, in the order of its fields."""
+    return [
+        ScoreNumber(name, field.description or "", shown)
+        for name, field in schema.model_fields.items()
+        for shown in field.metadata
+        if isinstance(shown, Shown)
+    ]
+
+
+def lines_of_scores(scores: Scores) -> list[str]:
+    """Returns each number of an evaluation with what it says, but for those that stand beside the baselines'."""
+    beside = [number for number in numbers_of(type(scores)) if number.name not in RolloutScores.model_fields]
+    known = [number for number in beside if getattr(scores, number.name) is not None]
+    width = max((len(number.shown.label) for number in known), default=0)
+    return [f"{number.shown.label:{width}}  {number.text(scores):>6}  {number.meaning}" for number in known]
+
+
+def all_numbers() -> dict[str, ScoreNumber]:
+    """Returns the numbers that tables show, of all systems, by name; a name means the same in each of them."""
+    return {number.name: number for system in SYSTEMS for number in numbers_of(schema_of(system))}
+
+
+def schema_of(system: str) -> type[Scores]:
+    """Returns the class of a system's scores."""
+    return SYSTEMS[system].part("schema").SCHEMA
+
+
+def write_scores(path: Path, scores: Scores) -> None:
+    """Writes scores.json; infinity is the string "Infinity", which JSON has no number for."""
+    write_atomically(path, (scores.model_dump_json(indent=1) + "\n").encode())
+
+
+def read_scores(path: Path) -> Scores:
+    """Returns what `write_scores` wrote; UserError in one line where it is missing, damaged or of another version."""
+    evaluate = f"make evaluate RUN={path.parent.name}"
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; evaluate the run first: {evaluate}")
+    try:
+        table: Any = json.loads(path.read_bytes())
+    except ValueError:
+        table = None
+    if not isinstance(table, dict):
+        raise UserError(f"{path} is damaged; make it anew: {evaluate}")
+    if table.get("system") not in SYSTEMS:
+        raise UserError(f"{path} does not name its system: an earlier version wrote it; make it anew: {evaluate}")
+    try:
+        return schema_of(table["system"]).model_validate(table)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise UserError(f"{path} cannot be read ({place}: {first['msg'].lower()}); make it anew: {evaluate}") from None
