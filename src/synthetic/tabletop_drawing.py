@@ -46,7 +46,7 @@ class ArmPart(NamedTuple):
     colour: tuple[float, float, float]
 
 
-PARTS = (  # from the lowest to the highest, the order of drawing
+PARTS = (  # from the lowest to the highest, in the order of drawing
     ArmPart("left_tip", "left_knuckle", FINGER, 0.011, (150, 152, 158)),
     ArmPart("right_tip", "right_knuckle", FINGER, 0.011, (150, 152, 158)),
     ArmPart("left_knuckle", "right_knuckle", 0.015, 0.015, (58, 60, 66)),

@@ -57,7 +57,8 @@ def test_draws_do_not_depend_on_the_number_of_processes(edges: tuple[int, ...]) 
 
 def test_draws_have_their_distribution_and_differ() -> None:
     draws = Draws(seed=1, step=2, clips=range(50), device=CPU)
-    normal, uniform = draws.normal("latent", (100,)), draws.uniform("prior", 100)
+    normal = draws.normal("latent", (100,))
+    uniform = draws.uniform("prior", 100)
     assert abs(normal.mean()) < 0.05
     assert abs(normal.std() - 1) < 0.05
     assert 0 <= uniform.min() < 0.01

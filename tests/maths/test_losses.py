@@ -32,7 +32,8 @@ def distribution(mean: torch.Tensor, log_variance: torch.Tensor) -> Independent:
 
 def test_kl_to_standard_normal_by_hand():
     # per element (mean, log variance): (0, 0) -> 0; (2, 0) -> 4/2; (0, ln 4) -> (4 - 1 - ln 4)/2
-    mean, log_variance = torch.tensor([[0.0, 2.0, 0.0]]), torch.tensor([[0.0, 0.0, math.log(4)]])
+    mean = torch.tensor([[0.0, 2.0, 0.0]])
+    log_variance = torch.tensor([[0.0, 0.0, math.log(4)]])
     expected = torch.tensor([2 + 0.5 * (3 - math.log(4))])
     torch.testing.assert_close(kl_to_standard_normal(mean, log_variance), expected)
 
@@ -46,7 +47,8 @@ def test_kl_between_by_hand():
 def test_kl_agrees_with_torch_distributions():
     mean_q, log_variance_q, mean_p, log_variance_p = (random(*LATENT, seed=seed) for seed in range(4))
     standard = distribution(torch.zeros(LATENT), torch.zeros(LATENT))
-    q, p = distribution(mean_q, log_variance_q), distribution(mean_p, log_variance_p)
+    q = distribution(mean_q, log_variance_q)
+    p = distribution(mean_p, log_variance_p)
     torch.testing.assert_close(kl_to_standard_normal(mean_q, log_variance_q), kl_divergence(q, standard))
     torch.testing.assert_close(kl_between(mean_q, log_variance_q, mean_p, log_variance_p), kl_divergence(q, p))
 
