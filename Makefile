@@ -23,42 +23,17 @@ export OMP_WAIT_POLICY ?= passive
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 py := .venv/bin/python
+makefile := $(firstword $(MAKEFILE_LIST))
 quoted = '$(subst ','\'',$(value $(1)))'# a variable's text as one word of the shell, whatever is in it
 shown := DATASET RUN SOURCE CUTS CAMERA GPUS SET COMPETITION MESSAGE ARGS FRAME POSES OUT GRID
 unexport $(shown)  # else make expands what a text contains, for the environment of its children
 
-# A variable that no rule reads would be ignored in silence, and so would one that this target does not read. Those with
-# an underscore are the environment's.
-reads.data := SOURCE DATASET CUTS CAMERA COMPETITION
-reads.train := RUN GPUS SET
-reads.evaluate := RUN SET
-reads.submission := RUN SET
-reads.submit := RUN COMPETITION MESSAGE ARGS
-reads.submissions := ARGS
-reads.leaderboard := COMPETITION ARGS
-reads.kernel := RUN COMPETITION ARGS
-reads.predict := RUN FRAME POSES OUT SET
-reads.experiments := GRID
-reads.cost := RUN SET
-reads.help := $(shown)
+# A variable that no rule reads would be ignored in silence, and so would one that this target does not read.
 given := $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name)))
-usual := PYTHON SHELL MAKEFLAGS HOME PATH TMPDIR CI CC CXX
-unknown := $(firstword $(foreach name,$(filter-out $(shown) $(usual),$(given)),$(if $(findstring _,$(name)),,$(name))))
-ifneq ($(unknown),)
-close := $(filter $(shell tr a-z A-Z <<< '$(unknown)'),$(shown))
-$(error $(unknown) is no variable of this Makefile; $(if $(close),did you mean $(close)?,known: $(shown)))
-endif
 goals := $(or $(MAKECMDGOALS),help)
-targets := $(shell awk -F : '/^[a-z-]+:.*\#\# / {print $$1}' $(MAKEFILE_LIST))
-strange := $(firstword $(filter-out $(targets),$(goals)))
-ifneq ($(strange),)
-$(error there is no target $(strange); known: $(targets))
-endif
-unread := $(firstword $(filter-out $(foreach goal,$(goals),$(reads.$(goal))),$(filter $(shown),$(given))))
-ifneq ($(unread),)
-instead := $(if $(filter DATASET,$(unread)),a run reads the data set its configuration names: SET="dataset=$(value DATASET)" with make train)
-$(error make $(goals) does not read $(unread); $(or $(instead),it reads: $(or $(foreach goal,$(goals),$(reads.$(goal))),no variable)))
-endif
+fault := $(shell if command -v $(call quoted,PYTHON) > /dev/null; then $(call quoted,PYTHON) -I -S .ci/variables.py \
+	$(call quoted,makefile) $(call quoted,goals) $(call quoted,given) $(call quoted,DATASET); fi)
+$(if $(fault),$(error $(fault)))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

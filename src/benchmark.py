@@ -23,6 +23,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from src.base.bfloat16 import instruction_set
 from src.base.console import run_main, say, track
 from src.base.devices import hardware
 from src.base.files import write_atomically
@@ -290,7 +291,7 @@ def benchmark(*, num_images: int, length: int, repeats: int) -> str:
         timings = [measure(row, repeats) for row in track(rows, "benchmark", len(rows))]
     head = ["part", "work", "ours (ms)", "plain loop (ms)", "ratio of medians", "smallest to largest"]
     lines = ["| " + " | ".join(cells) + " |" for cells in [head, ["---"] * len(head), *(t.cells() for t in timings)]]
-    threads = f"{torch.get_num_threads()} threads"
+    threads = f"{torch.get_num_threads()} threads, {instruction_set()}"
     note = f"{repeats} runs of each side, taken in turn; {hardware()}; {threads}; commit {commit()}."
     command = f"python -m src.benchmark --images {num_images} --length {length} --repeats {repeats}"
     return f"# Benchmark\n\n`{command}`\n\n" + "\n".join(lines) + f"\n\n{note}\n"

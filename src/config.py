@@ -63,7 +63,7 @@ class TrainingConfig(Section):
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.998  # 0 switches the moving average off
     validate_every: Positive = 10  # epochs
     patience: NotNegative = 0  # validations without a better score before stopping; 0: never stops early
-    precision: Literal["float32", "bfloat16"] = "float32"  # of the forward pass in training
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # of training; auto: what the hardware has
     channels_last: bool = False  # faster on GPUs; on CPUs GroupNorm loses more than convolutions win
     compile: bool = False  # torch.compile of the network's blocks
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from src.base.bfloat16 import Precision, hardware_precision, instruction_set
 from src.base.console import run_main, say
 from src.base.randomness import Draws
 from src.base.systems import SYSTEMS
@@ -87,27 +88,41 @@ def cost_of(config: Config, *, num_clips: int) -> Cost:
 
 def _step(config: Config, model: Any, batch: Any, num_clips: int) -> None:
     draws = Draws(config.seed, 0, range(num_clips), torch.device("cpu"))
-    with torch.autocast("cpu", torch.bfloat16, enabled=config.training.precision == "bfloat16"):
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision_here(config) == "bfloat16"):
         loss = model(batch, draws, kl_weight=1e-4, teacher_forcing_ratio=0.0)
     loss.total.backward()
 
 
+def precision_here(config: Config) -> Precision:
+    """Returns the precision of a training step on this CPU."""
+    wanted = config.training.precision
+    return hardware_precision(torch.device("cpu")) if wanted == "auto" else wanted
+
+
 def clips_of_an_epoch(config: Config, data_folder: Path) -> tuple[int, str]:
     """Returns how many clips cover the training set once, and in words which set that is: packed, or assumed."""
-    folder = data_folder / config.dataset
-    manifest = Manifest.load(folder) if (folder / "manifest.json").is_file() else None
+    manifest, folder = _manifest(config, data_folder), data_folder / config.dataset
     num_clips, what = SYSTEMS[config.model.system].part("cost").clips_of_an_epoch(config, manifest)
     return num_clips, f"{what} of {folder}" if manifest else f"{what}; {folder} is not packed"
 
 
-def describe(config: Config, cost: Cost, *, num_clips: int, training_set: str) -> str:
-    """Returns the estimate in words, for a training set covered by so many clips."""
+def resident_bytes(config: Config, data_folder: Path) -> int:
+    """Returns the bytes of the training set that stay on the device."""
+    return SYSTEMS[config.model.system].part("cost").resident_bytes(config, _manifest(config, data_folder))
+
+
+def _manifest(config: Config, data_folder: Path) -> Manifest | None:
+    folder = data_folder / config.dataset
+    return Manifest.load(folder) if (folder / "manifest.json").is_file() else None
+
+
+def describe(config: Config, cost: Cost, *, num_clips: int, training_set: str, resident: int) -> str:
+    """Returns the estimate in words, for a training set of so many clips, of which so many bytes stay on the device."""
     settings = config.training
     clips = settings.clips_per_epoch or num_clips
     steps = max(1, clips // settings.batch_size) * settings.num_epochs
     flops = cost.flops * settings.batch_size * steps
     memory = cost.activation_bytes * settings.batch_size + BYTES_PER_WEIGHT * cost.num_parameters
-    resident = SYSTEMS[config.model.system].part("cost").resident_bytes(config, num_clips * settings.window)
     speed = cost.num_clips / cost.step_seconds
     busy, launching = flops / (PEAK_TFLOPS * REACHED * 1e12), steps * cost.num_kernels * LAUNCH_SECONDS
     return "\n".join(
@@ -119,7 +134,8 @@ def describe(config: Config, cost: Cost, *, num_clips: int, training_set: str) -
             f"the run               {steps:,} steps of {settings.batch_size} clips, {flops / 1e15:.2f} PFLOP",
             f"memory                {memory / 2**30:.2f} GiB for weights, optimiser and a step's activations, "
             f"{resident / 2**30:.2f} GiB for the training frames and poses; rollouts not counted",
-            f"measured here         {speed:.2f} clips/s on {torch.get_num_threads()} CPU threads, "
+            f"measured here         {speed:.2f} clips/s on {torch.get_num_threads()} CPU threads "
+            f"({instruction_set()}, {precision_here(config)}), "
             f"{cost.flops * speed / 1e9:.0f} GFLOP/s; the run: {duration(settings.batch_size * steps / speed)}",
             f"estimated on an H200  {duration(max(busy, launching))}, not measured: {duration(busy)} of arithmetic at "
             f"{REACHED:.0%} of {PEAK_TFLOPS:.0f} TFLOP/s, which is assumed, {duration(launching)} of launching "
@@ -146,7 +162,8 @@ def main() -> None:
     config = load_config(arguments.config, arguments.set)
     num_clips, training_set = clips_of_an_epoch(config, Path("data"))
     cost = cost_of(config, num_clips=arguments.clips)
-    say(describe(config, cost, num_clips=num_clips, training_set=training_set))
+    resident = resident_bytes(config, Path("data"))
+    say(describe(config, cost, num_clips=num_clips, training_set=training_set, resident=resident))
 
 
 if __name__ == "__main__":

@@ -27,6 +27,8 @@ from src.config import Config, load_config
 from src.intake.manifest import Manifest
 from src.reporting.comparison import HARDWARE_FILE, Comparison, result_of, spreads, write_comparison
 from src.reporting.results import read_run
+from src.training.checkpoint import read_config, write_config
+from src.training.precision import as_begun
 
 CONFIGS, DATA, RUNS, REPORTS = (Path(name) for name in ("configs", "data", "runs", "reports"))
 Name = Annotated[str, Field(pattern="^[a-z0-9_]+$")]
@@ -164,7 +166,12 @@ def is_done(job: Job) -> bool:
     if not (folder / "config.json").is_file():
         return False
     run, checkpoint = read_run(folder), folder / f"{job.config.evaluation.checkpoint}.pt"
-    if run.config != job.config or run.scores is None or not run.is_trained() or not checkpoint.is_file():
+    if (
+        run.config != as_begun(job.config, folder)
+        or run.scores is None
+        or not run.is_trained()
+        or not checkpoint.is_file()
+    ):
         return False
     data = Manifest.load(DATA / job.config.dataset).fingerprint
     made_of = (run.scores.checkpoint_sha256, run.scores.config_sha256, run.scores.dataset_fingerprint)
@@ -175,10 +182,21 @@ def _make(job: Job, launch: Launch) -> str | None:
     """Trains and evaluates a run; returns what went wrong."""
     if code := launch((sys.executable, *job.train)):
         return f"training ended with exit code {code}"
+    _settle_evaluation(job)
     write_atomically(RUNS / job.run / HARDWARE_FILE, f"{hardware()}\n".encode())
     if code := launch((sys.executable, *job.evaluate)):
         return f"evaluation ended with exit code {code}"
     return None if is_done(job) else "ended without an error, but its files do not show a finished run"
+
+
+def _settle_evaluation(job: Job) -> None:
+    """Gives the run the evaluation settings of its arm, where `make evaluate SET=...` has left others."""
+    folder = RUNS / job.run
+    if not (folder / "config.json").is_file():
+        return
+    trained = read_config(folder)
+    if trained.evaluation != job.config.evaluation:
+        write_config(folder, trained.model_copy(update={"evaluation": job.config.evaluation}))
 
 
 def launch(command: Sequence[str]) -> int:

@@ -20,10 +20,11 @@ from src.base.files import write_atomically
 from src.base.provenance import commit
 from src.base.systems import SYSTEMS
 from src.config import flatten
+from src.evaluation.scores import decimal
 from src.reporting.comparison import Comparison, figure_paths, origins, read_comparison, table_of_arms
 from src.reporting.plots import plot_history
 from src.reporting.results import Run, read_run, read_runs
-from src.reporting.tables import TEXT, decimal, markdown_runs, markdown_table, protocol_of, table_of
+from src.reporting.tables import TEXT, markdown_runs, markdown_table, protocol_of, table_of
 from src.submission import Provenance
 from src.training.log import LOG_NAMES
 

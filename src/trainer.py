@@ -7,17 +7,15 @@ stopped run stood, bit by bit on CPU; a larger `training.num_epochs` extends a f
 import argparse
 import copy
 import math
-import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from src.base.console import UserError, progress_bar, run_main, say
 from src.base.devices import check_processes, pick_device
@@ -43,10 +41,15 @@ from src.training.checkpoint import (
     check_settings,
     load_checkpoint,
     load_weights,
+    read_config,
+    refuse_moved_schedules,
     save_checkpoint,
     write_config,
 )
-from src.training.log import History, score_to_choose_by
+from src.training.idle_settings import refuse_idle_settings
+from src.training.log import History, epoch_line, score_to_choose_by
+from src.training.precision import as_begun, with_precision
+from src.training.stop_signals import stop_signals
 
 LOSSES = ("total", "reconstruction", "kl")
 
@@ -73,7 +76,9 @@ class Trainer:
         context = self.model.context
         system = SYSTEMS[config.model.system]
         self.sampler = system.part("data").sampler(config, data, context=context, device=device)
-        self.validation = system.part("validation").validation_of(config, data, context=context, device=device)
+        self.validation: Any = None
+        if rank() == 0:  # the others do not validate
+            self.validation = system.part("validation").validation_of(config, data, context=context, device=device)
         clips = settings.clips_per_epoch or len(self.sampler)
         self.steps_per_epoch = max(1, clips // settings.batch_size)
         self.num_steps = self.steps_per_epoch * settings.num_epochs
@@ -110,11 +115,11 @@ class Trainer:
         self.sums += torch.cat([taken, skipped.double()[None]])
         self.step += 1
 
-    @torch.no_grad()
     def average_weights(self) -> None:
         """Moves the averaged weights towards the present ones; the decay grows with the step, so early ones fade."""
         decay = min(self.config.training.ema_decay, (1 + self.step) / (10 + self.step))
-        torch._foreach_lerp_(list(self.ema.parameters()), list(self.model.parameters()), 1 - decay)
+        average = get_ema_multi_avg_fn(decay)  # AveragedModel itself keeps no decay that grows
+        average(list(self.ema.parameters()), list(self.model.parameters()), self.step)
 
     def learning_rate(self, step: int) -> float:
         """Returns the learning rate of a step."""
@@ -156,6 +161,10 @@ class Trainer:
         """Starts measuring the speed of an epoch, or of the part of it that this process trains."""
         self.epoch_started, self.epoch_first_step, self.data_seconds = time.monotonic(), self.step, 0.0
 
+    def is_over(self) -> bool:
+        """Returns whether there is no step left to take."""
+        return self.step >= self.num_steps or self.patience_is_over()
+
     def patience_is_over(self) -> bool:
         """Returns whether `training.patience` validations have passed without a better score."""
         return 0 < self.config.training.patience <= self.without_gain
@@ -180,8 +189,12 @@ class Trainer:
             state |= {"sums": self.sums, "without_gain": self.without_gain}
         save_checkpoint(self.folder / name, state, self.config)
 
-    def resume(self) -> None:
-        """Goes on from last.pt; UserError where it belongs to other settings or another data set."""
+    def resume(self) -> Config:
+        """Goes on from last.pt and returns what its config.json shall say.
+
+        That is this configuration, but with the evaluation settings that `make evaluate SET=...` has left there, unless
+        those of the TOML have changed since. UserError where last.pt belongs to other settings or another data set.
+        """
         path = self.folder / "last.pt"
         state = load_checkpoint(path, self.device)
         check_settings(state, self.config, path)
@@ -195,54 +208,70 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.sums.copy_(state["sums"])
         self.step, before = state["step"], from_json(state["config"], str(path))
-        self.refuse_moved_schedules(before)
-        if before.evaluation == self.config.evaluation:  # else scores cannot be compared: the next one is the best
+        refuse_moved_schedules(before, self.config, self.folder)
+        self.evaluation_changed = before.evaluation != self.config.evaluation
+        if not self.evaluation_changed:  # else scores cannot be compared: the next one is the best
             self.best_score, self.without_gain = state["best_score"], state["without_gain"]
         self.plan = change_plan([tuple(entry) for entry in state["plan"]], step=self.step, num_steps=self.num_steps)
+        if self.evaluation_changed or not (self.folder / "config.json").is_file():
+            return self.config
+        return self.config.model_copy(update={"evaluation": read_config(self.folder).evaluation})
 
-    def refuse_moved_schedules(self, before: Config) -> None:
-        """Raises UserError where another number of epochs would make a schedule jump in the middle of the run."""
-        stretched = self.config.kl_weight.kind != "constant" and self.config.kl_weight.per != "within_epoch"
-        forcing = self.config.teacher_forcing
-        stretched |= forcing is not None and forcing.kind == "plan"
-        old, new = before.training.num_epochs, self.config.training.num_epochs
-        if stretched and old != new:
-            raise UserError(
-                f"training.num_epochs: {old} -> {new}, but a schedule of {self.folder.name} spans the whole run "
-                "and would jump; keep the number, or train under another name"
-            )
+    def settle(self, settled: Config) -> None:
+        """Writes the files of a finished run that say other settings than it has now; else touches none."""
+        path = self.folder / "config.json"
+        if not path.is_file() or read_config(self.folder) != settled:
+            write_config(self.folder, settled)
+        if self.evaluation_changed:
+            self.save("last.pt")
 
 
 def train(config: Config, folder: Path, *, data_folder: Path = Path("data"), stop_at_step: int | None = None) -> bool:
     """Trains until the end, a stop signal or `stop_at_step`, and returns whether the run is finished."""
     device = pick_device(config.training.device)
-    if config.training.precision == "bfloat16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(False):
-        raise UserError('this GPU has no bfloat16; use SET="training.precision=float32"')
     with process_group(device):
-        data = open_data(config.dataset, data_folder)
-        if data.manifest.system != config.model.system:
-            fitting = " or ".join(models_of(data.manifest.system))
-            raise UserError(
-                f"data/{config.dataset} is of the system {data.manifest.system}, whose models are {fitting}, not "
-                f"{config.model.name}; needed: another dataset or another model"
-            )
+        as_written = config
+        config, lines = with_precision(config, folder, device)
+        data = _fitting_data(config, data_folder)
         refuse_unequal_shares(config, world_size())
         check_config(folder, config)  # by all processes: one that stops alone leaves the others waiting
-        trainer = Trainer(config, data, folder, device)
+        trainer, settled = Trainer(config, data, folder, device), config
         if (folder / "last.pt").is_file():
-            trainer.resume()
-        if trainer.step > trainer.num_steps:
+            settled = trainer.resume()
+        elif not (folder / "config.json").is_file():
+            refuse_idle_settings(as_written, trainer.num_steps)
+        if trainer.is_over():
             if rank() == 0:
-                asked = f"beyond the {trainer.num_steps} of {config.training.num_epochs} epochs"
-                say(f"{folder}: already at step {trainer.step}, {asked}; nothing to do")
+                say(f"{folder}: {_nothing_to_do(trainer, settled)}")
             return True
         if rank() == 0:
-            write_config(folder, config)
-            say(
-                f"{folder}: step {trainer.step} of {trainer.num_steps} ({trainer.steps_per_epoch} an epoch) on {device}"
-            )
+            write_config(folder, settled)
+            place = f"step {trainer.step} of {trainer.num_steps} ({trainer.steps_per_epoch} an epoch)"
+            for line in (*lines, f"{folder}: {place} on {device}"):
+                say(line)
         with stop_signals() as stopped:
             return _loop(trainer, stopped, trainer.num_steps if stop_at_step is None else stop_at_step)
+
+
+def _fitting_data(config: Config, data_folder: Path) -> PackedData:
+    """Returns the data set of a run; UserError where it is of another system than the model."""
+    data: PackedData = open_data(config.dataset, data_folder)
+    if data.manifest.system == config.model.system:
+        return data
+    fitting = " or ".join(models_of(data.manifest.system))
+    raise UserError(
+        f"data/{config.dataset} is of the system {data.manifest.system}, whose models are {fitting}, not "
+        f"{config.model.name}; needed: another dataset or another model"
+    )
+
+
+def _nothing_to_do(trainer: Trainer, settled: Config) -> str:
+    """Writes what a finished run's files do not say yet, other epochs or evaluation settings; says where it stands."""
+    if trainer.step > trainer.num_steps:
+        asked = f"beyond the {trainer.num_steps} of {trainer.config.training.num_epochs} epochs"
+        return f"already at step {trainer.step}, {asked}; nothing to do"
+    trainer.settle(settled)
+    return f"step {trainer.step} of {trainer.num_steps}, finished; nothing to do"
 
 
 def refuse_unequal_shares(config: Config, num_processes: int) -> None:
@@ -268,7 +297,7 @@ def _loop(trainer: Trainer, stopped: list[int], last_step: int) -> bool:
                 row = trainer.finish_epoch()
                 if history:
                     history.add(row)
-                    say(_line(row, trainer.config.training.num_epochs))
+                    say(epoch_line(row, trainer.config.training.num_epochs))
                     trainer.save("last.pt")
     finished = any_process(trainer.step >= trainer.num_steps or trainer.patience_is_over(), trainer.device)
     trainer.sums = mean_over_processes(trainer.sums)
@@ -279,39 +308,6 @@ def _loop(trainer: Trainer, stopped: list[int], last_step: int) -> bool:
         what = "finished" if finished else "stopped; the same command goes on from here"
         say(f"{trainer.folder}: step {trainer.step} of {trainer.num_steps}, {what}")
     return finished
-
-
-def _line(row: dict[str, float], num_epochs: int) -> str:
-    text = f"epoch {row['epoch']:.0f}/{num_epochs}  loss {row['total']:.4f}  kl {row['kl']:.3g}"
-    text += f"  {row['clips_per_s']:.0f} clips/s"
-    if row["skipped_steps"]:
-        text += f"  skipped steps: {row['skipped_steps']:.0f} (gradient not finite)"
-    if "validation_score" in row:
-        text += f"  validation {row['validation_score']:.2f} dB"
-    if "held_out_score" in row:
-        text += f"  held out {row['held_out_score']:.2f} dB"
-    return text
-
-
-@contextmanager
-def stop_signals() -> Iterator[list[int]]:
-    """Collects Ctrl-C and SIGTERM while training: the step in progress is finished and saved; a second Ctrl-C kills.
-
-    Under torchrun, which passes every Ctrl-C on a second time, it kills after 30 seconds instead.
-    """
-    received: list[int] = []
-
-    def note(number: int, frame: object) -> None:
-        received.append(number)
-        if not is_launched():
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def main() -> None:
@@ -328,7 +324,7 @@ def main() -> None:
     num_processes = check_processes(arguments.gpus, config.training.device)
     if num_processes > 1:
         refuse_unequal_shares(config, num_processes)
-        check_config(folder, config)
+        check_config(folder, as_begun(config, folder))
         own = [str(arguments.config), "--set", arguments.set, "--name", folder.name]
         sys.exit(launch("src.trainer", own, num_processes))
     try:

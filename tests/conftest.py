@@ -103,7 +103,7 @@ def tiny_config(model: str, /, **settings: object) -> Config:
     table: dict[str, dict[str, object]] = {
         "model": {"name": model},
         "kl_weight": {"stop": 1e-4},
-        "training": {"num_epochs": 5, "warmup_steps": 2, "validate_every": 2, "device": "cpu"},
+        "training": {"num_epochs": 5, "warmup_steps": 2, "validate_every": 2, "device": "cpu", "precision": "float32"},
     }
     if model == "lab_cvae":
         table["training"] |= {"window": 3, "batch_size": 2, "clips_per_epoch": 4, "loss": "mse"}

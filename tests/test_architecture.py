@@ -9,8 +9,8 @@ import pytest
 from tests.conftest import ROOT
 
 ORDER = (
-    *("base.console", "base.files", "base.provenance", "base.distributed", "base.devices", "base.randomness"),
-    *("base.settings", "base.systems", "models.configs", "config"),
+    *("base.console", "base.files", "base.provenance", "base.distributed", "base.devices", "base.bfloat16"),
+    *("base.randomness", "base.settings", "base.systems", "models.configs", "config"),
     *("evaluation.scores", "dance.schema", "pushing.schema"),
     *("maths.schedules", "maths.losses", "maths.metrics"),
     *("synthetic.rasteriser", "synthetic.writing", "synthetic.dancer_drawing", "synthetic.dancers"),
@@ -21,7 +21,8 @@ ORDER = (
     *("vae_modules", "models.svg_modules", "models.lab_cvae", "models.reference_cvae"),
     *("models.svg", "models.conv_svg", "models.interface"),
     *("evaluation.rollout", "evaluation.validation", "dance.prediction", "dance.validation", "pushing.validation"),
-    *("training.checkpoint", "training.log", "trainer"),
+    *("training.checkpoint", "training.log", "training.precision", "training.idle_settings"),
+    *("training.stop_signals", "trainer"),
     *("submission", "reporting.plots", "reporting.results", "reporting.tables", "reporting.comparison"),
     *("evaluation.trained", "dance.scores", "dance.pictures", "dance.cost"),
     *("pushing.scores", "pushing.pictures", "pushing.cost"),

@@ -1,6 +1,5 @@
 """Configurations: the files load, mistakes are named, a change is noticed where it matters, each setting is read."""
 
-import ast
 import json
 import re
 from collections.abc import Iterator
@@ -14,7 +13,6 @@ from src.config import Config, differences, flatten, from_json, load_config, par
 from src.models.configs import MODELS
 from tests.conftest import POSE_MODELS, PUSHING_MODELS, ROOT
 
-SOURCES = sorted((ROOT / "src").rglob("*.py"))
 FREE = (
     *("training.num_epochs", "training.patience", "training.validate_every", "training.device", "training.compile"),
     "evaluation.",
@@ -272,11 +270,3 @@ def test_a_difference_shows_both_values() -> None:
     old, new = (parse_config({"seed": seed, "training": {"window": 3}}, "test") for seed in (1, 2))
     assert differences(old, new) == ["seed: 1 -> 2"]
     assert "model.name: reference_cvae -> lab_cvae" in differences(default("reference_cvae"), default("lab_cvae"))
-
-
-def test_no_setting_is_without_effect() -> None:
-    texts = [path.read_text(encoding="utf-8") for path in SOURCES]
-    readers = [ast.parse(text) for text in texts if re.search(r"\nfrom src.(config|models.configs) import ", text)]
-    read = {node.attr for tree in readers for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-    settings = {key.rpartition(".")[2] for model in MODELS for key in flatten(default(model))}
-    assert settings - read == set()

@@ -8,12 +8,10 @@ from torch import nn
 
 from src.base.randomness import Draws
 from src.base.systems import SYSTEMS
-from src.cost import clips_of_an_epoch, cost_of, describe, duration
-from src.dance import cost as dance_cost
+from src.cost import clips_of_an_epoch, cost_of, describe, duration, resident_bytes
 from src.dataset import open_data
 from src.models.configs import MODELS
 from src.models.interface import build_model
-from src.pushing import cost as pushing_cost
 from src.trainer import Trainer
 from tests.conftest import tiny_config
 
@@ -59,15 +57,17 @@ def test_costs_are_those_of_a_clip() -> None:
 
 @pytest.mark.parametrize("mirror", [False, True])
 @pytest.mark.parametrize("shift", [0, 3])
+@pytest.mark.parametrize("held_out", [[], [1]])
 def test_what_stays_on_the_device_is_what_the_sampler_holds(
-    mirror: bool, shift: int, data_folder: Path, tmp_path: Path
+    mirror: bool, shift: int, held_out: list[int], data_folder: Path, tmp_path: Path
 ) -> None:
-    config = tiny_config("reference_cvae", augmentation={"mirror": mirror, "shift_x": shift, "shift_y": 1})
+    changes = {"mirror": mirror, "shift_x": shift, "shift_y": 1}
+    config = tiny_config("reference_cvae", augmentation=changes, held_out_takes=held_out)
     data = open_data(config.dataset, data_folder)
     sampler = Trainer(config, data, tmp_path, torch.device("cpu")).sampler
     held = sum(kept.untyped_storage().nbytes() for kept in (sampler.frames, sampler.poses))
-    assert dance_cost.resident_bytes(config, len(data.train.frames)) == held
-    assert pushing_cost.resident_bytes(tiny_config("conv_svg"), 100) == 0
+    assert resident_bytes(config, data_folder) == held
+    assert resident_bytes(tiny_config("conv_svg"), data_folder) == 0
 
 
 @pytest.mark.parametrize("name", ["reference_cvae", "conv_svg"])
@@ -79,10 +79,12 @@ def test_the_run_is_the_steps_that_training_takes(
     num_clips, training_set = clips_of_an_epoch(config, folder)
     steps = Trainer(config, open_data(config.dataset, folder), tmp_path, torch.device("cpu")).num_steps
     cost = cost_of(config, num_clips=1)
-    text = describe(config, cost, num_clips=num_clips, training_set=training_set)
+    text = describe(config, cost, num_clips=num_clips, training_set=training_set, resident=3 * 2**29)
     assert f"{steps:,} steps of 2 clips" in text
     assert f"{cost.num_parameters:,}" in text
     assert str(folder / config.dataset) in text
+    assert "1.50 GiB for the training frames" in text
+    assert f"CPU threads ({torch.backends.cpu.get_cpu_capability()}, float32)" in text
 
 
 @pytest.mark.parametrize(("name", "num_clips", "said"), [("lab_cvae", 7803, "23,410 frames"), ("svg", 41100, "clips")])

@@ -3,6 +3,7 @@
 import ast
 import math
 import re
+import runpy
 import subprocess
 import tomllib
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 TARGETS = dict(re.findall(r"^([a-z-]+):[^#\n]*## (.+)$", MAKEFILE, re.MULTILINE))
 RECIPES = dict(re.findall(r"^([a-z]+):.*##.*\n((?:\t.*\n)*)", MAKEFILE, re.MULTILINE))
 VARIABLES = set(re.findall(r"^([A-Z]+) \?=", MAKEFILE, re.MULTILINE))
-IGNORED = re.findall(r"^([\w./]+)/$", (ROOT / ".gitignore").read_text(), re.MULTILINE)  # folders; /name: at the top
+IGNORED = re.findall(r"^([\w./]+?)/?$", (ROOT / ".gitignore").read_text(), re.MULTILINE)  # folders; /name: at the top
 EXAMPLE = {"src/models/tint_cvae.py", "configs/tint.toml"}  # what CONTRIBUTING.md tells to write
 TEXT = {".md", ".py", ".toml", ".yml", ".yaml", ".lock", ".json", ".jsonl", ".jinja", ""}  # suffixes
 LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
@@ -107,7 +108,8 @@ def test_make_lists_every_target() -> None:
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["trian", "RUN=x"], "there is no target trian; known: help setup"),
+        (["trian", "RUN=x"], r"there is no target trian; did you mean train\?"),
+        (["kaggle"], "there is no target kaggle; known: help setup"),
         (["train", "Run=x"], "Run is no variable of this Makefile; did you mean RUN?"),
         (["train", 'set=seed=1 training.loss="mse"'], "set is no variable of this Makefile; did you mean SET?"),
         (["report", "VERBOUS=1"], "VERBOUS is no variable of this Makefile; known: DATASET RUN"),
@@ -132,10 +134,25 @@ def named_in(recipe: str) -> set[str]:
     return {first or second for first, second in found}
 
 
+def test_the_values_of_variables_run_nothing(tmp_path: Path) -> None:
+    text = f'it\'s $(shell touch {tmp_path}/ran)\n`touch {tmp_path}/ran` "$$HOME" # \\'
+    done = subprocess.run(
+        ["make", "-n", "train", f"DATASET={text}", f"RUN={text}"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "*** make train does not read DATASET; a run reads" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_target_reads_the_variables_that_its_recipe_names() -> None:
-    declared = dict(re.findall(r"^reads\.([a-z]+) := (.*)$", MAKEFILE, re.MULTILINE))
-    for target, recipe in RECIPES.items():
-        assert named_in(recipe) == set(declared.get(target, "").split()) or target == "help", target
+    checker = runpy.run_path(str(ROOT / ".ci/variables.py"))
+    reads = checker["reads_of"](MAKEFILE)
+    assert reads.keys() == TARGETS.keys()
+    assert reads["submission"] == ["RUN", "SET"]
+    assert reads["submit"] == ["RUN", "COMPETITION", "MESSAGE", "ARGS"]
+    assert reads["demo"] == reads["report"] == []
+    read = {name for target, names in reads.items() if target != "help" for name in names}
+    assert read == set(reads["help"]) == VARIABLES - {"PYTHON"}
 
 
 def tree(path: Path, heading: str) -> list[str]:

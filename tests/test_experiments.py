@@ -16,13 +16,14 @@ import torch
 from src import experiments, tester, trainer
 from src.base.console import UserError, run_main
 from src.base.devices import hardware
-from src.config import load_config, to_json
+from src.config import load_config, replaced, to_json
 from src.dance import pictures as dance_pictures
 from src.dance import scores as dance_scores
 from src.experiments import Grid, is_done, jobs_of, launch, load_grid, main, run_grid
 from src.intake.manifest import Manifest
 from src.reporting import comparison
 from src.reporting.results import read_run
+from src.training.checkpoint import read_config, write_config
 from src.training.log import LOG_NAMES
 from tests.conftest import ROOT, tiny_config
 
@@ -119,6 +120,12 @@ def test_a_grid_from_the_first_run_to_the_report(
     children.commands = []
     run_grid(grid_path, children)
     assert children.commands == []
+
+    folder, config = Path("runs/small-constant-s0"), read_config(Path("runs/small-constant-s0"))
+    write_config(folder, replaced(config, "evaluation.mirror=false"))  # as `make evaluate SET=...` does
+    path, failures = run_grid(grid_path, children)
+    assert failures == {}
+    assert read_config(folder) == config
     table = json.loads(Path("reports/small.json").read_text())
     for arm in ("constant", "monotonic"):
         files = [json.loads(Path(f"runs/small-{arm}-s{seed}/scores.json").read_text()) for seed in (0, 1)]

@@ -37,7 +37,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def write_config(model: str) -> str:
     """Writes configs/own.toml, which trains for a step or two, and returns its name."""
-    brief = {"num_epochs": 1, "validate_every": 1, "batch_size": 1, "clips_per_epoch": 1}
+    brief = {"num_epochs": 1, "validate_every": 1, "batch_size": 1, "clips_per_epoch": 1, "warmup_steps": 1}
     if model == "lab_cvae":
         brief |= {"window": 2}
     config = json.loads(to_json(tiny_config(model, evaluation={"mirror": False}, **brief)))

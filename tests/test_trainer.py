@@ -18,15 +18,16 @@ import torch
 from src import trainer
 from src.base.console import UserError
 from src.base.randomness import Draws
-from src.config import Config, load_config
+from src.config import Config, load_config, replaced
 from src.dance.validation import TakeValidation
 from src.dataset import Batch, DanceData, open_data
 from src.maths.schedules import schedule
 from src.models.configs import MODELS
 from src.pushing.data import PushingData
-from src.trainer import Trainer, main, stop_signals, train
-from src.training.checkpoint import load_checkpoint, write_config
+from src.trainer import Trainer, main, train
+from src.training.checkpoint import load_checkpoint, read_config, write_config
 from src.training.log import LOG_NAMES, read_history
+from src.training.stop_signals import stop_signals
 from tests.conftest import POSE_MODELS, ROOT, tiny_config
 
 CPU = torch.device("cpu")
@@ -102,14 +103,38 @@ def test_the_seed_decides(model: str, tmp_path: Path) -> None:
     assert not same(first, other)
 
 
+def files_of(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """When each file of a run was written last, and its content."""
+    found = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes()) for path in found}
+
+
 def test_a_finished_run_is_left_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config = tiny_config("reference_cvae", num_epochs=1)
-    train(config, tmp_path / "run")
-    before, rows = last(tmp_path / "run"), read_history(tmp_path / "run")
-    assert train(config, tmp_path / "run")
-    assert same(last(tmp_path / "run"), before)
-    assert read_history(tmp_path / "run") == rows
-    assert capsys.readouterr().out.splitlines()[-1].endswith("run: step 2 of 2, finished")
+    config, folder = tiny_config("reference_cvae", num_epochs=1), tmp_path / "run"
+    train(config, folder)
+    before = files_of(folder)
+    assert train(config, folder)
+    assert files_of(folder) == before
+    assert capsys.readouterr().out.splitlines()[-1].endswith("run: step 2 of 2, finished; nothing to do")
+
+
+def test_settings_of_an_evaluation_stay_until_those_of_the_file_change(tmp_path: Path) -> None:
+    folder, epochs = tmp_path / "run", {"num_epochs": 2, "validate_every": 1}
+    config = tiny_config("reference_cvae", **epochs)
+    train(config, folder, stop_at_step=2)
+    evaluated = replaced(read_config(folder), "evaluation.shift=1 evaluation.checkpoint=last")
+    write_config(folder, evaluated)  # as `make evaluate SET=...` does
+    for _ in range(3):  # once to go on, then with nothing to do
+        assert train(config, folder)
+        assert read_config(folder) == evaluated
+    before = last(folder)
+    changed = tiny_config("reference_cvae", evaluation={"mirror": False}, **epochs)
+    assert train(changed, folder)
+    assert read_config(folder).evaluation == changed.evaluation
+    write_config(folder, evaluated)
+    assert train(changed, folder)
+    assert read_config(folder) == evaluated, "the file has not changed again"
+    assert same(last(folder)["model"], before["model"])
 
 
 def test_a_run_that_is_longer_than_asked_for_is_left_as_it_is(

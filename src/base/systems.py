@@ -8,7 +8,8 @@ validation   validation_of(config, data, *, context, device) -> what training va
 schema       SCHEMA: the class of the system's scores.json
 scores       what_is_rolled_out(data); score(trained, data) -> the scores of a run and its rollouts
 pictures     save_pictures(folder, rollouts); PICTURES: the files that a report shows
-cost         noise_batch(config, model, num_clips), training_set(config, manifest), resident_bytes(config, num_frames)
+cost         noise_batch(config, model, num_clips), clips_of_an_epoch(config, manifest),
+             resident_bytes(config, manifest)
 """
 
 from dataclasses import dataclass

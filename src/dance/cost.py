@@ -30,8 +30,9 @@ def clips_of_an_epoch(config: Config, manifest: DanceManifest | None) -> tuple[i
     return frames // window, f"{frames:,} frames"
 
 
-def resident_bytes(config: Config, num_frames: int) -> int:
-    """Returns the bytes of frames and poses that stay on the device."""
+def resident_bytes(config: Config, manifest: DanceManifest | None) -> int:
+    """Returns the bytes of training frames and poses that stay on the device, takes held out among them."""
+    num_frames = FULL_SIZE if manifest is None else max(stop for _, stop in manifest.train_takes)
     changes = config.augmentation
     height, width = FRAME_SIZE
     pixels = (height + 2 * changes.shift_y) * (width + 2 * changes.shift_x)  # a shift is a view of padded pictures

@@ -8,21 +8,18 @@ of floats or of integers.
 import os
 import struct
 from collections.abc import Iterator
-from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
+import google_crc32c
 import numpy as np
 
 from src.base.console import UserError
 
-POLYNOMIAL = np.uint32(0x82F63B78)  # Castagnoli's, its bits reversed
 MASK = 0xA282EAD8
-SHORTEST = 4  # bytes of a record, so many are inverted to begin its checksum
 HEADER, FOOTER = struct.Struct("<QI"), struct.Struct("<I")
 LENGTH_DELIMITED = 2  # protocol buffers: how a field is written
 FIXED_BYTES = {1: 8, 5: 4}
-BITS = np.arange(32, dtype=np.uint32)
 
 
 class TFRecord(NamedTuple):
@@ -47,8 +44,8 @@ def index_records(path: Path) -> Iterator[TFRecord]:
             length, checksum = HEADER.unpack(header)
             if checksum != masked_crc32c(header[:8]):
                 raise UserError(f"{place} has a damaged length, or this is no TFRecord file; copy or download it again")
-            if length < SHORTEST:
-                raise UserError(f"{place} holds {length} bytes; needed: a clip; copy or download the file again")
+            if not length:
+                raise UserError(f"{place} is empty; needed: a clip; copy or download the file again")
             footer = os.pread(descriptor, FOOTER.size, offset + HEADER.size + length)
             if len(footer) < FOOTER.size:
                 raise UserError(f"{place} is cut off; needed: the whole file; copy or download it again")
@@ -93,60 +90,8 @@ def floats(feature: memoryview) -> np.ndarray:
 
 def masked_crc32c(data: bytes) -> int:
     """Returns the checksum of a record's data or of its length."""
-    crc = crc32c(data)
+    crc = google_crc32c.value(data)
     return ((crc >> 15 | crc << 17) + MASK) & 0xFFFFFFFF
-
-
-def crc32c(data: bytes) -> int:
-    """Returns the CRC-32C (Castagnoli) of at least `SHORTEST` bytes.
-
-    The register is linear in the bytes, so lanes of the data go through it side by side, and the register of a lane
-    is then moved over the zeros that stand for the lanes behind it. Zeros in front change nothing; to begin with a
-    register of ones is to invert the first 4 bytes.
-    """
-    assert len(data) >= SHORTEST, "the beginning is inverted"
-    num_lanes = 1 << max(0, len(data).bit_length() - 7)  # 64 to 128 bytes each: numpy takes as long for one as for many
-    num_steps = -(-len(data) // num_lanes)
-    lanes = np.zeros(num_lanes * num_steps, dtype=np.uint8)
-    body = lanes[lanes.size - len(data) :]
-    body[:] = np.frombuffer(data, dtype=np.uint8)
-    body[:4] ^= 0xFF
-    registers = _advance(np.zeros(num_lanes, dtype=np.uint32), np.ascontiguousarray(lanes.reshape(num_lanes, -1).T))
-    for level in range(num_lanes.bit_length() - 1):
-        registers = _apply(_skip(num_steps, level), registers[0::2]) ^ registers[1::2]
-    return int(registers[0]) ^ 0xFFFFFFFF
-
-
-def _advance(registers: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Returns the registers (N,) after the bytes of each column (steps, N)."""
-    for column in columns:
-        registers = TABLE.take(registers.astype(np.uint8) ^ column) ^ (registers >> 8)
-    return registers
-
-
-def _apply(matrix: np.ndarray, registers: np.ndarray) -> np.ndarray:
-    """Returns the product of a matrix over GF(2), given by its columns (32,), with each of the registers (N,)."""
-    return np.bitwise_xor.reduce(np.where(registers[:, None] >> BITS & 1, matrix, np.uint32(0)), axis=1)
-
-
-@lru_cache(maxsize=1024)
-def _skip(num_steps: int, level: int) -> np.ndarray:
-    """Returns the matrix that moves a register over num_steps * 2 ** level zeros."""
-    if level == 0:
-        return _advance(np.uint32(1) << BITS, np.zeros((num_steps, 32), dtype=np.uint8))
-    half = _skip(num_steps, level - 1)
-    return _apply(half, half)
-
-
-def _table() -> np.ndarray:
-    """Returns the register after one byte, for each of the 256."""
-    table = np.arange(256, dtype=np.uint32)
-    for _ in range(8):
-        table = np.where(table & 1, table >> 1 ^ POLYNOMIAL, table >> 1)
-    return table
-
-
-TABLE = _table()
 
 
 def _fields(message: memoryview, *wanted: int) -> Iterator[tuple[int, memoryview]]:

@@ -25,6 +25,6 @@ def clips_of_an_epoch(config: Config, manifest: PushingManifest | None) -> tuple
     return manifest.num_train, f"{manifest.num_train:,} clips"
 
 
-def resident_bytes(config: Config, num_frames: int) -> int:
+def resident_bytes(config: Config, manifest: PushingManifest | None) -> int:
     """Returns the bytes of training clips that stay on the device: none, they are read as they are wanted."""
     return 0

@@ -10,9 +10,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from src.base.console import UserError
 from src.base.files import write_atomically
+from src.evaluation.scores import NOTHING, decimal
 from src.reporting.plots import Band, plot_bands
 from src.reporting.results import Run
-from src.reporting.tables import NOTHING, NUMBERS, decimal, markdown_table, protocol_of
+from src.reporting.tables import NUMBERS, markdown_table, protocol_of
 from src.training.log import SCHEDULES
 
 HARDWARE_FILE = "hardware.txt"  # in a run's folder: what it was trained on

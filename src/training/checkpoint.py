@@ -101,6 +101,20 @@ def check_config(folder: Path, config: Config) -> None:
         )
 
 
+def refuse_moved_schedules(before: Config, config: Config, folder: Path) -> None:
+    """Raises UserError if a new number of epochs would make a schedule jump in the middle of the run."""
+    depends_on_length = config.kl_weight.kind != "constant" and config.kl_weight.per != "within_epoch"
+    forcing = config.teacher_forcing
+    depends_on_length |= forcing is not None and forcing.kind == "plan"
+    old = before.training.num_epochs
+    new = config.training.num_epochs
+    if depends_on_length and old != new:
+        raise UserError(
+            f"training.num_epochs: {old} -> {new}, but a schedule of {folder.name} spans the whole run "
+            "and would jump; keep the number, or train under another name"
+        )
+
+
 def _as_set(config: Config, changed: list[str]) -> str:
     """Returns the words of SET that set the changed settings to their values in `config`."""
     values = {key: value for key, value in flatten(config).items() if value is not None}

@@ -160,3 +160,16 @@ def read_history(folder: Path) -> list[LogRow]:
     if log.damage:
         raise UserError(f"{folder}/{log.damage}; restore it, or delete that line")
     return log.rows
+
+
+def epoch_line(row: dict[str, float], num_epochs: int) -> str:
+    """Returns what is said when an epoch has ended."""
+    text = f"epoch {row['epoch']:.0f}/{num_epochs}  loss {row['total']:.4f}  kl {row['kl']:.3g}"
+    text += f"  {row['clips_per_s']:.0f} clips/s"
+    if row["skipped_steps"]:
+        text += f"  skipped steps: {row['skipped_steps']:.0f} (gradient not finite)"
+    if "validation_score" in row:
+        text += f"  validation {row['validation_score']:.2f} dB"
+    if "held_out_score" in row:
+        text += f"  held out {row['held_out_score']:.2f} dB"
+    return text

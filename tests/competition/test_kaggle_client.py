@@ -311,6 +311,7 @@ def test_make_passes_every_text_as_it_is(tmp_path: Path, text: str) -> None:
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
         (tmp_path / name).chmod(0o755)
+    shutil.copy(ROOT / ".ci/variables.py", tmp_path / ".ci")
 
     def words(target: str, *variables: str) -> list[str]:
         command = ["make", "-s", "-C", str(tmp_path), target, *variables]

@@ -1,0 +1,58 @@
+"""Decides `training.precision = "auto"` when a run starts, once for its whole life."""
+
+from pathlib import Path
+
+import torch
+
+from src.base.bfloat16 import has_bfloat16, reason, warning
+from src.base.console import UserError
+from src.base.distributed import any_process
+from src.config import Config, from_json
+from src.training.checkpoint import load_checkpoint, read_config
+
+
+def with_precision(config: Config, folder: Path, device: torch.device) -> tuple[Config, list[str]]:
+    """Returns the configuration with a decided precision: that of the run as it began, else the one that suits here.
+
+    The lines beside it are to be said when training starts: what "auto" has become, and whether bfloat16 is slow here.
+    UserError for bfloat16 on a GPU without it.
+    """
+    decided = as_begun(config, folder)
+    why = f"as {folder} began" if decided != config else ""
+    if decided.training.precision == "auto":
+        alone_without = not has_bfloat16(device)
+        without = any_process(alone_without, device)  # one process without bfloat16 would hold up the others
+        decided = _with("float32" if without else "bfloat16", config)
+        why = reason(device) if without == alone_without else "another process has no bfloat16 arithmetic"
+    lines = [f"precision: {decided.training.precision}, {why}"] if why else []
+    if decided.training.precision == "bfloat16":
+        _refuse_without_bfloat16(folder, device)
+        slow = warning(device)
+        lines += [slow] if slow else []
+    return decided, lines
+
+
+def as_begun(config: Config, folder: Path) -> Config:
+    """Returns the configuration, "auto" replaced by the precision of a run that has begun."""
+    if config.training.precision != "auto":
+        return config
+    if (folder / "config.json").is_file():
+        return _with(read_config(folder).training.precision, config)
+    if (folder / "last.pt").is_file():
+        state = load_checkpoint(folder / "last.pt", torch.device("cpu"))
+        return _with(from_json(state["config"], str(folder / "last.pt")).training.precision, config)
+    return config
+
+
+def _with(precision: str, config: Config) -> Config:
+    training = config.training.model_copy(update={"precision": precision})
+    return config.model_copy(update={"training": training})
+
+
+def _refuse_without_bfloat16(folder: Path, device: torch.device) -> None:
+    """Raises UserError where a GPU would only emulate bfloat16."""
+    if device.type != "cuda" or has_bfloat16(device):
+        return
+    begun = (folder / "config.json").is_file()
+    mend = "go on with it on another one, or train under another name" if begun else "use float32"
+    raise UserError(f'this GPU has no bfloat16, which {folder} needs; {mend}: SET="training.precision=float32"')
