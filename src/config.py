@@ -91,6 +91,7 @@ class Config(Section):
 
     dataset: str = "dance"  # data/<dataset>
     seed: NotNegative = 0
+    minutes: Annotated[float, Field(gt=0)] | None = None  # MINUTES of make train, which chose width, members and epochs
     model: ModelConfig = ReferenceCVAEConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
     kl_weight: KLWeightConfig = KLWeightConfig()

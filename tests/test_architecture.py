@@ -21,7 +21,7 @@ ORDER = (
     *("vae_modules", "models.svg_modules", "models.lab_cvae", "models.reference_cvae"),
     *("models.svg", "models.conv_svg", "models.interface"),
     *("evaluation.rollout", "evaluation.validation", "dance.prediction", "dance.validation", "pushing.validation"),
-    *("training.checkpoint", "training.log", "training.precision", "training.idle_settings"),
+    *("training.checkpoint", "training.log", "training.precision", "training.idle_settings", "training.dial"),
     *("training.stop_signals", "trainer"),
     *("submission", "reporting.plots", "reporting.results", "reporting.tables", "reporting.comparison"),
     *("evaluation.trained", "dance.scores", "dance.pictures", "dance.cost"),

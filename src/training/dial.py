@@ -1,0 +1,205 @@
+"""The dial of `make train RUN=... MINUTES=...`: a time -> the recipe of the default model that makes the most of it.
+
+The rule is a law fitted to a study of 117 trainings on the real sample; docs/results.md shows both. The law says what
+score to expect of a width, a number of steps and a number of members. The dial times a step of each width on this
+machine, and takes the recipe whose expected score is the highest.
+"""
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from src.base.console import UserError, say
+from src.base.randomness import Draws
+from src.base.systems import SYSTEMS
+from src.config import Config, parse_config
+from src.models.configs import ReferenceCVAEConfig
+from src.models.interface import build_model
+from src.training.checkpoint import read_config
+
+WIDTHS = (8, 16, 24, 32, 48, 64)  # those of the study
+MEMBERS_GAIN = {1: 0.0, 2: 0.18, 3: 0.24}  # dB, of the mean of so many members
+MOST_EPOCHS = 100  # of the study; more were not tried
+BATCH_SIZE = 32  # clips of one frame
+TRAINING_SHARE = 0.9  # of the time; the rest is for the start and the last validation
+TIMED_STEPS = 3
+LONG_RUN = 10_000  # steps from which on the moving average of the weights reaches farther back
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What the dial chooses."""
+
+    width: int
+    num_members: int
+    num_epochs: int
+    learning_rate: float
+    ema_decay: float
+
+    def __str__(self) -> str:
+        members = "1 member" if self.num_members == 1 else f"{self.num_members} members"
+        return (
+            f"{members} of width {self.width}, {self.num_epochs} epochs, batches of {BATCH_SIZE}, "
+            f"learning rate {self.learning_rate:g}"
+        )
+
+    def settings(self) -> dict[str, dict[str, object]]:
+        """Returns the settings of a run, by section."""
+        return {
+            "model": {"width": self.width, "num_members": self.num_members},
+            "training": {
+                "num_epochs": self.num_epochs,
+                "batch_size": BATCH_SIZE,
+                "learning_rate": self.learning_rate,
+                "ema_decay": self.ema_decay,
+                "validate_every": self.num_epochs,
+            },
+        }
+
+
+def expected_score(width: int, num_steps: float, num_members: int) -> float:
+    """Returns the score in dB that the study's law gives, the mean of a held-out take and the validation take.
+
+    Each term is a power law: what the width limits, what the steps limit, and what the mean of members gains.
+    """
+    return 32.69 - 8.27 * width**-0.93 - 1.09 * (num_steps / 1000) ** -0.78 + MEMBERS_GAIN[num_members]
+
+
+def learning_rate(width: int) -> float:
+    """Returns the study's best learning rate: 4e-3 at width 8, 2e-3 at 16, 1e-3 at 64."""
+    return round(2e-3 * (16 / width) ** (1.0 if width < 16 else 0.5), 5)
+
+
+def recipes(seconds: float, num_frames: int, width: int, step_seconds: float) -> Iterator[Recipe]:
+    """Yields the recipe of each number of members at a width that fits into so many seconds of training.
+
+    step_seconds: of one step of one member. num_frames: of the training set.
+    """
+    steps_per_epoch = max(1, num_frames // BATCH_SIZE)
+    for members in MEMBERS_GAIN:
+        epochs = min(MOST_EPOCHS, int(seconds / (members * step_seconds * steps_per_epoch)))
+        if epochs >= 1:
+            steps = epochs * steps_per_epoch
+            decay = 0.998 if steps < LONG_RUN else 0.9995
+            yield Recipe(width, members, epochs, learning_rate(width), decay)
+
+
+def choose(seconds: float, num_frames: int, step_seconds: Iterator[tuple[int, float]]) -> Recipe:
+    """Returns the recipe with the highest expected score for so many seconds of training.
+
+    step_seconds: a width and the seconds of a step, from the narrowest width on. It is read only until a width no
+    longer gains, since wide networks take long to time. Raises UserError where not one epoch of the narrowest fits.
+    """
+    best: Recipe | None = None
+    best_score = -math.inf
+    steps_per_epoch = max(1, num_frames // BATCH_SIZE)
+
+    def score_of(recipe: Recipe) -> float:
+        return expected_score(recipe.width, recipe.num_epochs * steps_per_epoch, recipe.num_members)
+
+    for width, each in step_seconds:
+        fitting = list(recipes(seconds, num_frames, width, each))
+        if not fitting and best is None:
+            minutes = each * steps_per_epoch / TRAINING_SHARE / 60
+            raise UserError(
+                f"not one epoch of {num_frames:,} training frames fits into the time; "
+                f"needed: MINUTES={minutes + 0.05:.1f} or more"
+            )
+        found = max(fitting, key=score_of, default=None)
+        if found is None or score_of(found) <= best_score:
+            break
+        best = found
+        best_score = score_of(found)
+    assert best is not None, "at least one width is timed"
+    return best
+
+
+def dialled(config: Config, folder: Path, *, num_frames: int, size: tuple[int, int], device: torch.device) -> Config:
+    """Returns the configuration with the recipe for `config.minutes`; without them, that of the run as it began.
+
+    A run keeps the recipe that it was started with, on whatever machine it goes on. Raises UserError where the run was
+    started otherwise.
+    """
+    begun = read_config(folder) if (folder / "config.json").is_file() else None
+    if begun is not None and begun.minutes is not None and config.minutes in (None, begun.minutes):
+        return with_recipe(config, recipe_of(begun), begun.minutes)
+    if config.minutes is None:
+        return config
+    if begun is not None:
+        found = f"with MINUTES={begun.minutes:g}" if begun.minutes is not None else "without MINUTES"
+        raise UserError(
+            f"{folder} was started {found}, now MINUTES={config.minutes:g} is asked for; go on with it as it was "
+            f"started, or delete {folder} and start again"
+        )
+    recipe = recipe_for(config, config.minutes, num_frames, size, device)
+    say(f"{folder}: for {config.minutes:g} minutes here: {recipe}")
+    return with_recipe(config, recipe, config.minutes)
+
+
+def refuse_chosen_settings(overrides: str) -> None:
+    """Raises UserError where SET gives a setting that MINUTES chooses."""
+    for section, settings in Recipe(8, 1, 1, 1.0, 0.0).settings().items():
+        for name in settings:
+            if f"{section}.{name}=" in overrides:
+                raise UserError(f"SET gives {section}.{name}, which MINUTES chooses; leave one of them out")
+
+
+def recipe_of(config: Config) -> Recipe:
+    """Returns the recipe in the configuration of a run that was started with MINUTES."""
+    training, model = config.training, config.model
+    assert isinstance(model, ReferenceCVAEConfig), "the dial chooses recipes of this model"
+    return Recipe(model.width, model.num_members, training.num_epochs, training.learning_rate, training.ema_decay)
+
+
+def recipe_for(config: Config, minutes: float, num_frames: int, size: tuple[int, int], device: torch.device) -> Recipe:
+    """Returns the recipe for so many minutes of training on this device, where it times the steps.
+
+    size: height and width of a frame. Raises UserError for another model than the default one.
+    """
+    default = ReferenceCVAEConfig().name
+    if config.model.name != default:
+        raise UserError(
+            f"MINUTES={minutes:g} chooses the recipe of {default}, but this run's model is {config.model.name}; "
+            "leave MINUTES out, or name a run of the default model"
+        )
+    timed = ((width, time_step(at_width(config, width), size, device)) for width in WIDTHS)
+    return choose(60 * minutes * TRAINING_SHARE, num_frames, timed)
+
+
+def at_width(config: Config, width: int) -> Config:
+    """Returns the configuration of one member of a width."""
+    return with_recipe(config, Recipe(width, 1, 1, learning_rate(width), 0.998), None)
+
+
+def with_recipe(config: Config, recipe: Recipe, minutes: float | None) -> Config:
+    """Returns the configuration with the settings of a recipe, and the minutes that it is for."""
+    table = config.model_dump(mode="json") | {"minutes": minutes}
+    for section, settings in recipe.settings().items():
+        table[section] |= settings
+    return parse_config(table, "MINUTES")
+
+
+def time_step(config: Config, size: tuple[int, int], device: torch.device) -> float:
+    """Returns the seconds of a training step on noise, the median of `TIMED_STEPS` after one that warms up."""
+    height, width = size
+    model = build_model(config, height=height, width=width).to(device)
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    batch = SYSTEMS[config.model.system].part("cost").noise_batch(config, model, config.training.batch_size)
+    batch = type(batch)(**{name: value.to(device) for name, value in vars(batch).items()})
+    draws = Draws(0, 0, range(config.training.batch_size), device)
+    seconds = []
+    for _ in range(1 + TIMED_STEPS):
+        started = time.perf_counter()
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.training.precision == "bfloat16"):
+            loss = model(batch, draws, kl_weight=1e-4, teacher_forcing_ratio=0.0)
+        optimizer.zero_grad(set_to_none=True)
+        loss.total.backward()
+        optimizer.step()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - started)
+    return sorted(seconds[1:])[TIMED_STEPS // 2]
