@@ -28,7 +28,7 @@ from src.intake.facts import DataFacts
 from src.intake.manifest import Manifest
 from src.reporting.comparison import HARDWARE_FILE, Comparison, result_of, spreads, write_comparison
 from src.reporting.results import read_run
-from src.training.checkpoint import read_config, settle_config
+from src.training.checkpoint import read_config, write_config
 from src.training.precision import as_begun
 from src.training.resolution import resolved
 
@@ -208,7 +208,7 @@ def _restore_evaluation_settings(job: Job) -> None:
         return
     trained = read_config(folder)
     if trained.evaluation != job.config.evaluation:
-        settle_config(folder, trained.model_copy(update={"evaluation": job.config.evaluation}))
+        write_config(folder, trained.model_copy(update={"evaluation": job.config.evaluation}))
 
 
 def run_child(command: Sequence[str]) -> int:

@@ -20,7 +20,7 @@ from src.base.systems import SYSTEMS
 from src.dance.prediction import predict_dance
 from src.dataset import DanceData
 from src.evaluation.scores import Scores, lines_of_scores, read_scores, write_scores
-from src.evaluation.trained import Trained, data_of, keep_settings, open_run, origin_of
+from src.evaluation.trained import Trained, data_of, open_run, origin_of, save_settings
 from src.intake.dance_listing import NUMBERED, PICTURE
 from src.intake.facts import Size
 from src.intake.pictures import count_kinds, read_picture, say_conversions
@@ -60,7 +60,7 @@ def evaluate(
     scores, rollouts = scorer.score(trained, data)
     system.part("pictures").save_pictures(trained.folder, rollouts)
     plot_history(trained.folder / "curves.png", log.rows, log.schedules(trained.config))
-    keep_settings(trained)
+    save_settings(trained)
     write_scores(trained.folder / "scores.json", scores)  # last: whoever reads it can rely on the pictures
     return scores
 
@@ -118,7 +118,7 @@ def submission(
     announce(f"{path}: writing and checking {num_sequences * length} rows")
     unchecked = path.with_name(f".{path.name}")
     checked = _write_and_check(unchecked, rollouts, data)
-    keep_settings(trained)
+    save_settings(trained)
     path.unlink(missing_ok=True)
     Provenance(
         **origin,

@@ -21,6 +21,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from src.base.console import UserError, progress_bar, run_main, say
 from src.base.devices import check_processes, pick_device
 from src.base.distributed import (
+    any_process,
     is_launched,
     launch,
     mean_over_processes,
@@ -28,7 +29,6 @@ from src.base.distributed import (
     rank,
     refuse_unequal_shares,
     report_mistake,
-    share,
     world_size,
 )
 from src.base.randomness import Draws
@@ -39,14 +39,14 @@ from src.intake.manifest import Manifest
 from src.maths.schedules import change_plan, extended_learning_rate, schedule
 from src.models.interface import build_model
 from src.training.checkpoint import (
+    check_config,
     check_settings,
     load_checkpoint,
     load_weights,
     read_config,
     refuse_moved_schedules,
-    refuse_other_config,
     save_checkpoint,
-    settle_config,
+    write_config,
 )
 from src.training.dial import dialled, with_minutes
 from src.training.idle_settings import refuse_idle_settings
@@ -225,7 +225,7 @@ class Trainer:
         """Writes the files of a finished run that say other settings than it has now; else touches none."""
         path = self.folder / "config.json"
         if not path.is_file() or read_config(self.folder) != settled:
-            settle_config(self.folder, settled)
+            write_config(self.folder, settled)
         if self.evaluation_changed:
             self.save("last.pt")
 
@@ -241,7 +241,7 @@ def train(config: Config, folder: Path, *, data_folder: Path = Path("data"), sto
         lines += [f"{folder}: no clip is mirrored: {unmirrored}"] if unmirrored else []
         config = dialled(resolved_for(config, data.manifest), folder, data, device)
         refuse_unequal_shares(config.training.batch_size, world_size())
-        refuse_other_config(folder, config)  # by all processes: one that stops alone leaves the others waiting
+        check_config(folder, config)  # by all processes: one that stops alone leaves the others waiting
         trainer, settled = Trainer(config, data, folder, device), config
         if (folder / "last.pt").is_file():
             settled = trainer.resume()
@@ -252,7 +252,7 @@ def train(config: Config, folder: Path, *, data_folder: Path = Path("data"), sto
                 say(f"{folder}: {_nothing_to_do(trainer, settled)}")
             return True
         if rank() == 0:
-            settle_config(folder, settled)
+            write_config(folder, settled)
             place = f"step {trainer.step} of {trainer.num_steps} ({trainer.steps_per_epoch} an epoch)"
             for line in (*lines, f"{folder}: {place} on {device}"):
                 say(line)
@@ -274,9 +274,9 @@ def _loop(trainer: Trainer, stopped: list[int], last_step: int) -> bool:
     history = History(trainer.folder, trainer.step) if rank() == 0 else None
     first_step, end = trainer.step, min(last_step, trainer.num_steps)
     trainer.start_clock()
-    bar = progress_bar(f"{trainer.folder.name}: steps", trainer.num_steps, trainer.step, shown=rank() == 0)
+    bar = progress_bar(f"{trainer.folder.name}: steps", trainer.num_steps, trainer.step, visible=rank() == 0)
     with bar as advance:
-        while trainer.step < end and not share(bool(stopped) or trainer.patience_is_over(), trainer.device):
+        while trainer.step < end and not any_process(bool(stopped) or trainer.patience_is_over(), trainer.device):
             trainer.train_step()
             advance()
             if trainer.step % trainer.steps_per_epoch == 0:
@@ -285,7 +285,7 @@ def _loop(trainer: Trainer, stopped: list[int], last_step: int) -> bool:
                     history.add(row)
                     say(epoch_line(row, trainer.config.training.num_epochs))
                     trainer.save("last.pt")
-    finished = share(trainer.step >= trainer.num_steps or trainer.patience_is_over(), trainer.device)
+    finished = any_process(trainer.step >= trainer.num_steps or trainer.patience_is_over(), trainer.device)
     trainer.sums = mean_over_processes(trainer.sums)
     if history:
         history.close()
@@ -313,7 +313,7 @@ def main() -> None:
     if num_processes > 1:
         refuse_unequal_shares(config.training.batch_size, num_processes)
         manifest = Manifest.load(Path("data") / config.dataset)
-        refuse_other_config(folder, resolved_for(as_begun(config, folder), manifest))
+        check_config(folder, resolved_for(as_begun(config, folder), manifest))
         own = [str(arguments.config), "--set", overrides, "--name", folder.name]
         sys.exit(launch("src.trainer", own, num_processes))
     try:

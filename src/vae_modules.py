@@ -1,7 +1,7 @@
-"""Blocks of the pose-conditioned CVAEs. A block knows no loss and keeps no state between calls.
+"""Blocks of the pose-conditioned CVAEs. They contain no loss and keep no state between calls.
 
-Feature maps are (B, C, H, W). The first half builds the lab template's network, at full resolution throughout; the
-second half the U-Net of the default model.
+Feature maps are (B, C, H, W). The first half of the file is the lab template's network, which works at full resolution
+everywhere. The second half is the U-Net of the default model.
 """
 
 from itertools import pairwise
@@ -12,7 +12,7 @@ from torch.nn import functional
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions with leaky ReLUs plus the input: (B, a, H, W) -> (B, b, H, W)."""
+    """Two 3x3 convolutions with leaky ReLUs, added to the input: (B, a, H, W) -> (B, b, H, W)."""
 
     def __init__(self, num_in: int, num_out: int, negative_slope: float) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class ResidualBlock(nn.Module):
 
 
 class GatedFeedForward(nn.Module):
-    """Pointwise layer in which one half of the expanded channels gates the other, plus the input; (B, C, H, W)."""
+    """Two 1x1 convolutions, added to the input, (B, C, H, W). Half of the hidden channels gates the other half."""
 
     def __init__(self, num_channels: int, negative_slope: float, expansion: int = 2) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class GatedFeedForward(nn.Module):
 
 
 class DepthConvBlock(nn.Module):
-    """Depthwise separable convolution plus the input, then a gated feed-forward: (B, a, H, W) -> (B, b, H, W)."""
+    """Depthwise separable convolution, added to the input, then `GatedFeedForward`: (B, a, H, W) -> (B, b, H, W)."""
 
     def __init__(self, num_in: int, num_out: int, negative_slope: float) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ def frame_encoder(slope: float) -> nn.Sequential:
 def pose_encoder(slope: float) -> nn.Sequential:
     """Returns the network (B, 3, H, W) in [0, 1] -> (B, 32, H, W); 16,832 parameters.
 
-    The norm is over groups, because batch statistics would differ between a training batch and a rollout of one clip.
+    It uses group norm: batch norm would behave differently for a training batch and for a rollout of one clip.
     """
     return nn.Sequential(
         nn.ReflectionPad2d(3),
@@ -89,8 +89,12 @@ def pose_encoder(slope: float) -> nn.Sequential:
 
 
 def gaussian_predictor(num_latents: int, slope: float) -> nn.Sequential:
-    """Returns the posterior (B, 160, H, W) -> (B, 2 * num_latents, H, W), mean first; 8,289 parameters for 12."""
-    quarter, half = num_latents // 4, num_latents // 2
+    """Returns the posterior (B, 160, H, W) -> (B, 2 * num_latents, H, W), mean first.
+
+    It has 8,289 parameters for 12 latents.
+    """
+    quarter = num_latents // 4
+    half = num_latents // 2
     return nn.Sequential(
         ResidualBlock(128 + 32, quarter, slope),
         DepthConvBlock(quarter, quarter, slope),
@@ -105,7 +109,8 @@ def gaussian_predictor(num_latents: int, slope: float) -> nn.Sequential:
 def decoder_fusion(num_latents: int, slope: float) -> nn.Sequential:
     """Returns the network (B, 128 + 32 + num_latents, H, W) -> (B, 192, H, W); 617,768 parameters for 12 latents."""
     num_in = 128 + 32 + num_latents
-    quarter, half = num_in // 4, num_in // 2
+    quarter = num_in // 4
+    half = num_in // 2
     return nn.Sequential(
         DepthConvBlock(num_in, num_in, slope),
         ResidualBlock(num_in, quarter, slope),
@@ -131,9 +136,9 @@ def generator(slope: float) -> nn.Sequential:
 
 
 class NormedResidualBlock(nn.Module):
-    """GroupNorm, SiLU, 3x3 convolution, twice, plus the input: (B, a, H, W) -> (B, b, H, W).
+    """Two times group norm, SiLU and a 3x3 convolution, added to the input: (B, a, H, W) -> (B, b, H, W).
 
-    The second convolution starts at zero, so that a deep stack starts as the identity.
+    The second convolution is initialised with zeros, so a deep stack of blocks is the identity at first.
     """
 
     def __init__(self, num_in: int, num_out: int) -> None:
@@ -153,10 +158,11 @@ class NormedResidualBlock(nn.Module):
 
 
 class UNet(nn.Module):
-    """U-Net whose coarsest level is modulated by a latent: (B, C_in, H, W), (B, num_latents, h, w) -> (B, width, H, W).
+    """A U-Net with a latent: (B, C_in, H, W), (B, num_latents, h, w) -> (B, width, H, W).
 
-    Level i works at 1 / 2^i of the resolution with (i + 1) * width channels. H and W must be multiples of
-    2^(num_levels - 1). The latent is one for the whole picture, h = w = 1, or one for each place of the coarsest level.
+    Level i works at 1 / 2^i of the resolution and has (i + 1) * width channels. H and W must be multiples of
+    2^(num_levels - 1). The latent scales and shifts the features of the coarsest level. It is one vector for the whole
+    picture (h = w = 1) or one vector for each position of the coarsest level.
     """
 
     def __init__(self, num_in: int, width: int, *, num_levels: int, num_blocks: int, num_latents: int) -> None:
@@ -178,7 +184,8 @@ class UNet(nn.Module):
         self.up_blocks = nn.ModuleList(blocks(2 * c, c) for c in channels[:-1])
 
     def forward(self, inputs: Tensor, latent: Tensor) -> Tensor:
-        features, skips = self.entry(inputs), []
+        features = self.entry(inputs)
+        skips = []
         for blocks, downsample in zip(self.down_blocks, self.downsample, strict=True):
             features = blocks(features)
             skips.append(features)
@@ -194,15 +201,15 @@ class UNet(nn.Module):
 
 
 class PooledPosterior(nn.Module):
-    """Strided convolutions and means over parts of the picture: (B, C_in, H, W) -> (B, 2 * num_latents, h, w).
+    """The posterior of a `UNet`: (B, C_in, H, W) -> (B, 2 * num_latents, h, w), mean first.
 
-    The mean comes first. No layer starts at zero: where both this and the modulation it feeds did, neither would learn
-    until noise moved one of them.
+    Strided convolutions, then means over a grid of h x w parts of the picture. No layer is initialised with zeros. The
+    modulation of the U-Net is; if both were, neither would learn until noise changed one of them.
     """
 
-    def __init__(self, num_in: int, width: int, num_latents: int, places: tuple[int, int]) -> None:
+    def __init__(self, num_in: int, width: int, num_latents: int, latent_grid: tuple[int, int]) -> None:
         super().__init__()
-        self.places = places  # (h, w); (1, 1) pools over the whole picture
+        self.latent_grid = latent_grid  # (h, w); (1, 1) is the mean over the whole picture
         self.features = nn.Sequential(
             nn.Conv2d(num_in, width, 3, padding=1),
             nn.SiLU(),
@@ -216,12 +223,12 @@ class PooledPosterior(nn.Module):
         self.head = nn.Linear(2 * width, 2 * num_latents)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        pooled = functional.adaptive_avg_pool2d(self.features(inputs), self.places)
+        pooled = functional.adaptive_avg_pool2d(self.features(inputs), self.latent_grid)
         return self.head(pooled.movedim(1, -1)).movedim(-1, 1)
 
 
 def zero_initialised(layer: nn.Conv2d | nn.Linear) -> nn.Conv2d | nn.Linear:
-    """Returns the layer with weights and biases set to zero."""
+    """Sets the weights and biases of a layer to zero and returns the layer."""
     nn.init.zeros_(layer.weight)
     assert layer.bias is not None, "the layers used here all have a bias"
     nn.init.zeros_(layer.bias)

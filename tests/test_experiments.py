@@ -26,7 +26,7 @@ from src.intake.manifest import Manifest
 from src.pushing import cost as pushing_cost
 from src.reporting import comparison
 from src.reporting.results import read_run
-from src.training.checkpoint import read_config, settle_config
+from src.training.checkpoint import read_config, write_config
 from src.training.log import LOG_NAMES
 from tests.conftest import ROOT, tiny_config
 
@@ -128,7 +128,7 @@ def test_a_grid_from_the_first_run_to_the_report(
     assert children.commands == []
 
     folder, config = Path("runs/small-constant-s0"), read_config(Path("runs/small-constant-s0"))
-    settle_config(folder, replaced(config, "evaluation.mirror=false"))  # as `make evaluate SET=...` does
+    write_config(folder, replaced(config, "evaluation.mirror=false"))  # as `make evaluate SET=...` does
     path, failures = run_grid(grid_path, children)
     assert failures == {}
     assert read_config(folder) == config

@@ -30,7 +30,7 @@ from src.packing import pack_synthetic
 from src.submission import Provenance
 from src.tester import evaluate, main, predict_pictures, print_scores, submission
 from src.trainer import train
-from src.training.checkpoint import read_config, settle_config
+from src.training.checkpoint import read_config, write_config
 from tests.conftest import TEST_LENGTH, tiny_config
 from tests.run_folders import write_run
 
@@ -532,7 +532,7 @@ def test_scores_of_an_earlier_version_are_made_anew(workplace: Path, outcome: Ca
 
 def test_the_last_checkpoint_can_be_read(places: dict[str, Path]) -> None:
     run = places["runs_folder"] / "tiny"
-    settle_config(
+    write_config(
         run, CONFIG.model_copy(update={"evaluation": CONFIG.evaluation.model_copy(update={"checkpoint": "last"})})
     )
     trained = open_run("tiny", places["runs_folder"])

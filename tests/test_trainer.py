@@ -26,7 +26,7 @@ from src.maths.schedules import schedule
 from src.models.configs import MODELS
 from src.pushing.data import PushingData
 from src.trainer import Trainer, main, train
-from src.training.checkpoint import load_checkpoint, read_config, settle_config
+from src.training.checkpoint import load_checkpoint, read_config, write_config
 from src.training.log import LOG_NAMES, read_history
 from src.training.resolution import resolved
 from src.training.stop_signals import stop_signals
@@ -125,7 +125,7 @@ def test_settings_of_an_evaluation_stay_until_those_of_the_file_change(tmp_path:
     config = tiny_config("reference_cvae", **epochs)
     train(config, folder, stop_at_step=2)
     evaluated = replaced(read_config(folder), "evaluation.shift=1 evaluation.checkpoint=last")
-    settle_config(folder, evaluated)  # as `make evaluate SET=...` does
+    write_config(folder, evaluated)  # as `make evaluate SET=...` does
     for _ in range(3):  # once to go on, then with nothing to do
         assert train(config, folder)
         assert read_config(folder) == evaluated
@@ -133,7 +133,7 @@ def test_settings_of_an_evaluation_stay_until_those_of_the_file_change(tmp_path:
     changed = tiny_config("reference_cvae", evaluation={"mirror": False}, **epochs)
     assert train(changed, folder)
     assert read_config(folder).evaluation == changed.evaluation
-    settle_config(folder, evaluated)
+    write_config(folder, evaluated)
     assert train(changed, folder)
     assert read_config(folder) == evaluated, "the file has not changed again"
     assert same(last(folder)["model"], before["model"])
@@ -520,7 +520,7 @@ def test_signals_are_collected_and_a_second_interrupt_kills() -> None:
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
-def write_config(folder: Path, **training: object) -> Path:
+def write_toml(folder: Path, **training: object) -> Path:
     """configs/short.toml below the folder: the reference model, small."""
     settings = {
         "clips_per_epoch": 4,
@@ -556,7 +556,7 @@ def command(folder: Path, *arguments: str) -> subprocess.Popen[str]:
 def test_a_mistake_of_several_processes_is_one_line(tmp_path: Path, data_folder: Path) -> None:
     """Found by the processes themselves: the data set was packed anew."""
     (tmp_path / "data").symlink_to(data_folder)
-    config = write_config(tmp_path, num_epochs=2)
+    config = write_toml(tmp_path, num_epochs=2)
     train(load_config(config), tmp_path / "runs" / "short", stop_at_step=1)
     path = tmp_path / "runs" / "short" / "last.pt"
     torch.save(torch.load(path) | {"dataset_fingerprint": "another"}, path)
@@ -592,8 +592,8 @@ def test_what_one_process_can_see_is_refused_before_others_start(
     monkeypatch: pytest.MonkeyPatch,
     outcome: Callable[..., tuple[int, str]],
 ) -> None:
-    config = resolved(load_config(write_config(working_folder)), dance_cost.ASSUMED)
-    settle_config(working_folder / "runs" / "short", config)
+    config = resolved(load_config(write_toml(working_folder)), dance_cost.ASSUMED)
+    write_config(working_folder / "runs" / "short", config)
     monkeypatch.setattr(trainer, "launch", None)
     code, errors = outcome(main, *arguments)
     assert code == 2
@@ -605,7 +605,7 @@ def test_ctrl_c_saves_and_the_same_command_finishes(
     tmp_path: Path, data_folder: Path, monkeypatch: pytest.MonkeyPatch, outcome: Callable[..., tuple[int, str]]
 ) -> None:
     (tmp_path / "data").symlink_to(data_folder)
-    config = write_config(tmp_path, num_epochs=16).relative_to(tmp_path)
+    config = write_toml(tmp_path, num_epochs=16).relative_to(tmp_path)
     process = command(tmp_path, str(config))
     log, deadline = tmp_path / "runs" / "short" / "log.jsonl", time.monotonic() + 300
     while not (log.is_file() and log.stat().st_size) and process.poll() is None and time.monotonic() < deadline:

@@ -1,1 +1,1 @@
-"""What every other room stands on: messages, files, processes, random numbers."""
+"""What all other folders use: messages, files, processes, random numbers, settings."""

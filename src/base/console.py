@@ -1,4 +1,4 @@
-"""What a person sees: one-line errors with exit code 2, progress bars on a terminal, plain lines in a log."""
+"""What the user sees: one-line errors with exit code 2, progress bars on a terminal, plain lines in a log."""
 
 import errno
 import sys
@@ -12,48 +12,56 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 Item = TypeVar("Item")
 terminal = Console(stderr=True, highlight=False)
-LOG_LINES = 10  # lines a long step leaves in a log file, at most
-LOG_SECONDS = 30  # between the lines of a step whose end is far
+LOG_LINES = 10  # `track` prints at most this many lines to a log
+LOG_SECONDS = 30  # `progress_bar` prints a line to a log after at least this many seconds
 
 
 class UserError(ValueError):
-    """A mistake the user can mend; its text says what was found, what is needed and what mends it, in one line."""
+    """A mistake that the user can fix. Its text is one line: what was found, what is needed, how to fix it."""
 
 
 def say(text: str) -> None:
-    """Prints one line to standard output at once, so that logs and pipes see it when it happens."""
+    """Prints one line to standard output and flushes it, so that logs and pipes receive it immediately."""
     print(text, flush=True)
 
 
 def run_main(main: Callable[[], None]) -> None:
-    """Runs a command; a `UserError` or a full or read-only disk ends in one line and exit code 2, Ctrl-C in 130."""
+    """Runs a command and turns the expected errors into one line and an exit code.
+
+    A `UserError` and a disk that cannot be written give exit code 2. Ctrl-C gives 130. A closed pipe gives 1.
+    All other errors keep their traceback, because they are bugs of this project.
+    """
     try:
         main()
     except UserError as error:
         _stop(f"error: {' '.join(str(error).split())}", 2)
     except KeyboardInterrupt:
         _stop("stopped", 130)
-    except BrokenPipeError:  # the reader of our output went away, as `| head` does
+    except BrokenPipeError:  # the reader of our output has closed the pipe, as `| head` does
         sys.stderr.close()
         sys.exit(1)
     except OSError as error:
-        mend = {
+        fix = {
             errno.ENOSPC: "the disk is full; free some space and run the same command again",
             errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
             errno.EROFS: "the file system is read-only; use a folder that can be written",
             errno.EACCES: "permission denied; use a folder that this user can read and write",
             errno.EPERM: "not permitted; use a folder that this user can read and write",
         }.get(error.errno or 0)
-        if mend is None:
+        if fix is None:
             raise
-        _stop(f"error: {error.filename or 'writing a file'}: {mend}", 2)
+        _stop(f"error: {error.filename or 'writing a file'}: {fix}", 2)
 
 
 @contextmanager
 def progress_bar(
-    description: str, total: int, completed: int = 0, *, shown: bool = True
+    description: str, total: int, completed: int = 0, *, visible: bool = True
 ) -> Iterator[Callable[[], None]]:
-    """Shows a bar on a terminal, a plain line now and then in a log; yields a function that advances it by one."""
+    """Yields a function that counts one more step.
+
+    On a terminal a bar shows the progress. In a log a plain line appears every `LOG_SECONDS`.
+    With `visible=False` nothing is printed.
+    """
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -61,32 +69,35 @@ def progress_bar(
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    if shown and not terminal.is_terminal:
+    if visible and not terminal.is_terminal:
         yield _log_lines(description, total, completed)
         return
-    with Progress(*columns, console=terminal, disable=not shown) as progress:
+    with Progress(*columns, console=terminal, disable=not visible) as progress:
         task = progress.add_task(description, total=total, completed=completed)
         yield lambda: progress.advance(task)
 
 
 def _log_lines(description: str, total: int, completed: int) -> Callable[[], None]:
-    """Returns a function that counts, and says so every `LOG_SECONDS`."""
-    started = said = time.monotonic()
+    """Returns a function that counts one more step and prints the count every `LOG_SECONDS`."""
+    started = time.monotonic()
+    last_line = started
 
     def advance() -> None:
-        nonlocal completed, said
-        completed, now = completed + 1, time.monotonic()
-        if now - said >= LOG_SECONDS:
-            said = now
+        nonlocal completed, last_line
+        completed += 1
+        now = time.monotonic()
+        if now - last_line >= LOG_SECONDS:
+            last_line = now
             say(f"{description} {completed}/{total} after {now - started:.0f} s")
 
     return advance
 
 
 def track(items: Iterable[Item], description: str, total: int) -> Iterator[Item]:
-    """Yields `items` while showing a bar on a terminal, or at most `LOG_LINES` plain lines in a log."""
-    started, stride = time.monotonic(), max(1, -(-total // LOG_LINES))
-    with progress_bar(description, total, shown=terminal.is_terminal) as advance:
+    """Yields `items` and shows the progress: a bar on a terminal, at most `LOG_LINES` plain lines in a log."""
+    started = time.monotonic()
+    stride = max(1, -(-total // LOG_LINES))
+    with progress_bar(description, total, visible=terminal.is_terminal) as advance:
         for count, item in enumerate(items, start=1):
             yield item
             advance()

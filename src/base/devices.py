@@ -1,4 +1,4 @@
-"""Which processor a command uses, and what machine this is."""
+"""The device that a command uses, and a description of this machine."""
 
 import os
 import platform
@@ -12,16 +12,18 @@ from src.base.distributed import local_rank
 
 
 def check_processes(wanted: str, device: str) -> int:
-    """Returns the number of processes that GPUS asks for; UserError where it is none, or more than there are GPUs.
+    """Returns the number of processes that GPUS asks for.
 
+    Raises UserError for a text that is no positive integer, and for more processes than GPUs.
     Without any GPU, or with `training.device` "cpu", the processes share the CPU.
     """
     if not wanted.isdecimal() or int(wanted) < 1:
-        raise UserError(f"GPUS={wanted}; needed: how many processes train together, GPUS=1 or GPUS=2 say")
-    number, count = int(wanted), torch.cuda.device_count() if torch.cuda.is_available() else 0
+        raise UserError(f"GPUS={wanted}; needed: how many processes train together, for example GPUS=1 or GPUS=2")
+    number = int(wanted)
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if number > 1 and device == "cuda" and not count:
         raise UserError(
-            f'GPUS={number}, but no CUDA device is usable here; leave GPUS out, with training.device="auto"'
+            f'GPUS={number}, but no CUDA device is usable here; leave GPUS out and set training.device="auto"'
         )
     if device != "cpu" and number > count > 0:
         raise UserError(f"GPUS={number}, but only {count} can be used here; use GPUS={count}")
@@ -29,7 +31,10 @@ def check_processes(wanted: str, device: str) -> int:
 
 
 def pick_device(wanted: str) -> torch.device:
-    """Returns the device for "auto", "cpu" or "cuda"; UserError where CUDA is demanded and this process has none."""
+    """Returns the device for "auto", "cpu" or "cuda".
+
+    Raises UserError for "cuda" without a usable GPU, and where this process has no GPU of its own.
+    """
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if wanted == "cuda" and not count:
         raise UserError('training.device = "cuda", but no CUDA device is usable here; use SET="training.device=auto"')
@@ -38,12 +43,12 @@ def pick_device(wanted: str) -> torch.device:
     if local_rank() >= count:
         raise UserError(f"process {local_rank() + 1} has no GPU of its own: there are {count}; use GPUS={count}")
     torch.cuda.set_device(local_rank())
-    torch.backends.cudnn.allow_tf32 = False  # float32 shall mean float32 in final rollouts; training has bfloat16
+    torch.backends.cudnn.allow_tf32 = False  # final rollouts need full float32; training uses bfloat16 for speed
     return torch.device("cuda", local_rank())
 
 
 def hardware() -> str:
-    """Returns this machine in one line: processor, cores, GPUs."""
+    """Returns a description of this machine in one line: processor, cores, GPUs."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

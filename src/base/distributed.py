@@ -1,4 +1,4 @@
-"""Devices, ranks, reductions and keyed generators: the only file that knows torch.distributed."""
+"""Training in several processes: start, ranks, reductions. No other file uses torch.distributed."""
 
 import logging
 import os
@@ -11,17 +11,17 @@ from torch import Tensor
 
 from src.base.console import UserError
 
-EXPECTED_CODES = (2, 130)  # a user's mistake, told by its process, and a stop on request; others are our bugs
+EXPECTED_CODES = (2, 130)  # a user's mistake and a stop on request; any other exit code is a bug
 
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
-    """Joins the processes torchrun started (gloo on CPU, nccl on CUDA); does nothing in a single process."""
+    """Connects the processes that torchrun has started: gloo on CPU, nccl on CUDA. Does nothing for one process."""
     if not is_launched():
         yield
         return
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    dist.barrier()  # one that fails at once would break the connections that the others are still making
+    dist.barrier()  # wait for all: a process that ends early would break connections that others still open
     try:
         yield
     finally:
@@ -29,22 +29,25 @@ def process_group(device: torch.device) -> Iterator[None]:
 
 
 def launch(module: str, arguments: Sequence[str], num_processes: int) -> int:
-    """Runs a module under torchrun and returns its exit code; what a process reported is raised as UserError, once."""
-    # Only the launching process needs these, and they import much.
+    """Runs a module under torchrun and returns its exit code.
+
+    Raises UserError, once, for a user's mistake that the processes have reported.
+    """
+    # Imported here because they are slow to import and only the launching process needs them.
     from torch.distributed import run  # noqa: PLC0415
     from torch.distributed.elastic.multiprocessing.api import SignalException  # noqa: PLC0415
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError  # noqa: PLC0415
 
-    logging.disable(logging.ERROR)  # torchrun tells of each ended process; this one says what has to be said
+    logging.disable(logging.ERROR)  # torchrun logs each ended process; the error below is enough
     try:
         run.run(run.parse_args(["--standalone", f"--nproc-per-node={num_processes}", "-m", module, *arguments]))
-    except SignalException:  # the processes have got the signal too, and have saved
+    except SignalException:  # the processes have received the signal too and have saved
         return 130
     except ChildFailedError as error:
         _, failure = error.get_first_failure()
         if failure.exitcode not in EXPECTED_CODES:
             raise
-        if failure.exitcode == 2 and failure.error_file_data:  # without: the process has said it itself
+        if failure.exitcode == 2 and failure.error_file_data:  # without a file the process has printed the error itself
             raise UserError(failure.error_file_data["message"]["message"].partition(": ")[2]) from None
         return failure.exitcode
     return 0
@@ -56,14 +59,14 @@ def is_launched() -> bool:
 
 
 def report_mistake(error: UserError) -> None:
-    """Leaves a user's mistake to the launching process: all processes meet it, and one line is enough."""
+    """Passes a user's mistake to the launching process, which prints it once for all processes."""
     from torch.distributed.elastic.multiprocessing.errors import get_error_handler  # noqa: PLC0415  (as above)
 
     get_error_handler().record_exception(error)
 
 
 def rank() -> int:
-    """Returns this process's number, 0..world_size-1."""
+    """Returns the number of this process, 0 .. world_size - 1."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
@@ -82,20 +85,21 @@ def refuse_unequal_shares(batch_size: int, num_processes: int) -> None:
 
 
 def local_rank() -> int:
-    """Returns this process's number on its machine, which is also its CUDA device."""
+    """Returns the number of this process on its machine, which is also the number of its CUDA device."""
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 def mean_over_processes(values: Tensor) -> Tensor:
-    """Returns the mean of a tensor over all processes, on each of them."""
-    if dist.is_initialized():
-        dist.all_reduce(values)
-        values = values / world_size()
-    return values
+    """Returns the mean of a tensor over all processes, the same on each of them; `values` stay as they are."""
+    if not dist.is_initialized():
+        return values
+    total = values.clone()  # `all_reduce` overwrites its argument
+    dist.all_reduce(total)
+    return total / world_size()
 
 
-def share(flag: bool, device: torch.device) -> bool:
-    """Returns true on every process as soon as `flag` is true on one of them."""
+def any_process(flag: bool, device: torch.device) -> bool:
+    """Returns whether `flag` is true on at least one process; every process gets the same answer."""
     if not dist.is_initialized():
         return flag
     value = torch.tensor(float(flag), device=device)

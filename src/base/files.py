@@ -1,4 +1,4 @@
-"""Files that are whole or absent: atomic writing and hashes."""
+"""Atomic writing, so that a file is complete or absent, and hashes of files."""
 
 import hashlib
 import os
@@ -6,7 +6,10 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Writes beside the file, makes it durable, and moves it into place; leaves nothing behind on failure."""
+    """Writes a temporary file beside `path`, syncs it to disk, and renames it to `path`.
+
+    On failure the old file stays and the temporary one is removed.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with temporary.open("wb") as file:
@@ -15,14 +18,14 @@ def write_atomically(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        error.filename = str(path)  # a full disk comes without a name, and nobody knows the temporary one
+        error.filename = str(path)  # name the file that the caller knows; the error has the temporary name or none
         raise
     finally:
-        if temporary.exists():  # a read-only disk refuses to unlink even what is not there
+        if temporary.exists():  # on a read-only disk `unlink` fails even for a missing file
             temporary.unlink()
 
 
 def file_hash(path: Path) -> str:
-    """Returns the sha256 of a file, in hexadecimal."""
+    """Returns the SHA-256 of a file in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,13 +1,13 @@
-"""Which commit of the code wrote a result."""
+"""The commit of the code that writes a result."""
 
 import subprocess
 from pathlib import Path
 
 
 def commit() -> str | None:
-    """Returns the commit of the code, marked `-dirty` where tracked files differ; None outside a git checkout.
+    """Returns the commit of the code, with `-dirty` if tracked files differ from it; None outside a git checkout.
 
-    Reports do not count: a comparison that was just written must not mark the next one.
+    Changes in reports/ are ignored, because a command that writes a report must not mark the next command as dirty.
     """
     head = _git("rev-parse", "--short=12", "HEAD")
     changed = _git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude)reports")
@@ -15,9 +15,9 @@ def commit() -> str | None:
 
 
 def _git(*words: str) -> str:
-    """Returns what git says of the code's checkout; nothing where there is no git, checkout or commit."""
+    """Returns the output of a git command in the code's checkout; "" without git, a checkout or a commit."""
     try:
         result = subprocess.run(("git", *words), cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
-    except FileNotFoundError:  # no git on this machine
+    except FileNotFoundError:  # git is not installed
         return ""
     return result.stdout.strip() if result.returncode == 0 else ""

@@ -1,4 +1,4 @@
-"""What every table of settings is made of: frozen, typed, strict."""
+"""Building blocks of the configuration: the base class of its tables and the types of its values."""
 
 from typing import Annotated, TypeVar
 
@@ -11,7 +11,7 @@ Shift = NotNegative  # pixels, less than a frame is high or wide: `resolution.re
 
 
 class Section(BaseModel):
-    """A frozen table of settings; an unknown key or a value of another type is an error."""
+    """A table of settings. It cannot be changed; an unknown key or a value of the wrong type is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -20,7 +20,7 @@ Kind = TypeVar("Kind", bound=Section)
 
 
 def refuse_without_effect(section: Kind, unused: tuple[str, ...]) -> Kind:
-    """Returns the section; raises ValueError where a setting that its kind does not read was given another value."""
+    """Returns the section; raises ValueError if a setting that its `kind` does not use differs from its default."""
     changed = [name for name in unused if getattr(section, name) != type(section).model_fields[name].default]
     if changed:
         kind = section.model_dump()["kind"]

@@ -1,7 +1,7 @@
-"""The two systems: which module serves each of them in each layer.
+"""The two systems, and the module that each of them has in each layer.
 
-A system is a row of `SYSTEMS` and a folder. The modules are named and imported when they are asked for, so that work on
-dancers loads no code of robots. What a module of a layer must offer:
+A system is one row of `SYSTEMS` and one folder. A module is imported only when it is used, so the dancers' commands
+import no robot code. Each layer's module must offer:
 
 data         open_folder(folder) -> the packed data; sampler(config, data, *, context, device) -> training clips
 validation   validation_of(config, data, *, context, device) -> what training validates on
@@ -19,7 +19,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class System:
-    """The modules that serve one system, by layer."""
+    """The names of the modules of one system, one for each layer."""
 
     data: str
     validation: str
@@ -27,10 +27,10 @@ class System:
     scores: str
     pictures: str
     cost: str
-    has_submission: bool  # is there a csv to hand in?
+    has_submission: bool  # whether `make submission` writes a csv
 
     def part(self, layer: str) -> Any:
-        """Returns the module that serves this system in a layer; it is imported here."""
+        """Imports and returns the module of this system in a layer."""
         return import_module(getattr(self, layer))
 
 

@@ -15,7 +15,7 @@ from src.config import Config, to_json
 from src.dataset import open_data
 from src.intake.facts import DataFacts
 from src.models.interface import build_model
-from src.training.checkpoint import check_settings, load_checkpoint, load_weights, read_trained_config, settle_config
+from src.training.checkpoint import check_settings, load_checkpoint, load_weights, read_trained_config, write_config
 from src.training.resolution import resolved
 
 
@@ -36,7 +36,7 @@ class Trained:
 def open_run(run: str, runs_folder: Path = Path("runs"), overrides: str = "") -> Trained:
     """Returns the trained model of a run; UserError where it is missing, damaged or trained with other settings.
 
-    `overrides` are words of SET that say how it is evaluated; the run's own settings stay (`keep_settings`).
+    `overrides` are words of SET that say how it is evaluated; the run's own settings stay (`save_settings`).
     """
     folder = runs_folder / run
     config = read_trained_config(folder, overrides)
@@ -72,10 +72,10 @@ def data_of(trained: Trained, data_folder: Path = Path("data")) -> Any:
     return data
 
 
-def keep_settings(trained: Trained) -> None:
-    """Makes the settings that a run was opened with its own, since its scores or its csv were made with them."""
+def save_settings(trained: Trained) -> None:
+    """Saves the evaluation settings in config.json, because scores.json or the csv was made with them."""
     if (trained.folder / "config.json").read_bytes() != to_json(trained.config).encode():
-        settle_config(trained.folder, trained.config)
+        write_config(trained.folder, trained.config)
 
 
 def latent_of(config: Config) -> str:

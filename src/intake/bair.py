@@ -1,8 +1,9 @@
-"""The original files of BAIR robot pushing -> the clips in them.
+"""Reads the clips of the original files of BAIR robot pushing.
 
-The layout, any number of folders deep: `train/` and `test/` with `traj_A_to_B.tfrecords`. A record is a clip: for each
-of 30 frames t, `t/image_main/encoded` and `t/image_aux1/encoded` hold raw RGB pixels of 64 x 64, `t/action` four
-floats, `t/endeffector_pos` three. There is no split for validation: the last training clips are held out.
+The layout: `train/` and `test/` with files `traj_A_to_B.tfrecords`; they may lie in folders of any depth. Each record
+is a clip of 30 frames. For frame t, `t/image_main/encoded` and `t/image_aux1/encoded` hold the raw RGB pixels of a
+64 x 64 picture, `t/action` four floats, and `t/endeffector_pos` three floats. There is no validation split, so the last
+training clips are held out.
 """
 
 import hashlib
@@ -20,7 +21,7 @@ from src.intake.pushing import Clip, ClipContent, ClipListing
 from src.intake.sources import FolderSource, Source
 from src.intake.tfrecords import TFRecord, byte_strings, floats, index_records, parse_example, read_record
 
-HELD_OUT = 0.05  # share of the training clips that become those of validation
+HELD_OUT = 0.05  # share of the training clips that is held out for validation
 IMAGE_BYTES = CLIP_SIZE[0] * CLIP_SIZE[1] * 3
 FILE = re.compile(
     r"(?:(?P<top>.*)/)?(?P<split>train|test)/traj_(?P<first>[0-9]{1,9})_to_(?P<last>[0-9]{1,9})\.tfrecords"
@@ -29,14 +30,14 @@ FILE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class ClipRecord:
-    """A clip as a record of a file, seen by one camera."""
+    """A clip that is a record of a TFRecord file, with the camera to use."""
 
     file: str
     record: TFRecord
     camera: Camera
 
     def read(self, source: Source) -> ClipContent:
-        """Returns the clip; UserError where the record is damaged or not such a clip."""
+        """Returns the clip; UserError if the record is damaged or is no clip of BAIR pushing."""
         path = source.path / self.file
         data = read_record(path, self.record)
         place = f"{path}: record {self.record.number} at byte {self.record.offset}"
@@ -60,15 +61,15 @@ class ClipRecord:
 
 
 def holds_records(source: Source) -> bool:
-    """Returns whether the source has a file of records in its place, whatever else there is or lacks."""
+    """Returns whether the source has at least one TFRecord file in the layout above."""
     return any(FILE.fullmatch(name) for name in source.members)
 
 
 def list_records(source: Source, camera: Camera) -> ClipListing:
-    """Returns the clips by file and place in it, the last training clips as those of validation.
+    """Returns the clips in the order of the files and records; the last training clips are for validation.
 
-    UserError for what is missing, unexpected or cut off. The data is not read: the fingerprint is of the checksums that
-    the files hold, against which the data is checked when it is.
+    Raises UserError for a missing, unexpected or incomplete file. The clips themselves are not read. The fingerprint is
+    a hash of the checksums in the files; a clip is compared with its checksum when it is read.
     """
     if not isinstance(source, FolderSource):
         raise UserError(f"{source.path} holds TFRecord files; needed: a folder of them; unpack it and give the folder")
@@ -80,13 +81,14 @@ def list_records(source: Source, camera: Camera) -> ClipListing:
         for record in index_records(source.path / name):
             clips[split].append(ClipRecord(name, record, camera))
             total.update(f"{name.removeprefix(prefix)} {record.number} {record.length} {record.checksum}\n".encode())
-    train, test = clips["train"], clips["test"]
+    train = clips["train"]
+    test = clips["test"]
     for split, least in (("train", 2), ("test", 1)):
         if (num_clips := len(clips[split])) < least:
             raise UserError(f"{source.path}/{prefix}{split} holds {num_clips} clips; needed: at least {least}")
     num_train = len(train) - ceil(HELD_OUT * len(train))
-    found = f"the last {len(train) - num_train} of {len(train)} training clips"
-    say(f"TFRecords have no clips for validation: {found} are held out for it ({HELD_OUT:.0%})")
+    held_out = f"the last {len(train) - num_train} of {len(train)} training clips"
+    say(f"TFRecords have no validation clips: {held_out} are held out for validation ({HELD_OUT:.0%})")
     splits: dict[str, tuple[Clip, ...]] = {
         "train": tuple(train[:num_train]),
         "validate": tuple(train[num_train:]),
@@ -96,13 +98,14 @@ def list_records(source: Source, camera: Camera) -> ClipListing:
 
 
 def _files(source: Source) -> tuple[str, list[str], tuple[str, ...]]:
-    """Returns what the names begin with, the names of the files in order, and the names outside the splits."""
+    """Returns the common prefix of the names, the TFRecord files in order, and the unused files outside the splits."""
     matches = {name: match for name in source.members if (match := FILE.fullmatch(name))}
     first, *others = sorted({match["top"] or "" for match in matches.values()})
     if others:
         found = f"{source.path} holds two data sets, in {first or '.'} and {others[0] or '.'}"
         raise UserError(f"{found}; needed: one; remove the other")
-    prefix, unused = f"{first}/" if first else "", []
+    prefix = f"{first}/" if first else ""
+    unused = []
     for name in source.members.keys() - matches.keys():
         if name.startswith((f"{prefix}train/", f"{prefix}test/")) and not is_litter(name):
             raise UserError(f"{name} is unexpected; needed: traj_A_to_B.tfrecords alone; remove or rename it")
@@ -116,6 +119,7 @@ def _files(source: Source) -> tuple[str, list[str], tuple[str, ...]]:
 
 
 def _pixels(features: dict[str, memoryview], name: str) -> np.ndarray:
+    """Returns the picture of a feature, (64, 64, 3) uint8; ValueError if its size is different."""
     images = byte_strings(features[name])
     sizes = [len(image) for image in images]
     if sizes != [IMAGE_BYTES]:
@@ -124,6 +128,7 @@ def _pixels(features: dict[str, memoryview], name: str) -> np.ndarray:
 
 
 def _numbers(features: dict[str, memoryview], name: str, count: int) -> np.ndarray:
+    """Returns the numbers of a feature, (count,); ValueError for another count, and for NaN or infinity."""
     numbers = floats(features[name])
     if len(numbers) != count or not np.isfinite(numbers).all():
         raise ValueError(f"{name} holds {numbers.tolist()}, not {count} finite numbers")

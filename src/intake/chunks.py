@@ -1,4 +1,4 @@
-"""Chunks of a source -> arrays on disk, in parallel processes; each chunk is recorded once it is durable."""
+"""Packs a source into arrays on disk, chunk by chunk, in parallel processes. An interrupted run can be resumed."""
 
 import gc
 import json
@@ -23,21 +23,21 @@ from src.intake.pictures import Conversions, add_conversions
 from src.intake.sources import Source
 
 MAX_PROCESSES = 16
-PROGRESS = "progress.txt"  # the plan in the first line, then the number of each chunk that is on disk
+PROGRESS = "progress.txt"  # first line: the plan; then the number of each chunk that is on disk
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What an interrupted run must have had in common with this one to be resumed."""
+    """The key of a packing run. An interrupted run is resumed only if its plan is the same."""
 
     source: str  # fingerprint
     shapes: Shapes
-    chunk: int  # images or clips in one
+    chunk: int  # images or clips per chunk
     format: int = FORMAT
 
 
 class Piece(NamedTuple):
-    """Numbers for an array: it gets them all, one after the other, from its number `start` on.
+    """Values to write into an array, in C order, from flat index `start`.
 
     conversions: the pictures among them that had to be converted.
     """
@@ -49,39 +49,42 @@ class Piece(NamedTuple):
 
 
 class Chunk(Protocol):
-    """What is read, decoded, written and recorded together."""
+    """A part of the data that is read, decoded, written and recorded as one unit."""
 
     @property
     def num_bytes(self) -> int:
-        """What it takes on disk."""
+        """The size of the chunk on disk."""
 
     def pieces(self, source: Source) -> Iterator[Piece]:
-        """Yields what it holds; UserError for what cannot be used."""
+        """Yields the values of the chunk; UserError for a file that cannot be used."""
 
 
 def pack_arrays(source: Source, chunks: Sequence[Chunk], folder: Path, plan: Plan) -> Conversions:
-    """Fills the arrays of a folder from a source, but for what an interrupted run has written.
+    """Writes the chunks of a source into the arrays of a folder; chunks that are already on disk are skipped.
 
-    Returns the pictures that had to be converted, of those that were packed now.
-
-    UserError for what a chunk refuses, and for a disk with too little room.
+    Returns the pictures that had to be converted, among those that were packed now. Raises UserError for a file that
+    cannot be used, and for a disk with too little space.
     """
     done = _begin(folder, plan)
     missing = {number: chunk for number, chunk in enumerate(chunks) if number not in done}
-    needed, free = sum(chunk.num_bytes for chunk in missing.values()), shutil.disk_usage(folder).free
+    needed = sum(chunk.num_bytes for chunk in missing.values())
+    free = shutil.disk_usage(folder).free
     if free < needed:
-        raise UserError(f"{folder}: {free >> 20} MiB free; needed: {needed >> 20} MiB; free some, then run this again")
+        raise UserError(
+            f"{folder}: {free >> 20} MiB free; needed: {needed >> 20} MiB; free some space, then run this command again"
+        )
     return _pack_in_parallel(source, missing, folder, plan) if missing else {}
 
 
 def _begin(folder: Path, plan: Plan) -> set[int]:
-    """Returns the chunks that an interrupted run has written; without one, makes the arrays and returns none."""
-    progress, first_line = folder / PROGRESS, json.dumps(asdict(plan))
+    """Returns the numbers of the chunks that an interrupted run has written; without such a run, creates the arrays."""
+    progress = folder / PROGRESS
+    first_line = json.dumps(asdict(plan))
     if folder.exists():
         lines = progress.read_text().split("\n") if progress.exists() else [""]
         whole = all(is_whole(folder / f"{name}.npy", shape) for name, shape in plan.shapes.items())
         if lines[0] == first_line and whole:
-            done = {int(line) for line in lines[1:-1] if line.isdigit()}  # the last may have been cut off
+            done = {int(line) for line in lines[1:-1] if line.isdigit()}  # the last line may be incomplete
             write_atomically(progress, "\n".join([first_line, *map(str, sorted(done)), ""]).encode())
             if done:
                 say(f"resuming: {len(done)} chunks of {plan.chunk} are on disk already")
@@ -99,8 +102,9 @@ def _pack_in_parallel(source: Source, chunks: dict[int, Chunk], folder: Path, pl
     """Packs the chunks in parallel processes, records each once it is on disk, and returns what was converted."""
     converted: Conversions = {}
     num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    # Forked, as starting an interpreter takes as long as 5,000 images; all at once, before `track` starts its thread.
-    # So the names of a million files are listed once and shared.
+    # The processes are forked. Starting a new interpreter would take as long as packing 5,000 images, and forked
+    # processes share the list of a million file names. All start before `track` starts its thread: forking a process
+    # that has threads is unsafe.
     context = multiprocessing.get_context("fork")
     pool = ProcessPoolExecutor(min(num_cores, len(chunks), MAX_PROCESSES), context, _start_process, (source,))
     try:
@@ -113,7 +117,7 @@ def _pack_in_parallel(source: Source, chunks: dict[int, Chunk], folder: Path, pl
                 os.fsync(progress.fileno())
     except BrokenProcessPool as error:
         raise UserError(
-            "a packing process was killed, perhaps for want of memory; run the same command again"
+            "a packing process was killed, perhaps because memory ran out; run the same command again"
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
@@ -121,35 +125,39 @@ def _pack_in_parallel(source: Source, chunks: dict[int, Chunk], folder: Path, pl
 
 
 class _Inherited:
-    """What a packing process has from its parent."""
+    """The data that a packing process gets from its parent."""
 
     source: Source
 
 
 def _start_process(source: Source) -> None:
-    """Takes the source, leaves Ctrl-C to the parent, and ends when it is killed, so that nothing holds its lock."""
-    gc.freeze()  # a collection would touch, and so copy, all that is shared with the parent
+    """Prepares a packing process.
+
+    It ignores Ctrl-C, which the parent handles. It ends when the parent is killed, so the parent's lock is released.
+    """
+    gc.freeze()  # garbage collection would write to, and so copy, the memory shared with the parent
     source.reopen()
     _Inherited.source = source
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None, "this runs in a child process"
 
-    def follow() -> None:
+    def end_with_parent() -> None:
         parent.join()
         os._exit(1)
 
-    threading.Thread(target=follow, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
 
 
 def _pack(chunk: Chunk, folder: Path) -> Conversions:
-    """Writes one chunk durably and returns what was converted."""
+    """Writes one chunk, syncs it to disk, and returns what was converted."""
     converted: Conversions = {}
     for piece in chunk.pieces(_Inherited.source):
-        path, kind = folder / f"{piece.array}.npy", array_type(piece.array)
+        path = folder / f"{piece.array}.npy"
+        kind = array_type(piece.array)
         assert piece.numbers.dtype == kind, f"{piece.array} gets {piece.numbers.dtype}"
         begin = path.stat().st_size - np.load(path, mmap_mode="r").nbytes
-        with path.open("r+b") as file:  # writing through the map would end in SIGBUS on a full disk
+        with path.open("r+b") as file:  # a write through the memory map would end in SIGBUS on a full disk
             file.seek(begin + piece.start * kind.itemsize)
             file.write(np.ascontiguousarray(piece.numbers).data)
             file.flush()

@@ -1,9 +1,9 @@
-"""The members of a zip or folder -> the clips of robot pushing in it, each a folder of pictures and two tables.
+"""Reads clips of robot pushing from a zip or a folder. Each clip is a folder of pictures and two tables.
 
-The layout, any number of folders deep: `train`, `validate` and `test`; in them `traj_A_to_B/N/` with `0.png .. 29.png`,
-`actions.csv` (30 x 4) and `endeffector_positions.csv` (30 x 3), both without a header. Pictures may also be JPEG files.
-The first clip says how large pictures are and how many columns the tables have, and most clips how many frames one has;
-all must agree.
+The layout: `train`, `validate` and `test`, which may lie in folders of any depth. Each has `traj_A_to_B/N/` with
+`0.png .. 29.png`, `actions.csv` (30 x 4) and `endeffector_positions.csv` (30 x 3), both without a header. Pictures may
+also be JPEG files. The first clip says how large the pictures are and how many columns the tables have. Most clips say
+how many frames a clip has. All clips must agree.
 """
 
 import re
@@ -61,12 +61,12 @@ class ClipFolder:
 
 
 def holds_clip_folders(source: Source) -> bool:
-    """Returns whether the source has a folder of clips in its place, whatever else there is or lacks."""
+    """Returns whether the source has at least one file in the folder of a clip."""
     return any(INSIDE.fullmatch(name) for name in source.members)
 
 
 def list_clip_folders(source: Source) -> ClipListing:
-    """Returns the clips in the order of their numbers; UserError for what is missing, unexpected or too big."""
+    """Returns the clips in the order of their numbers; UserError for a missing, unexpected or too large file."""
     prefix = _prefix(source)
     files: dict[str, dict[str, dict[str, str]]] = {split: {} for split in SPLITS}
     unused = []
@@ -121,7 +121,7 @@ def _num_columns(data: bytes, name: str) -> int:
 
 
 def _prefix(source: Source) -> str:
-    """Returns what the clips' names begin with, down to the folder that holds the splits."""
+    """Returns the common prefix of the clips' names: the path of the folder with the splits."""
     matches = (INSIDE.fullmatch(name) for name in source.members if not is_litter(name))
     first, *others = sorted({match[1] or "" for match in matches if match}) or [""]
     if others:
@@ -153,7 +153,7 @@ def _in_order(place: str, folders: dict[str, dict[str, str]], length: int) -> li
         if trajectories == others and following > number + 1:
             folder = numbers[trajectories[0], trajectories[1], number].rpartition("/")[0]
             found = f"{place}/{folder}: clip {number + 1} is missing between {number} and {following}"
-            raise UserError(f"{found}; needed: no holes; add what is missing, or number the clips anew")
+            raise UserError(f"{found}; needed: no holes; add what is missing, or renumber the clips")
     shared: dict[tuple[str, ...], tuple[str, ...]] = {}  # a million clips have the same few tuples of names
     clips = []
     for key in ordered:
@@ -170,13 +170,13 @@ def _names(clips: dict[str, tuple[ClipFolder, ...]]) -> Iterator[str]:
 
 
 def _parse_table(data: bytes, name: str, length: int, num_columns: int) -> np.ndarray:
-    """Returns the numbers (length, columns) float32 of a table; UserError where they are others, or more or fewer."""
+    """Returns the numbers of a table, (length, columns) float32; UserError for text, NaN or a wrong number of values."""
     needed = f"needed: {length} lines of {num_columns} numbers, no header"
     try:
         lines = data.decode("ascii").split("\n")
         rows = [[float(number) for number in line.split(",")] for line in lines if line.strip()]
     except ValueError as error:
-        raise UserError(f"{name} holds what is no number ({error}); {needed}") from error
+        raise UserError(f"{name} holds something that is not a number ({error}); {needed}") from error
     widths = {len(row) for row in rows}
     if len(rows) != length or widths != {num_columns}:
         columns = " or ".join(map(str, sorted(widths))) or "no"
@@ -184,5 +184,5 @@ def _parse_table(data: bytes, name: str, length: int, num_columns: int) -> np.nd
     with np.errstate(over="ignore"):
         table = np.array(rows).astype(np.float32)
     if not np.isfinite(table).all():
-        raise UserError(f"{name} holds NaN or a number too big for float32; {needed}")
+        raise UserError(f"{name} holds NaN or a number too large for float32; {needed}")
     return table

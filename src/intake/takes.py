@@ -1,4 +1,4 @@
-"""Where one take ends and the next begins: cuts that a person declares, and cuts found in the images."""
+"""The boundaries between takes (cuts): declared by the user, or found in the images."""
 
 import re
 from itertools import pairwise
@@ -7,22 +7,25 @@ import numpy as np
 
 from src.base.console import UserError
 
-JUMP = 3.0  # a cut changes frame and pose at least this many times as much as the steps around it
-BLOCK = 128  # images compared at once: few enough for the cache
-Takes = tuple[tuple[int, int], ...]  # first frame of each take, and the one after its last
+JUMP = 3.0  # at a cut, frame and pose change at least this many times as much as around it
+BLOCK = 128  # images that are compared at once; they fit into the cache
+Takes = tuple[tuple[int, int], ...]  # first frame of each take, and the frame after its last
 
 
 def parse_cuts(text: str) -> tuple[int, ...]:
-    """Returns the cuts of a text such as "630,1260", () of "none"; UserError for anything else."""
+    """Returns the cuts of a text such as "630,1260", and () for "none"; UserError for any other text."""
     if text == "none":
         return ()
     if not re.fullmatch(r"[0-9]{1,9}(,[0-9]{1,9})*", text):
-        raise UserError(f"CUTS={text!r}; needed: frame numbers such as 630,1260, or none for one single take")
+        raise UserError(f"CUTS={text!r}; needed: frame numbers such as 630,1260, or none for a single take")
     return tuple(int(cut) for cut in text.split(","))
 
 
 def takes_between(cuts: tuple[int, ...], length: int) -> Takes:
-    """Returns the takes that cuts make of `length` frames; UserError unless they ascend within 1 .. length - 1."""
+    """Returns the takes of `length` frames with these cuts.
+
+    Raises UserError unless the cuts ascend and lie within 1 .. length - 1.
+    """
     edges = (0, *cuts, length)
     takes = tuple(pairwise(edges))
     if any(stop <= start for start, stop in takes):
@@ -33,23 +36,27 @@ def takes_between(cuts: tuple[int, ...], length: int) -> Takes:
 
 
 def list_cuts(takes: Takes) -> str:
-    """Returns the frames at which takes but the first begin, as text."""
+    """Returns the first frames of all takes but the first, as text; "none" for a single take."""
     return ",".join(str(start) for start, _ in takes[1:]) or "none"
 
 
 def find_cuts(frames: np.ndarray, poses: np.ndarray) -> tuple[int, ...]:
-    """Returns the frames that begin a new take, found in frames and poses (N, 3, H, W) uint8 by either of two signs.
+    """Returns the first frames of new takes, found in frames and poses (N, 3, H, W) uint8. There are two kinds.
 
-    A jump: frame and pose both change `JUMP` times as much as in the two steps before, in the two after and in the
-    median step. In 2,520 frames of the competition's footage that factor stays below 2.6 inside takes, where the camera
-    dropped frames; pieces of it put end to end exceed 3 in nine cases of ten.
+    A jump: frame and pose both change at least `JUMP` times as much as in the two steps before, in the two steps after,
+    and in the median step. In 2,520 frames of the competition's footage this factor is below 2.6 within takes, even
+    where the camera dropped frames. Where pieces of the footage are joined, it exceeds 3 in nine cases of ten.
 
-    A repeated pose: the competition gives frame 0 of a take the pose of frame 1. Where takes continue each other, as in
-    that footage, nothing else tells: frames change by no more than usual. So a cut is at c where pose c, not blank,
-    equals pose c + 1 and no other poses near are equal, while the frame goes on moving, and the step into c, which
-    spans two frames, exceeds its neighbours (1.6 and 1.8 times there). Slow motion repeats poses too, but not so.
+    A repeated pose: in the competition's data, frame 0 of a take has the pose of frame 1. If a take continues the one
+    before, as in that footage, this is the only sign, because the frames change no more than usual. Frame c is a cut if
+    - pose c equals pose c + 1 and is not blank,
+    - no other neighbouring poses near c are equal, which excludes slow motion,
+    - the frame still changes from c to c + 1, and
+    - the pose changes more from c - 1 to c than in the steps beside it, because this step spans two frames. In the
+      footage it is 1.6 and 1.8 times as large.
     """
-    frame_steps, pose_steps = _steps(frames), _steps(poses)
+    frame_steps = _steps(frames)
+    pose_steps = _steps(poses)
     factor = np.minimum(_prominence(frame_steps), _prominence(pose_steps))
     cuts = {int(step) + 1 for step in np.flatnonzero(factor >= JUMP)}
     for cut in np.flatnonzero(pose_steps[:-1] == 0):
@@ -63,7 +70,7 @@ def find_cuts(frames: np.ndarray, poses: np.ndarray) -> tuple[int, ...]:
 
 
 def _steps(images: np.ndarray) -> np.ndarray:
-    """Mean absolute difference (N - 1,) between neighbours, in grey levels."""
+    """Returns the mean absolute difference between neighbouring images, (N - 1,), in grey levels."""
     steps = np.empty(len(images) - 1)
     for start in range(0, len(steps), BLOCK):
         block = images[start : start + BLOCK + 1]
@@ -73,7 +80,10 @@ def _steps(images: np.ndarray) -> np.ndarray:
 
 
 def _prominence(steps: np.ndarray) -> np.ndarray:
-    """How many times each step exceeds the median step and the two steps on either side; 0 where there are no two."""
+    """Returns each step divided by the largest of the median step and the two steps on either side.
+
+    It is 0 for the first two and the last two steps.
+    """
     result = np.zeros(len(steps))
     if len(steps) >= 5:
         windows = np.lib.stride_tricks.sliding_window_view(steps, 5)

@@ -1,7 +1,7 @@
-"""Blocks of the SVG family. A block knows no loss and keeps no state between calls: recurrent state goes in and out.
+"""Blocks of the SVG models. They contain no loss. Recurrent state is an input and an output, never stored in a block.
 
-Frames are (B, 3, 64, 64) in [0, 1]. Normalisation is over groups: batch statistics would mix true frames with drawn
-ones.
+Frames are (B, 3, 64, 64) in [0, 1]. All use group norm, because batch norm would mix the statistics of true and
+predicted frames.
 """
 
 from itertools import pairwise
@@ -14,9 +14,14 @@ from src.vae_modules import NormedResidualBlock, zero_initialised
 
 NEGATIVE_SLOPE = 0.2
 GROUPS = 8
-LEVELS = ((1, 1), (2, 2), (4, 4, 4), (8, 8, 8))  # channels of each layer at 64, 32, 16, 8 pixels, in widths
+LEVELS = (
+    (1, 1),
+    (2, 2),
+    (4, 4, 4),
+    (8, 8, 8),
+)  # channels of the layers at 64, 32, 16, 8 pixels, as multiples of `width`
 
-Hidden = tuple[tuple[Tensor, Tensor], ...]  # (h, c) of each layer of an LSTM, (B, num_hidden)
+Hidden = tuple[tuple[Tensor, Tensor], ...]  # (h, c) of each layer of an LSTM, (B, num_hidden) each
 Skips = tuple[Tensor, ...]  # feature maps at 64, 32, 16, 8 pixels
 
 
@@ -28,12 +33,12 @@ def vgg_layer(num_in: int, num_out: int) -> nn.Sequential:
 
 
 def vgg_stack(*channels: int) -> nn.Sequential:
-    """Returns one layer from each number of channels to the next."""
+    """Returns a stack of `vgg_layer`s, one from each number of channels to the next."""
     return nn.Sequential(*(vgg_layer(a, b) for a, b in pairwise(channels)))
 
 
 class FrameEncoder(nn.Module):
-    """VGG-style encoder: (B, 3, 64, 64) -> features (B, num_features) in [-1, 1] and skips at 64, 32, 16, 8 pixels."""
+    """A VGG-style encoder: (B, 3, 64, 64) -> features (B, num_features) in [-1, 1], skips at 64, 32, 16, 8 pixels."""
 
     def __init__(self, width: int, num_features: int) -> None:
         super().__init__()
@@ -45,7 +50,8 @@ class FrameEncoder(nn.Module):
         self.head = nn.Sequential(nn.Conv2d(inputs[-1], num_features, 4), nn.GroupNorm(GROUPS, num_features), nn.Tanh())
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Skips]:
-        skips, features = [], frames
+        skips = []
+        features = frames
         for level in self.levels:
             features = level(features)
             skips.append(features)
@@ -65,7 +71,7 @@ class FrameDecoder(nn.Module):
             nn.LeakyReLU(NEGATIVE_SLOPE),
         )
         levels = []
-        for level, layers in enumerate(LEVELS):  # the last layer of each has the channels of the next finer level
+        for level, layers in enumerate(LEVELS):  # the last layer has the channels of the next finer level
             finer = LEVELS[level - 1][-1:] if level else ()
             levels.append(vgg_stack(*(width * factor for factor in (2 * layers[-1], *layers[:-1], *finer))))
         self.levels = nn.ModuleList(levels)
@@ -80,7 +86,7 @@ class FrameDecoder(nn.Module):
 
 
 class LSTM(nn.Module):
-    """A linear layer and a stack of LSTM cells: one step (B, num_in), state -> (B, num_hidden), state."""
+    """A linear layer and a stack of LSTM cells. One step: (B, num_in), state -> (B, num_hidden), state."""
 
     def __init__(self, num_in: int, num_hidden: int, num_layers: int) -> None:
         super().__init__()
@@ -93,7 +99,8 @@ class LSTM(nn.Module):
         return tuple((zeros, zeros) for _ in self.cells)
 
     def forward(self, inputs: Tensor, state: Hidden) -> tuple[Tensor, Hidden]:
-        output, after = self.embedding(inputs), []
+        output = self.embedding(inputs)
+        after = []
         for cell, before in zip(self.cells, state, strict=True):
             output, memory = cell(output, before)
             after.append((output, memory))
@@ -101,7 +108,10 @@ class LSTM(nn.Module):
 
 
 class GaussianLSTM(nn.Module):
-    """An LSTM whose output is a Gaussian: one step (B, num_in), state -> mean, raw log variance (B, num_out), state."""
+    """An LSTM whose output is a Gaussian.
+
+    One step: (B, num_in), state -> mean (B, num_out), raw log variance (B, num_out), state.
+    """
 
     def __init__(self, num_in: int, num_hidden: int, num_out: int) -> None:
         super().__init__()
@@ -119,7 +129,7 @@ class GaussianLSTM(nn.Module):
 
 
 class FramePredictor(nn.Module):
-    """[h_{t-1}, z_t, conditions] -> g_t, (B, num_features) in [-1, 1]."""
+    """An LSTM that predicts a frame's features: [h_{t-1}, z_t, conditions] -> g_t, (B, num_features) in [-1, 1]."""
 
     def __init__(self, num_in: int, num_hidden: int, num_features: int) -> None:
         super().__init__()
@@ -136,7 +146,7 @@ class FramePredictor(nn.Module):
 
 
 class MapEncoder(nn.Module):
-    """(B, 3, H, W) -> features (B, C, H/2, W/2) and (B, 2C, H/4, W/4)."""
+    """An encoder (B, 3, H, W) -> features (B, C, H/2, W/2) and (B, 2C, H/4, W/4)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -153,9 +163,9 @@ class MapEncoder(nn.Module):
 
 
 class NumberMap(nn.Module):
-    """Numbers (B, N) -> a map (B, C, H, W): at every place a small network of the numbers and the place.
+    """Numbers (B, N) -> a map (B, C, H, W): at each pixel a small network of the numbers and of a learned embedding.
 
-    So a position can become a picture of that position, for any camera, without the camera being known.
+    The network can learn where a position of the robot appears in the picture, without knowing the camera.
     """
 
     def __init__(self, num_in: int, channels: int, height: int, width: int) -> None:
@@ -171,7 +181,7 @@ class NumberMap(nn.Module):
 
 
 class ConvGRU(nn.Module):
-    """A gated recurrent unit on maps, (B, C, H, W), (B, N, H, W) -> (B, C, H, W); Ballas et al. 2016."""
+    """A convolutional gated recurrent unit: (B, C, H, W), (B, N, H, W) -> (B, C, H, W); Ballas et al. 2016."""
 
     def __init__(self, channels: int, num_in: int) -> None:
         super().__init__()
@@ -187,7 +197,7 @@ class ConvGRU(nn.Module):
 
 
 class MapDecoder(nn.Module):
-    """Memory (B, 2C, H/4, W/4) and two maps (B, C, H/2, W/2) -> colours and a mask (B, 4, H, W) in [0, 1]."""
+    """A decoder: memory (B, 2C, H/4, W/4) and two maps (B, C, H/2, W/2) -> RGB and a mask, (B, 4, H, W) in [0, 1]."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -199,13 +209,13 @@ class MapDecoder(nn.Module):
             nn.GroupNorm(GROUPS, channels), nn.SiLU(), nn.Conv2d(channels, 16, 3, padding=1), nn.PixelShuffle(2)
         )
 
-    def forward(self, memory: Tensor, reference_features: Tensor, places: Tensor) -> Tensor:
+    def forward(self, memory: Tensor, reference_features: Tensor, condition_map: Tensor) -> Tensor:
         coarse = functional.interpolate(self.expand(memory), scale_factor=2.0, mode="nearest")
-        return self.head(self.blocks(torch.cat([coarse, reference_features, places], dim=1))).float().sigmoid()
+        return self.head(self.blocks(torch.cat([coarse, reference_features, condition_map], dim=1))).float().sigmoid()
 
 
 class GaussianHead(nn.Module):
-    """(B, num_in) -> mean and raw log variance (B, num_out) each; both start at zero."""
+    """A network (B, num_in) -> mean and raw log variance, (B, num_out) each. Both are zero at first."""
 
     def __init__(self, num_in: int, num_hidden: int, num_out: int) -> None:
         super().__init__()

@@ -1,1 +1,1 @@
-"""Synthetic data: dancers and a robot arm."""
+"""Synthetic data: dancers, and a robot arm that pushes objects."""

@@ -1,47 +1,45 @@
-"""Writes synthetic dancers in the layout of the Kaggle competition: a person walks, turns, lunges and lifts his arms.
+"""Writes synthetic dancers in the layout of the Kaggle competition: a person walks, turns, lunges and lifts the arms.
 
     python -m src.synthetic.dancers dance FOLDER --seed 0 --takes 3
 
-Everything random is keyed by (seed, split, number of the take), so any number of processes writes the same bytes.
+All random numbers are keyed by (seed, split, number of the take), so any number of processes writes the same bytes.
 """
 
 import argparse
-import os
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from src.base.console import UserError, run_main, track
+from src.base.console import UserError, run_main
 from src.intake.facts import TEST_LENGTH
 from src.synthetic import dancer_drawing
-from src.synthetic.dancer_drawing import BODY_25, HEIGHT, INDEX, PARTS, WIDTH, Array, Mask, Motion, Picture, Scene, View
+from src.synthetic.dancer_drawing import BODY_25, HEIGHT, INDEX, PARTS, WIDTH, Mask, Motion, Picture, Scene, View
+from src.synthetic.rasteriser import Array
+from src.synthetic.writing import check_empty, write_all
 
 SPLITS = ("train", "val", "test")
-MARK = (-0.15, 3.9)  # metres: the place on the floor where most takes are danced
+MARK = (-0.15, 3.9)  # metres, x and z: the place on the floor where most takes are danced
 REST = {"spread": 0.05, "raise_right": 0.25, "raise_left": 0.25, "bend_right": 0.3, "bend_left": 0.3}
-PLACE = ("x", "z", "heading")  # what stays as it is until an act changes it; all else goes back to rest
+PLACE = ("x", "z", "heading")  # these keep their values until an act changes them; all others return to rest
 SWAYING = tuple(name for name in Motion._fields if name not in (*PLACE, "phase", "stride", "lunge", "squat", "lift"))
-CHUNK = 30  # frames drawn together, with noise of their own
-WORTH_A_PROCESS = 10  # chunks: about as long as a process takes to start
+CHUNK = 30  # frames that are drawn together; each chunk has its own noise
+MIN_JOBS = 10  # chunks; a process needs about as long as these to start
 
 
 class Style(NamedTuple):
-    """How a take begins, and how often each act of a `Script` comes up in it."""
+    """How a take begins, and how often it contains each act of a `Script`."""
 
     start: float  # metres to the right of the mark
-    first: str
-    acts: dict[str, float]
+    first: str  # the first act
+    acts: dict[str, float]  # act -> relative frequency
 
 
-STYLES = {  # of the takes of a split, in turn
+STYLES = {  # the takes of a split use its styles in turn
     "train": (
         Style(0, "arms", {"stand": 3, "turn": 3, "arms": 4, "squat": 1, "knees": 1, "shift": 1}),
         Style(0, "leave", {"stand": 1, "turn": 3, "cross": 6, "lunge": 1, "leave": 1}),
@@ -56,15 +54,16 @@ STYLES = {  # of the takes of a split, in turn
 
 
 class Script:
-    """The controls of a `Motion` at key frames, written act by act; between key frames they change evenly."""
+    """The controls of a `Motion` at key frames, added act by act; linear between key frames."""
 
     def __init__(self, rng: np.random.Generator, x: float) -> None:
-        self.rng, self.between = rng, rng.uniform
+        self.rng = rng
+        self.between = rng.uniform
         self.times = [0]
         self.keys = [{name: REST.get(name, 0.0) for name in Motion._fields} | {"x": x, "z": rng.normal(MARK[1], 0.1)}]
 
     def motion(self, length: int) -> Motion:
-        """The controls frame by frame: corners rounded, a gait that fits the way covered, and a little sway."""
+        """Returns the controls of `length` frames: smoothed, with steps that fit the speed and some random movement."""
         controls = {}
         for name in Motion._fields:
             controls[name] = _smooth(np.interp(np.arange(length), self.times, [key[name] for key in self.keys]), 13)
@@ -76,27 +75,29 @@ class Script:
         return Motion(**controls)
 
     def move(self, frames: float, **targets: float) -> None:
-        """Takes the named controls to their targets within `frames`; the limbs that are not named go to rest."""
+        """Moves the named controls to their targets within `frames`. Limbs without a target return to rest."""
         key = {name: REST.get(name, value if name in PLACE else 0.0) for name, value in self.keys[-1].items()}
         self.keys.append(key | targets)
         self.times.append(self.times[-1] + max(2, round(frames)))
 
     def hold(self, frames: float) -> None:
+        """Changes nothing for `frames`."""
         self.move(frames, **self.keys[-1])
 
     def face(self, heading: float, frames: float) -> None:
-        """Turns the shorter way round to a heading."""
+        """Turns to a heading, in the shorter direction."""
         now = self.keys[-1]["heading"]
         self.move(frames, heading=now + (heading - now + np.pi) % (2 * np.pi) - np.pi)
 
     def go(self, x: float, z: float, speed: float = 0.022, **posture: float) -> None:
-        """Turns towards a place on the floor and goes there at `speed`, in metres a frame."""
-        across, away = x - self.keys[-1]["x"], z - self.keys[-1]["z"]
+        """Turns towards a place on the floor and walks there at `speed`, in metres per frame."""
+        across = x - self.keys[-1]["x"]
+        away = z - self.keys[-1]["z"]
         self.face(np.arctan2(across, -away), 9)
         self.move(np.hypot(across, away) / speed, x=x, z=z, **posture)
 
     def visit(self, z: float) -> None:
-        """Goes from the mark towards the camera and back."""
+        """Walks from the mark to the distance `z` from the camera and back."""
         self.go(self.rng.normal(MARK[0], 0.1), z)
         self.hold(self.between(5, 40))
         self.go(*MARK)
@@ -162,38 +163,39 @@ class Take:
 
     key: tuple[int, ...]
     view: View
-    found: Array  # (T, P, 2) pixels: where the pose images put the points, a little beside the truth
-    detected: Mask  # (T, P): which points the pose images know
+    pose_points: Array  # (T, P, 2), pixels: the points as the pose detector places them, with a small error
+    detected: Mask  # (T, P): whether the pose detector finds the point
     scene: Scene
 
     def draw(self, chunk: int) -> Iterator[tuple[Picture, Picture]]:
-        """Yields (frame, pose), each (32, 64, 3) in 0..255, of up to `CHUNK` frames from `chunk * CHUNK` on."""
+        """Yields (frame, pose), each (32, 64, 3) in 0..255, of the up to `CHUNK` frames from number `chunk * CHUNK`."""
         span = slice(chunk * CHUNK, (chunk + 1) * CHUNK)
         rng = np.random.default_rng((*self.key, 1, chunk))
         scene = replace(self.scene, folds=self.scene.folds[span])
         frames = dancer_drawing.draw_frames(View(*(values[span] for values in self.view)), scene, rng)
-        poses = dancer_drawing.draw_poses(self.found[span], self.detected[span])
+        poses = dancer_drawing.draw_poses(self.pose_points[span], self.detected[span])
         if chunk == 0:
-            poses[0] = poses[1]  # as in the competition's own files
+            poses[0] = poses[1]  # as in the competition's files
         yield from zip(frames, poses, strict=True)
 
 
 @lru_cache(maxsize=1)
 def make_take(seed: int, split: str, number: int, length: int) -> Take:
-    """Take `number` of a split: who moves how, where the camera sees it, and what a pose detector makes of it."""
+    """Returns take `number` of a split, with the movement, the camera's view and the points of a pose detector."""
     key = (seed, SPLITS.index(split), number)
     rng = np.random.default_rng((*key, 0))
     style = STYLES[split][number % len(STYLES[split])]
     script = Script(rng, rng.normal(MARK[0] + style.start, 0.15))
     getattr(script, style.first)()
+    acts = list(style.acts)
+    probabilities = np.array(list(style.acts.values())) / sum(style.acts.values())
     while script.times[-1] < length:
-        getattr(
-            script, rng.choice(list(style.acts), p=np.array(list(style.acts.values())) / sum(style.acts.values()))
-        )()
+        getattr(script, rng.choice(acts, p=probabilities))()
     scene = _scene(rng, length)
     view = dancer_drawing.project(dancer_drawing.body(script.motion(length), scene.stature))
-    found = view.position + 0.05 * rng.standard_normal(view.position.shape) + 0.08 * _drift(rng, view.position.shape, 9)
-    return Take(key, view, found, _detected(view, rng), scene)
+    jitter = 0.05 * rng.standard_normal(view.position.shape)
+    pose_points = view.position + jitter + 0.08 * _drift(rng, view.position.shape, 9)
+    return Take(key, view, pose_points, _detected(view, rng), scene)
 
 
 def dance_take(
@@ -206,7 +208,7 @@ def dance_take(
 
 
 def _smooth(values: Array, window: int) -> Array:
-    """The values (T, ...) averaged over time under a bell of an odd `window` of frames."""
+    """Returns the values (T, ...) smoothed over time, by a Hann window of `window` frames, an odd number."""
     bell = np.hanning(window + 2)[1:-1]
     ends = [np.repeat(end, window // 2, axis=0) for end in (values[:1], values[-1:])]
     padded = np.concatenate([ends[0], values, ends[1]])
@@ -214,14 +216,14 @@ def _smooth(values: Array, window: int) -> Array:
 
 
 def _drift(rng: np.random.Generator, shape: tuple[int, ...], window: int) -> Array:
-    """Noise of this shape (T, ...) with mean 0 and standard deviation 1 that changes within `window` frames."""
+    """Returns noise of a shape (T, ...), smooth over `window` frames, with mean 0 and standard deviation 1."""
     bell = np.hanning(window + 2)[1:-1]
     white = rng.standard_normal((shape[0] + window - 1, *shape[1:]))
     return sum(weight * white[k : k + shape[0]] for k, weight in enumerate(bell / np.linalg.norm(bell)))
 
 
 def _scene(rng: np.random.Generator, length: int) -> Scene:
-    """Clothes, build and light of one take; they differ between takes by little, so the first frame is worth a look."""
+    """Returns clothes, body and light of one take. They differ a little between takes; the first frame shows how."""
     tones = {
         "shirt": (46, 55, 69),
         "trousers": (8, 9, 12),
@@ -236,29 +238,29 @@ def _scene(rng: np.random.Generator, length: int) -> Scene:
 
 
 def _detected(view: View, rng: np.random.Generator) -> Mask:
-    """Which points (T, P) a pose detector finds: those in the picture that face the camera, less runs of misses."""
+    """Returns which points (T, P) a pose detector finds: points in the picture that face the camera, with some gaps."""
     x, y = np.moveaxis(view.position, 2, 0)
     inside = (x > 0) & (x < WIDTH) & (y > 0) & (y < HEIGHT)
-    depth = view.distance - view.distance[:, [INDEX["neck"]]]  # how far behind the person's middle
-    patience = np.where(depth > 0.12, 1.2, 2.6)  # standard deviations until a point is missed
+    depth = view.distance - view.distance[:, [INDEX["neck"]]]  # metres behind the person's neck
+    threshold = np.where(depth > 0.12, 1.2, 2.6)  # a point is missed if the noise exceeds it
     for name, limit in (("nose", 0.04), ("right_eye", 0.0), ("left_eye", 0.0), ("right_ear", 0.05), ("left_ear", 0.05)):
-        patience[depth[:, INDEX[name]] > limit, INDEX[name]] = -np.inf
-    found = inside & (_drift(rng, x.shape, 15) < patience)
+        threshold[depth[:, INDEX[name]] > limit, INDEX[name]] = -np.inf
+    found = inside & (_drift(rng, x.shape, 15) < threshold)
     share = inside[:, : len(BODY_25)].mean(axis=1)
-    found[share + 0.05 * _drift(rng, share.shape, 15) < 0.15] = False  # too little of a person to be taken for one
+    found[share + 0.05 * _drift(rng, share.shape, 15) < 0.15] = False  # too little of the person to be detected
     return found
 
 
 @dataclass(frozen=True)
 class Shot:
-    """A take and where its pictures go."""
+    """A take and the folders of its pictures."""
 
     split: str
     number: int
     length: int
     poses: Path
-    frames: dict[Path, int]  # folders, and how many of the take's frames each is given
-    first: int = 0  # the number in the name of the first picture
+    frames: dict[Path, int]  # folder -> number of the take's frames that it gets
+    first: int = 0  # number in the name of the first picture
 
 
 def write_dance(
@@ -273,10 +275,10 @@ def write_dance(
     truth_folder: Path | None = None,
     num_processes: int | None = None,
 ) -> None:
-    """Writes PNGs, 64 wide and 32 high, into `train/`, `val/` and `test/` as the competition lays them out.
+    """Writes PNG files, 64 wide and 32 high, to `train/`, `val/` and `test/` in the competition's layout.
 
-    The true frames of the test takes go to `truth_folder` (K/N.png), if one is given; all cores work unless
-    `num_processes` says otherwise. Raises `UserError` for numbers out of range and for folders that hold something.
+    truth_folder: gets the true frames of the test takes as K/N.png. num_processes: by default one for each core.
+    Raises `UserError` for numbers out of range and for folders that are not empty.
     """
     lengths = {"training takes": take_length, "validation take": val_length, "test takes": test_length}
     _at_least(1, {"number of training takes": num_takes, "number of test takes": num_tests})
@@ -284,8 +286,8 @@ def write_dance(
     _at_least(0, {"seed": seed})
     _at_least(1, {"number of processes": num_processes} if num_processes is not None else {})
     for target in (folder, truth_folder):
-        if target is not None and target.exists() and not (target.is_dir() and not any(target.iterdir())):
-            raise UserError(f"{target} is not an empty folder; name a new one, or empty it first")
+        if target is not None:
+            check_empty(target)
     train, val, test = (folder / split for split in SPLITS)
     shots = [Shot("val", 0, val_length, val / "val_label", {val / "val_img": val_length})]
     for k in range(num_takes):
@@ -297,16 +299,12 @@ def write_dance(
     for target in {target for shot in shots for target in (shot.poses, *shot.frames)}:
         target.mkdir(parents=True)
     jobs = [(shot, chunk) for shot in shots for chunk in range(-(-shot.length // CHUNK))]
-    processes = min(num_processes or os.cpu_count() or 1, -(-len(jobs) // WORTH_A_PROCESS))
     write = partial(_write_chunk, seed)
-    if processes == 1:
-        deque(track(map(write, jobs), "drawing", len(jobs)), maxlen=0)
-        return
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        deque(track(pool.map(write, jobs, chunksize=WORTH_A_PROCESS), "drawing", len(jobs)), maxlen=0)
+    write_all(write, jobs, min_jobs=MIN_JOBS, chunk_size=MIN_JOBS, num_processes=num_processes)
 
 
 def _at_least(least: int, numbers: dict[str, int]) -> None:
+    """Raises UserError if a number is smaller than `least`; the keys are the names for the message."""
     for name, number in numbers.items():
         if number < least:
             raise UserError(f"the {name} is {number}, but must be at least {least}")
@@ -324,22 +322,22 @@ def _write_chunk(seed: int, job: tuple[Shot, int]) -> None:
 
 
 def main() -> None:
-    """Reads the command line and writes one data set."""
+    """The command `python -m src.synthetic.dancers`: writes one data set."""
     parser = argparse.ArgumentParser(prog="python -m src.synthetic.dancers", description="Writes synthetic data sets.")
     commands = parser.add_subparsers(required=True, metavar="dance")
     dance = commands.add_parser("dance", help="a dancer in the competition's layout")
     dance.add_argument("folder", type=Path, help="a new or empty folder")
     for option, name, default, meaning in (
-        ("--seed", "seed", 0, "another seed, other dancers"),
-        ("--takes", "num_takes", 3, "training takes"),
-        ("--take-length", "take_length", 630, "frames in each of them"),
+        ("--seed", "seed", 0, "a different seed gives different dancers"),
+        ("--takes", "num_takes", 3, "number of training takes"),
+        ("--take-length", "take_length", 630, "frames of each training take"),
         ("--val-length", "val_length", 630, "frames of the validation take"),
-        ("--tests", "num_tests", 2, "test takes"),
-        ("--test-length", "test_length", TEST_LENGTH, "frames in each of them"),
+        ("--tests", "num_tests", 2, "number of test takes"),
+        ("--test-length", "test_length", TEST_LENGTH, "frames of each test take"),
     ):
         dance.add_argument(option, dest=name, type=int, default=default, metavar="N", help=f"{meaning} (%(default)s)")
     dance.add_argument(
-        "--truth", dest="truth_folder", type=Path, metavar="FOLDER", help="where the true test frames go"
+        "--truth", dest="truth_folder", type=Path, metavar="FOLDER", help="folder for the true frames of the test takes"
     )
     write_dance(**vars(parser.parse_args()))
 

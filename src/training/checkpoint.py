@@ -1,4 +1,4 @@
-"""One run's state on disk: atomic writing, safe loading, refusing another configuration."""
+"""The state of a run on disk: its checkpoints and its configuration."""
 
 import difflib
 import io
@@ -19,40 +19,41 @@ FORMAT = 1
 
 
 def save_checkpoint(path: Path, state: dict[str, Any], config: Config) -> None:
-    """Writes state dicts and plain values to `path`; a reader sees the old file or the new one, never a part."""
+    """Writes state dicts and plain values to `path`. A reader sees the old file or the new one, never a part."""
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, "config": to_json(config), "commit": commit(), **state}, buffer)
     write_atomically(path, buffer.getvalue())
 
 
 def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
-    """Returns what `save_checkpoint` wrote, tensors on `device`; never runs code from the file.
+    """Returns what `save_checkpoint` wrote, with the tensors on `device`. It never runs code from the file.
 
-    Raises UserError for a missing, truncated or foreign file, with the way out that is left.
+    Raises UserError for a missing, truncated or foreign file; the message says how to fix it.
     """
     try:
         return _load(path, device)
     except UserError as error:
-        raise UserError(f"{error}; {_way_out(path, device)}") from None
+        raise UserError(f"{error}; {_suggest_fix(path, device)}") from None
 
 
 def _load(path: Path, device: torch.device) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{path} does not exist")
-    content = path.read_bytes()  # a damaged archive then fails by itself, not as a disk that cannot be read
+    content = path.read_bytes()  # an error of the disk is then not mistaken for a damaged checkpoint
     try:
         state = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError):
         raise UserError(f"{path} is no checkpoint of this project, or a truncated one") from None
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         found = state.get("format") if isinstance(state, dict) else type(state).__name__
-        raise UserError(f"{path} has format {found}, this version reads {FORMAT}")
+        raise UserError(f"{path} has format {found}; this version reads format {FORMAT}")
     return state
 
 
-def _way_out(path: Path, device: torch.device) -> str:
-    """Returns what mends a checkpoint that cannot be loaded: the run's other one, or training, on or again."""
-    folder, other = path.parent, path.with_name("best.pt" if path.stem == "last" else "last.pt")
+def _suggest_fix(path: Path, device: torch.device) -> str:
+    """Suggests a fix for an unreadable checkpoint: use the run's other one, resume, or retrain."""
+    folder = path.parent
+    other = path.with_name("best.pt" if path.stem == "last" else "last.pt")
     train = f"make train RUN={folder.name}"
     try:
         state = _load(other, device)
@@ -62,32 +63,32 @@ def _way_out(path: Path, device: torch.device) -> str:
         return f"restore it, or delete {folder} and train again: {train}"
     step = state["step"]
     if not path.exists() and state["best_score"] == -math.inf and not state["without_gain"]:
-        return f"{folder} stopped at step {step}, before its first validation; go on with it: {train}"
+        return f"{folder} stopped at step {step}, before its first validation; resume it: {train}"
     evaluate = f'make evaluate RUN={folder.name} SET="evaluation.checkpoint={other.stem}"'
     again = f"; to train again, delete {folder}" if path.stem == "last" else ""
     return f"restore it, or evaluate {other.name}, of step {step}: {evaluate}{again}"
 
 
 def load_weights(model: torch.nn.Module, weights: dict[str, torch.Tensor], path: Path) -> None:
-    """Loads weights into the model; UserError where they belong to another one."""
+    """Loads weights into the model; UserError if they belong to another model."""
     try:
         model.load_state_dict(weights)
     except RuntimeError:
-        raise UserError(f"{path} holds the weights of another model than {path.parent}/config.json describes") from None
+        raise UserError(f"{path} does not hold the weights of the model in {path.parent}/config.json") from None
 
 
 def check_settings(state: dict[str, Any], config: Config, path: Path) -> None:
-    """Raises UserError where a checkpoint was trained with other settings than its run's configuration has."""
+    """Raises UserError if the settings in a checkpoint differ from those of its run's configuration."""
     changed = differences(from_json(state["config"], str(path)), config)
     if changed:
         raise UserError(
             f"{path} was trained with other settings than {path.parent}/config.json has ({'; '.join(changed)}); "
-            "restore one of them"
+            "restore one of the two files"
         )
 
 
-def refuse_other_config(folder: Path, config: Config) -> None:
-    """Raises UserError with the settings that differ where runs/<run>/config.json belongs to another configuration."""
+def check_config(folder: Path, config: Config) -> None:
+    """Raises UserError with the differing settings if runs/<run>/config.json has another configuration."""
     path = folder / "config.json"
     if not path.is_file():
         return
@@ -101,12 +102,13 @@ def refuse_other_config(folder: Path, config: Config) -> None:
 
 
 def refuse_moved_schedules(before: Config, config: Config, folder: Path) -> None:
-    """Raises UserError where another number of epochs would make a schedule jump in the middle of the run."""
-    stretched = config.kl_weight.kind != "constant" and config.kl_weight.per != "within_epoch"
+    """Raises UserError if a new number of epochs would make a schedule jump in the middle of the run."""
+    depends_on_length = config.kl_weight.kind != "constant" and config.kl_weight.per != "within_epoch"
     forcing = config.teacher_forcing
-    stretched |= forcing is not None and forcing.kind == "plan"
-    old, new = before.training.num_epochs, config.training.num_epochs
-    if stretched and old != new:
+    depends_on_length |= forcing is not None and forcing.kind == "plan"
+    old = before.training.num_epochs
+    new = config.training.num_epochs
+    if depends_on_length and old != new:
         raise UserError(
             f"training.num_epochs: {old} -> {new}, but a schedule of {folder.name} spans the whole run "
             "and would jump; keep the number, or train under another name"
@@ -114,7 +116,7 @@ def refuse_moved_schedules(before: Config, config: Config, folder: Path) -> None
 
 
 def _as_set(config: Config, changed: list[str]) -> str:
-    """Returns the words of SET that give the changed settings the values of a configuration."""
+    """Returns the words of SET that set the changed settings to their values in `config`."""
     values = {key: value for key, value in flatten(config).items() if value is not None}
     keys = [key for key in (line.partition(":")[0] for line in changed) if key in values]
     return " ".join(
@@ -123,28 +125,31 @@ def _as_set(config: Config, changed: list[str]) -> str:
     )
 
 
-def settle_config(folder: Path, config: Config) -> None:
-    """Writes runs/<run>/config.json; the one before is replaced."""
+def write_config(folder: Path, config: Config) -> None:
+    """Writes runs/<run>/config.json, and replaces an existing one."""
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "config.json", to_json(config).encode())
 
 
 def read_trained_config(folder: Path, overrides: str) -> Config:
-    """Returns a trained run's configuration with the settings of `overrides`; UserError for what training has fixed."""
+    """Returns a trained run's configuration, changed by `overrides`, the words of SET.
+
+    Raises UserError for a setting that cannot change after training.
+    """
     before = read_config(folder)
     after = replaced(before, overrides)
-    known = flatten(before)
-    changed = [key for key, value in flatten(after).items() if known.get(key) != value]
+    old_values = flatten(before)
+    changed = [key for key, value in flatten(after).items() if old_values.get(key) != value]
     if fixed := [key for key in changed if not key.startswith("evaluation.") and key != "training.device"]:
         raise UserError(
-            f"SET changes {', '.join(fixed)} of {folder}, which is trained; needed: settings of [evaluation] alone, "
-            "or another run, trained with these"
+            f"SET changes {', '.join(fixed)} of {folder}, which is trained; needed: only settings of [evaluation], "
+            "or another run that is trained with these"
         )
     return after
 
 
 def read_config(folder: Path) -> Config:
-    """Returns the configuration of a run; UserError where there is none."""
+    """Returns the configuration of a run; UserError if the run does not exist."""
     path = folder / "config.json"
     if not path.is_file():
         folder = Path(*folder.parts[:-2], folder.name) if folder.parent.name == "configs" else folder

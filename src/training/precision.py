@@ -6,7 +6,7 @@ import torch
 
 from src.base.bfloat16 import has_bfloat16, reason, warning
 from src.base.console import UserError
-from src.base.distributed import share
+from src.base.distributed import any_process
 from src.config import Config, from_json
 from src.training.checkpoint import load_checkpoint, read_config
 
@@ -21,7 +21,7 @@ def with_precision(config: Config, folder: Path, device: torch.device) -> tuple[
     why = f"as {folder} began" if decided != config else ""
     if decided.training.precision == "auto":
         alone_without = not has_bfloat16(device)
-        without = share(alone_without, device)  # one process without bfloat16 would hold up the others
+        without = any_process(alone_without, device)  # one process without bfloat16 would hold up the others
         decided = _with("float32" if without else "bfloat16", config)
         why = reason(device) if without == alone_without else "another process has no bfloat16 arithmetic"
     lines = [f"precision: {decided.training.precision}, {why}"] if why else []

@@ -1,4 +1,4 @@
-"""What "auto" means on machines that are not here: processors by their flags, limits set by the environment, GPUs."""
+"""What "auto" means on other machines: CPUs with other flags, limits from the environment, GPUs."""
 
 import pytest
 import torch
@@ -6,12 +6,14 @@ import torch
 from src.base import bfloat16
 from src.base.bfloat16 import hardware_precision, has_bfloat16, instruction_set, reason, warning
 
-CPU, GPU = torch.device("cpu"), torch.device("cuda")
-NEW, OLD = {"avx2", "avx512_f", "avx512_bf16", "amx_bf16"}, {"avx2", "avx512_f"}
+CPU = torch.device("cpu")
+GPU = torch.device("cuda")
+NEW = {"avx2", "avx512_f", "avx512_bf16", "amx_bf16"}
+OLD = {"avx2", "avx512_f"}
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, instructions: str, flags: set[str], **limits: str) -> None:
-    """Makes this machine one whose CPU has these flags and whose torch uses these instructions."""
+    """Simulates a CPU with these flags, and a torch that uses these instructions."""
     monkeypatch.setattr(bfloat16, "instruction_set", lambda: instructions)
     monkeypatch.setattr(bfloat16, "_cpu_flags", lambda: flags)
     for name in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"):
@@ -27,7 +29,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch, instructions: str, flags: set[str],
         ("AVX512", {"avx512_bf16"}, {}, "bfloat16"),
         ("AVX512", {"amx_bf16"}, {}, "bfloat16"),
         ("AVX512", OLD, {}, "float32"),
-        ("AVX2", NEW, {}, "float32"),  # ATEN_CPU_CAPABILITY=avx2
+        ("AVX2", NEW, {}, "float32"),  # as with ATEN_CPU_CAPABILITY=avx2
         ("DEFAULT", NEW, {}, "float32"),
         ("AVX512", NEW, {"ONEDNN_MAX_CPU_ISA": "AVX2"}, "float32"),
         ("AVX512", NEW, {"ONEDNN_MAX_CPU_ISA": "avx512_core"}, "float32"),

@@ -1,4 +1,4 @@
-"""What a person sees: one line and exit code 2 for a mistake, progress that fits a log."""
+"""What the user sees: one line and exit code 2 for a mistake, and progress that suits a log."""
 
 import errno
 import io
@@ -68,7 +68,7 @@ def test_a_log_holds_few_lines_and_the_last_count(total: int, capsys: pytest.Cap
     assert (f"reading: {total}/{total} after" in lines[-1]) if total else not lines
 
 
-def test_a_log_hears_of_a_long_step_every_half_minute(
+def test_a_long_step_logs_a_line_every_half_minute(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [100.0]
@@ -78,7 +78,7 @@ def test_a_log_hears_of_a_long_step_every_half_minute(
             clock[0] += 10
             advance()
     assert capsys.readouterr() == ("demo: steps 8/100 after 30 s\ndemo: steps 11/100 after 60 s\n", "")
-    with progress_bar("demo: steps", 100, shown=False) as advance:
+    with progress_bar("demo: steps", 100, visible=False) as advance:
         clock[0] += 100
         advance()
     assert capsys.readouterr() == ("", "")

@@ -1,4 +1,4 @@
-"""Keyed randomness, and two processes that must train what one trains."""
+"""Keyed random numbers, and training in two processes: it must give the same result as in one."""
 
 import multiprocessing
 import os
@@ -15,7 +15,7 @@ import torch
 from src import trainer
 from src.base.console import UserError
 from src.base.devices import check_processes, pick_device
-from src.base.distributed import local_rank, mean_over_processes, process_group, rank, share, world_size
+from src.base.distributed import any_process, local_rank, mean_over_processes, process_group, rank, world_size
 from src.base.randomness import Draws, keyed_generator
 from src.config import Config
 from src.dataset import DanceData, open_data
@@ -30,7 +30,7 @@ TRAINED = (*POSE_MODELS, "conv_svg")
 
 
 def test_a_key_gives_the_same_numbers_for_ever() -> None:
-    # Other numbers here mean that no run of an earlier version can be resumed or repeated.
+    # If these numbers change, runs of earlier versions cannot be resumed or repeated.
     assert keyed_generator(0, "order", 0).initial_seed() == 8801576944019965792
     assert keyed_generator(5, "latent", 3, 1).initial_seed() == 7497777752574181923
 
@@ -42,7 +42,7 @@ def test_each_part_of_a_key_matters() -> None:
 
 
 @pytest.mark.parametrize("edges", [(0, 4), (0, 2, 4), (0, 1, 2, 3, 4), (0, 3, 4)])
-def test_draws_do_not_depend_on_who_draws(edges: tuple[int, ...]) -> None:
+def test_draws_do_not_depend_on_the_number_of_processes(edges: tuple[int, ...]) -> None:
     whole = Draws(seed=1, step=2, clips=range(4), device=CPU)
     parts = [Draws(seed=1, step=2, clips=range(*pair), device=CPU) for pair in pairwise(edges)]
     normal = torch.cat([part.normal("latent", (3, 40)) for part in parts])
@@ -57,7 +57,8 @@ def test_draws_do_not_depend_on_who_draws(edges: tuple[int, ...]) -> None:
 
 def test_draws_have_their_distribution_and_differ() -> None:
     draws = Draws(seed=1, step=2, clips=range(50), device=CPU)
-    normal, uniform = draws.normal("latent", (100,)), draws.uniform("prior", 100)
+    normal = draws.normal("latent", (100,))
+    uniform = draws.uniform("prior", 100)
     assert abs(normal.mean()) < 0.05
     assert abs(normal.std() - 1) < 0.05
     assert 0 <= uniform.min() < 0.01
@@ -72,12 +73,12 @@ def test_draws_have_their_distribution_and_differ() -> None:
 def test_a_single_process_is_alone() -> None:
     with process_group(CPU):
         assert (rank(), world_size(), local_rank()) == (0, 1, 0)
-        assert (share(True, CPU), share(False, CPU)) == (True, False)
+        assert (any_process(True, CPU), any_process(False, CPU)) == (True, False)
         assert torch.equal(mean_over_processes(torch.tensor([1.0, 2.0])), torch.tensor([1.0, 2.0]))
 
 
 def shared_config(model: str, **settings: Any) -> Config:
-    """A configuration in which chance plays every part it can, and no gradient is zero but for rounding errors."""
+    """A configuration that uses every kind of random number and in which every gradient is clearly not zero."""
     part = {"teacher_forcing": {"start": 0.5}} if model == "lab_cvae" else {"width": 16, "prior_probability": 0.5}
     return tiny_config(model, model=part, **{"batch_size": 4, "clips_per_epoch": 8, "validate_every": 1} | settings)
 
@@ -91,10 +92,10 @@ def open_small(data_folder: Path) -> DanceData:
 
 
 def one_of_two(number: int, ports: list[int], data_folder: Path, pushing_folder: Path, folder: Path) -> None:
-    """What each of the two processes does."""
+    """Runs in each of the two processes."""
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
-    os.environ["TORCHELASTIC_RUN_ID"] = "test"  # as torchrun does
+    os.environ["TORCHELASTIC_RUN_ID"] = "test"  # torchrun sets it
     data = {"tiny": open_small(data_folder), "pushed": open_data("pushed", pushing_folder)}
     trainer.open_data = lambda name, data_folder: data[name]
     jobs = iter(ports)
@@ -102,9 +103,11 @@ def one_of_two(number: int, ports: list[int], data_folder: Path, pushing_folder:
     os.environ["MASTER_PORT"] = str(next(jobs))
     with process_group(CPU):
         assert (rank(), world_size(), local_rank()) == (number, 2, number)
-        assert share(number == 1, CPU)
-        assert not share(False, CPU)
-        assert mean_over_processes(torch.tensor([1.0 + number])).item() == 1.5
+        assert any_process(number == 1, CPU)
+        assert not any_process(False, CPU)
+        values = torch.tensor([1.0 + number])
+        assert mean_over_processes(values).item() == 1.5
+        assert values.item() == 1.0 + number, "the argument is not changed"
 
     for model in TRAINED:
         os.environ["MASTER_PORT"] = str(next(jobs))
@@ -124,14 +127,15 @@ def one_of_two(number: int, ports: list[int], data_folder: Path, pushing_folder:
 
 @pytest.fixture(scope="module")
 def together(data_folder: Path, pushing_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder with the runs of two processes."""
-    folder, num_jobs = tmp_path_factory.mktemp("together"), len(TRAINED) + 3
+    """The folder with the runs of the two processes."""
+    folder = tmp_path_factory.mktemp("together")
+    num_jobs = len(TRAINED) + 3
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(num_jobs)]
     ports = [server.getsockname()[1] for server in sockets]
     for server in sockets:
         server.close()
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["src.trainer"])  # torch is imported once
+    context.set_forkserver_preload(["src.trainer"])  # so torch is imported only once
     arguments = (ports, data_folder, pushing_folder, folder)
     pair = [context.Process(target=one_of_two, args=(number, *arguments)) for number in (0, 1)]
     for process in pair:
@@ -164,8 +168,9 @@ def test_two_processes_train_what_one_trains(model: str, together: Path, tmp_pat
 def test_one_process_goes_on_where_two_stopped(
     together: Path, data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In the middle of an epoch: its mean is then over the clips of both and over those of the one."""
-    data, config = open_small(data_folder), shared_config("reference_cvae")
+    """The stop is in the middle of an epoch, so the epoch's mean covers clips of the pair and of the single process."""
+    data = open_small(data_folder)
+    config = shared_config("reference_cvae")
     monkeypatch.setattr(trainer, "open_data", lambda name, data_folder: data)
     shutil.copytree(together / "reference_cvae", tmp_path / "on")
     train(config, tmp_path / "on", stop_at_step=NUM_STEPS + 1)
@@ -206,10 +211,10 @@ def test_each_process_has_its_device(
     ("wanted", "device", "count", "number"),
     [
         ("1", "auto", 0, 1),
-        ("4", "auto", 0, 4),  # on the CPU
+        ("4", "auto", 0, 4),  # the processes share the CPU
         ("4", "cpu", 2, 4),
         ("2", "auto", 2, 2),
-        ("1", "cuda", 0, 1),  # refused by pick_device
+        ("1", "cuda", 0, 1),  # `pick_device` refuses it
         ("3", "auto", 2, r"GPUS=3, but only 2 can be used here; use GPUS=2"),
         ("2", "cuda", 0, r"GPUS=2, but no CUDA device is usable here"),
         *[(word, "auto", 2, f"GPUS={word}; needed: how many") for word in ("", "0", "-1", "two", "1.5", "1 2")],
@@ -228,5 +233,5 @@ def test_the_number_of_processes(
 
 
 def test_two_processes_stop_together(together: Path) -> None:
-    assert not (together / "stopped" / "last.pt").exists()  # before the first step
+    assert not (together / "stopped" / "last.pt").exists()  # it stopped before the first step
     assert [row["epoch"] for row in read_history(together / "patient")] == [1, 2]

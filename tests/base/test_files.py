@@ -1,4 +1,4 @@
-"""Files are whole or absent; the commit is that of the code."""
+"""Files are complete or absent; `commit` names the commit of the code."""
 
 import errno
 import hashlib

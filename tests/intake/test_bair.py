@@ -1,4 +1,4 @@
-"""BAIR's original files: every clip byte for byte, the last training clips held out, every fault named."""
+"""BAIR's original files: clips are read byte for byte, the last are held out, every error names its place."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from src.intake.sources import open_source
 from tests.dance_images import write_zip
 from tests.pushing_clips import clip, clip_features, clip_record, example, framed, write_records
 
-FILES = {  # in numerical order, which is not that of the alphabet
+FILES = {  # in numerical order, which differs from alphabetical order
     "train/traj_9_to_10.tfrecords": [0, 1],
     "train/traj_10_to_12.tfrecords": [2, 3, 4],
     "test/traj_0_to_0.tfrecords": [5],
@@ -25,19 +25,19 @@ def test_clips_are_read_byte_for_byte(tmp_path: Path, camera: Camera, capsys: py
     source = open_source(write_records(tmp_path, {top + name: keys for name, keys in FILES.items()}))
     (tmp_path / "readme.txt").write_text("hello")
     listing = list_records(source, camera)
-    found = {split: [of_split.read(source) for of_split in clips] for split, clips in listing.clips.items()}
+    found = {split: [item.read(source) for item in clips] for split, clips in listing.clips.items()}
     for split, keys in {"train": [0, 1, 2, 3], "validate": [4], "test": [5]}.items():
         for content, (frames, actions, positions) in zip(found[split], map(clip, keys), strict=True):
-            seen = frames if camera == "main" else 255 - frames
+            expected = frames if camera == "main" else 255 - frames
             assert content.frames.shape == (30, 3, 64, 64)
-            np.testing.assert_array_equal(content.frames, np.moveaxis(seen, 3, 1))
+            np.testing.assert_array_equal(content.frames, np.moveaxis(expected, 3, 1))
             np.testing.assert_array_equal(content.conditions, np.hstack([actions, positions]))
             assert (content.frames.dtype, content.conditions.dtype) == (np.uint8, np.float32)
     assert (listing.camera, listing.held_out, listing.unused) == (camera, True, ("readme.txt",))
-    assert "the last 1 of 5 training clips are held out for it (5%)" in capsys.readouterr().out
+    assert "the last 1 of 5 training clips are held out for validation (5%)" in capsys.readouterr().out
 
 
-def test_fingerprint_is_of_the_content_alone(tmp_path: Path) -> None:
+def test_fingerprint_depends_only_on_the_content(tmp_path: Path) -> None:
     def fingerprint(folder: str, files: dict[str, list[int]]) -> str:
         return list_records(open_source(write_records(tmp_path / folder, files)), "main").fingerprint
 
@@ -64,7 +64,7 @@ LISTED = {  # file -> content, the error
 
 
 @pytest.mark.parametrize("case", LISTED)
-def test_fault_of_a_file_is_named(tmp_path: Path, case: str) -> None:
+def test_error_of_a_file_names_it(tmp_path: Path, case: str) -> None:
     files, needed = LISTED[case]
     write_records(tmp_path, FILES)
     for name, content in files.items():
@@ -99,7 +99,7 @@ SPOILED = {  # changes of the features, the error
 
 
 @pytest.mark.parametrize("case", SPOILED)
-def test_fault_of_a_clip_is_named_with_its_place(tmp_path: Path, case: str) -> None:
+def test_error_of_a_clip_names_its_record(tmp_path: Path, case: str) -> None:
     changes, needed = SPOILED[case]
     features = {name: value for name, value in (clip_features(3) | changes).items() if value is not None}
     write_records(tmp_path, FILES)
@@ -114,7 +114,7 @@ def test_fault_of_a_clip_is_named_with_its_place(tmp_path: Path, case: str) -> N
     assert "\n" not in str(caught.value)
 
 
-def test_what_holds_no_example_is_refused(tmp_path: Path) -> None:
+def test_a_record_that_is_no_example_is_refused(tmp_path: Path) -> None:
     write_records(tmp_path, FILES)
     (tmp_path / "test/traj_0_to_0.tfrecords").write_bytes(framed(b"no Example at all"))
     source = open_source(tmp_path)

@@ -1,4 +1,4 @@
-"""Folders of clips: listed in numerical order however deep they lie, read whole, and every fault named in one line."""
+"""Folders of clips: numerical order at any depth, exact content, and one line for every error."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +18,7 @@ CLIP = "train/traj_2_to_9/9"
 
 @pytest.mark.parametrize("kind", ["zip", "folder"])
 @pytest.mark.parametrize("top", ["", "a/processed_data/"])
-def test_clips_are_listed_in_order_and_read_whole(tmp_path: Path, kind: str, top: str) -> None:
+def test_clips_are_listed_in_order_and_read_exactly(tmp_path: Path, kind: str, top: str) -> None:
     litter = {f"{top}train/.DS_Store": b"", f"__MACOSX/{top}train/traj_2_to_9/8/._0.png": b"", f"{top}readme.txt": b""}
     files = pushing_files(top) | litter
     path = write_zip(tmp_path / "a.zip", files) if kind == "zip" else write_folder(tmp_path / "a", files)
@@ -26,9 +26,9 @@ def test_clips_are_listed_in_order_and_read_whole(tmp_path: Path, kind: str, top
     listing = list_clip_folders(source)
     assert (listing.unused, listing.camera, listing.held_out) == ((f"{top}readme.txt",), None, False)
     for split, folders in FOLDERS.items():
-        for of_split, folder in zip(listing.clips[split], folders, strict=True):
+        for item, folder in zip(listing.clips[split], folders, strict=True):
             frames, actions, positions = clip(KEYS[f"{split}/{folder}"])
-            content = of_split.read(source)
+            content = item.read(source)
             np.testing.assert_array_equal(content.frames, np.moveaxis(frames, 3, 1))
             np.testing.assert_array_equal(content.conditions, np.hstack([actions, positions]))
             assert content.conditions.dtype == np.float32
@@ -71,7 +71,7 @@ LISTED = {
 
 
 @pytest.mark.parametrize("case", LISTED)
-def test_fault_of_the_names_is_told(tmp_path: Path, case: str) -> None:
+def test_error_in_the_names_is_reported(tmp_path: Path, case: str) -> None:
     spoil, needed = LISTED[case]
     files = dict.fromkeys(pushing_files(), b"")
     with pytest.raises(UserError, match=needed) as caught:
@@ -95,11 +95,15 @@ READ = {  # file of a clip, content, the error
     ),
     "ragged": ("actions.csv", table(ACTIONS[:29]) + b"1,2,3\n", "actions.csv holds 30 lines of 3 or 4 numbers"),
     "empty": ("actions.csv", b"", "actions.csv holds 0 lines of no numbers"),
-    "header": ("actions.csv", b"x,y,z,open\n" + table(ACTIONS), "actions.csv holds what is no number .*'x'"),
-    "text": ("actions.csv", table(ACTIONS).replace(b",", b";", 1), "actions.csv holds what is no number"),
-    "no text": ("actions.csv", b"\xff\xfe1", "actions.csv holds what is no number"),
-    "NaN": ("endeffector_positions.csv", table(POSITIONS * np.nan), "positions.csv holds NaN or a number too big"),
-    "too big": ("actions.csv", table(ACTIONS[:29]) + b"1,2,3,1e39\n", "actions.csv holds NaN or a number too big"),
+    "header": (
+        "actions.csv",
+        b"x,y,z,open\n" + table(ACTIONS),
+        "actions.csv holds something that is not a number .*'x'",
+    ),
+    "text": ("actions.csv", table(ACTIONS).replace(b",", b";", 1), "actions.csv holds something that is not a number"),
+    "no text": ("actions.csv", b"\xff\xfe1", "actions.csv holds something that is not a number"),
+    "NaN": ("endeffector_positions.csv", table(POSITIONS * np.nan), "positions.csv holds NaN or a number too large"),
+    "too big": ("actions.csv", table(ACTIONS[:29]) + b"1,2,3,1e39\n", "actions.csv holds NaN or a number too large"),
     "small": ("4.png", png(np.zeros((48, 80, 3), np.uint8)), "4.png is 48 x 80 pixels .*; needed: 64 x 64; scale"),
     "no PNG": ("29.png", b"not found", "29.png is no PNG or JPEG file"),
     "cut off": ("29.png", clip_files(1)["29.png"][:-15], "29.png is damaged or cut off"),
@@ -107,7 +111,7 @@ READ = {  # file of a clip, content, the error
 
 
 @pytest.mark.parametrize("case", READ)
-def test_fault_of_a_file_is_told(tmp_path: Path, case: str) -> None:
+def test_error_in_a_file_is_reported(tmp_path: Path, case: str) -> None:
     name, content, needed = READ[case]
     source = open_source(write_zip(tmp_path / "a.zip", pushing_files() | {f"{CLIP}/{name}": content}))
     first, second, *_ = list_clip_folders(source).clips["train"]
@@ -117,7 +121,7 @@ def test_fault_of_a_file_is_told(tmp_path: Path, case: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_lines_may_end_as_on_windows(tmp_path: Path) -> None:
+def test_lines_may_end_with_a_carriage_return(tmp_path: Path) -> None:
     files = pushing_files()
     for name in (f"{CLIP}/actions.csv", f"{CLIP}/endeffector_positions.csv"):
         files[name] = files[name].replace(b"\n", b"\r\n") + b"\r\n"

@@ -1,4 +1,4 @@
-"""Cuts: declared ones are read and checked, hidden ones are found where takes were joined and nowhere else."""
+"""Cuts: declared cuts are read and checked; hidden cuts are found where takes are joined, and nowhere else."""
 
 import re
 
@@ -39,7 +39,7 @@ def test_takes_follow_each_other_from_first_to_last_frame(cuts: list[int]) -> No
 
 @pytest.mark.parametrize("cuts", [(0,), (9,), (10,), (3, 3), (5, 2)])
 def test_cuts_out_of_order_or_range_are_refused(cuts: tuple[int, ...]) -> None:
-    if cuts == (9,):  # leaves one frame, the last
+    if cuts == (9,):  # valid: the last take has one frame
         assert takes_between(cuts, 10) == ((0, 9), (9, 10))
         return
     with pytest.raises(UserError, match="needed: ascending numbers from 1 to 9"):
@@ -47,10 +47,11 @@ def test_cuts_out_of_order_or_range_are_refused(cuts: tuple[int, ...]) -> None:
 
 
 def swing(length: int, *, period: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Frames and poses (T, 3, 32, 64) uint8: a bar that swings before a wall; its pose is a line on white."""
+    """Returns frames and poses (T, 3, 32, 64) uint8: a bar that swings before a wall; the pose is a line on white."""
     rng = np.random.default_rng(seed)
     wall = rng.integers(60, 160, (1, 32, 64))
-    columns, rows = np.arange(64)[None, None, :], np.arange(32)[None, :, None]
+    columns = np.arange(64)[None, None, :]
+    rows = np.arange(32)[None, :, None]
     centre = 32 + 25 * np.sin(2 * np.pi * (np.arange(length) / period + 0.45 * seed))[:, None, None] + 0 * rows
     bar = np.clip(4.5 - np.abs(columns - centre), 0, 1)
     line = np.clip(1.5 - np.abs(columns - centre), 0, 1)
@@ -81,18 +82,20 @@ def test_joined_takes_are_cut_where_they_were_joined() -> None:
     assert find_cuts(*joined(*takes)) == (90, 210)
 
 
-def test_take_that_continues_another_is_known_by_its_repeated_first_pose() -> None:
+def test_a_take_that_continues_another_is_found_by_its_repeated_first_pose() -> None:
     frames, poses = swing(300, period=100, seed=2)
     poses = poses.copy()
     assert find_cuts(frames, poses) == ()
-    poses[120], poses[203] = poses[121], poses[204]
+    poses[120] = poses[121]
+    poses[203] = poses[204]
     assert find_cuts(frames, poses) == (120, 203)
 
 
-def test_poses_that_are_missing_for_a_while_are_no_cuts() -> None:
+def test_missing_poses_are_no_cuts() -> None:
     frames, poses = swing(300, period=100, seed=3)
     poses = poses.copy()
-    poses[100:102], poses[150:180] = 255, 255
+    poses[100:102] = 255
+    poses[150:180] = 255
     assert find_cuts(frames, poses) == ()
 
 

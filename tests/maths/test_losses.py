@@ -32,7 +32,8 @@ def distribution(mean: torch.Tensor, log_variance: torch.Tensor) -> Independent:
 
 def test_kl_to_standard_normal_by_hand():
     # per element (mean, log variance): (0, 0) -> 0; (2, 0) -> 4/2; (0, ln 4) -> (4 - 1 - ln 4)/2
-    mean, log_variance = torch.tensor([[0.0, 2.0, 0.0]]), torch.tensor([[0.0, 0.0, math.log(4)]])
+    mean = torch.tensor([[0.0, 2.0, 0.0]])
+    log_variance = torch.tensor([[0.0, 0.0, math.log(4)]])
     expected = torch.tensor([2 + 0.5 * (3 - math.log(4))])
     torch.testing.assert_close(kl_to_standard_normal(mean, log_variance), expected)
 
@@ -46,7 +47,8 @@ def test_kl_between_by_hand():
 def test_kl_agrees_with_torch_distributions():
     mean_q, log_variance_q, mean_p, log_variance_p = (random(*LATENT, seed=seed) for seed in range(4))
     standard = distribution(torch.zeros(LATENT), torch.zeros(LATENT))
-    q, p = distribution(mean_q, log_variance_q), distribution(mean_p, log_variance_p)
+    q = distribution(mean_q, log_variance_q)
+    p = distribution(mean_p, log_variance_p)
     torch.testing.assert_close(kl_to_standard_normal(mean_q, log_variance_q), kl_divergence(q, standard))
     torch.testing.assert_close(kl_between(mean_q, log_variance_q, mean_p, log_variance_p), kl_divergence(q, p))
 
@@ -55,7 +57,9 @@ numbers = st.floats(-6, 6, width=32)
 
 
 @given(mean=numbers, log_variance=numbers, shift=numbers)
-def test_kl_is_not_negative_zero_for_equals_and_knows_no_origin(mean: float, log_variance: float, shift: float):
+def test_kl_is_nonnegative_zero_for_equal_distributions_and_independent_of_the_origin(
+    mean: float, log_variance: float, shift: float
+):
     m, v, zero = torch.tensor([[mean]]), torch.tensor([[log_variance]]), torch.zeros(1, 1)
     assert kl_to_standard_normal(m, v) >= 0
     assert kl_between(m, v, m, v) == 0
@@ -87,21 +91,23 @@ def test_gradients_are_those_of_finite_differences():
 def test_mse_is_a_mean_over_the_frame_by_hand():
     target = torch.zeros(CLIP)
     prediction = torch.zeros(CLIP)
-    prediction[0, 1, 0, 0, 0] = 0.6  # one of 72 values is off
+    prediction[0, 1, 0, 0, 0] = 0.6  # one of 72 values is wrong
     prediction[1, 2] = 0.1
     expected = torch.zeros(2, 3)
-    expected[0, 1], expected[1, 2] = 0.36 / 72, 0.01
+    expected[0, 1] = 0.36 / 72
+    expected[1, 2] = 0.01
     torch.testing.assert_close(mse_per_frame(prediction, target), expected)
 
 
 def test_log_mse_is_psnr_in_other_units():
-    prediction, target = torch.full(CLIP, 0.5), torch.full(CLIP, 0.6)  # MSE 0.01: 20 dB
+    prediction = torch.full(CLIP, 0.5)
+    target = torch.full(CLIP, 0.6)  # MSE 0.01: 20 dB
     torch.testing.assert_close(log_mse_per_frame(prediction, target, 0.0), torch.full((2, 3), -20 * math.log(10) / 10))
     torch.testing.assert_close(log_mse_per_frame(target, target, 1e-5), torch.full((2, 3), math.log(1e-5)))
 
 
 def test_log_mse_with_the_best_variance_is_the_gaussian_likelihood():
-    """D/2 (log MSE + 1 + log 2 pi) is the lowest -log N(target; prediction, sigma^2); here sigma is searched for."""
+    """The lowest -log N(target; prediction, sigma^2) over all sigma is D/2 (log MSE + 1 + log 2 pi)."""
     prediction, target = random(1, 1, 3, 4, 6).sigmoid(), random(1, 1, 3, 4, 6, seed=1).sigmoid()
     scales = torch.linspace(0.01, 1, 2000)
     lowest = min(-Normal(prediction, scale).log_prob(target).sum().item() for scale in scales)
@@ -131,7 +137,7 @@ def test_bound_log_variance_stays_between_its_bounds(raw: float, low: float, spa
     assert low <= bounded <= low + span + math.exp(-span) + 1e-12
 
 
-def test_bound_log_variance_is_almost_the_identity_inside_monotonic_and_alive_outside():
+def test_bound_log_variance_is_monotonic_almost_the_identity_inside_and_has_a_gradient_outside():
     raw = torch.linspace(-40, 40, 801, requires_grad=True)
     bounded = bound_log_variance(raw, -12.0, 6.0)
     assert (bounded.diff() >= 0).all()
@@ -144,14 +150,14 @@ def test_bound_log_variance_is_almost_the_identity_inside_monotonic_and_alive_ou
 
 def test_everything_is_computed_in_float32_under_autocast():
     mean, log_variance = random(2, 300), random(2, 300, seed=1)
-    wide = kl_to_standard_normal(mean.bfloat16().float(), log_variance.bfloat16().float())
+    in_float32 = kl_to_standard_normal(mean.bfloat16().float(), log_variance.bfloat16().float())
     with torch.autocast("cpu", torch.bfloat16):
-        narrow = kl_to_standard_normal(mean.bfloat16(), log_variance.bfloat16())
+        under_autocast = kl_to_standard_normal(mean.bfloat16(), log_variance.bfloat16())
         error = mse_per_frame(torch.full(CLIP, 0.5).bfloat16(), torch.full(CLIP, 0.51))
         sample = reparameterise(mean.bfloat16(), log_variance.bfloat16(), mean)
         bounded = bound_log_variance(mean.bfloat16(), -5, 5)
-    assert narrow.dtype == error.dtype == sample.dtype == bounded.dtype == torch.float32
-    torch.testing.assert_close(narrow, wide)
+    assert under_autocast.dtype == error.dtype == sample.dtype == bounded.dtype == torch.float32
+    torch.testing.assert_close(under_autocast, in_float32)
     torch.testing.assert_close(error, torch.full((2, 3), 1e-4))
 
 
@@ -164,8 +170,10 @@ def test_elbo_consistent_kl_weight_by_hand(psnr: float, num_values: int, expecte
 
 
 def test_elbo_consistent_kl_weight_makes_the_loss_the_negative_bound():
-    """MSE + weight * KL and -log p(x|z) + KL must differ by a factor and a constant only, whatever frame and latent."""
-    variance, losses, bounds = 0.02, [], []
+    """For any frame and latent, MSE + weight * KL and -log p(x|z) + KL differ only by a factor and a constant."""
+    variance = 0.02
+    losses = []
+    bounds = []
     for seed in range(3):
         prediction, target = random(1, 1, 3, 4, 6, seed=seed).sigmoid(), random(1, 1, 3, 4, 6, seed=seed + 7).sigmoid()
         mean, log_variance = random(1, 10, seed=seed), random(1, 10, seed=seed + 7)
@@ -179,7 +187,7 @@ def test_elbo_consistent_kl_weight_makes_the_loss_the_negative_bound():
 
 
 @pytest.mark.parametrize(("variance", "num_values"), [(0.0, 10), (-1.0, 10), (0.1, 0)])
-def test_elbo_consistent_kl_weight_refuses_what_is_no_variance_or_frame(variance: float, num_values: int):
+def test_elbo_consistent_kl_weight_refuses_numbers_that_are_not_positive(variance: float, num_values: int):
     with pytest.raises(ValueError, match="positive"):
         elbo_consistent_kl_weight(variance, num_values)
 
@@ -191,13 +199,13 @@ D = 3 * 32 * 64
 
 
 def table_below(header: str) -> list[list[str]]:
-    """The rows of the table of the document that begins with `header`, as cells, the header first."""
+    """Returns the rows of cells of the table in the document that begins with `header`; the header is the first row."""
     lines = THEORY[THEORY.index(header) :].split("\n\n")[0].splitlines()
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if not re.match(r"\|-", line)]
 
 
 def per_latent_and_batch(reduction: str) -> float:
-    """What the KL of one frame is divided by: "sum" by 1, "mean over 16" by 16."""
+    """Returns the number by which the KL of one frame is divided: 1 for "sum", 16 for "mean over 16"."""
     found = re.match(r"mean over ([\d,]+)", reduction)
     return float(found.group(1).replace(",", "")) if found else 1.0
 
@@ -207,7 +215,7 @@ def test_the_table_of_equivalent_weights_follows_from_the_reductions_it_names():
     assert len(rows) == 7
     for error, kl, _, *weights, assumed in rows:
         factor = (1 / D if error.startswith("mean") else 1.0) * per_latent_and_batch(kl)
-        if "32 clips" in error:  # the error divided by the clips, their KL added up
+        if "32 clips" in error:  # the error is a mean over the clips, the KL a sum
             factor /= 32
         for column, weight in zip(header[3:6], weights, strict=True):
             variance = 10 ** (-float(column.removesuffix(" dB")) / 10)
@@ -231,7 +239,7 @@ def test_the_weights_of_pushing_are_those_of_its_frames():
         assert weight == f"{elbo_consistent_kl_weight(variance, 3 * 64 * 64):.2e}"
 
 
-def test_the_sampling_tax_is_what_calibrated_samples_pay():
+def test_the_sampling_tax_is_the_loss_of_calibrated_samples():
     samples, taxes = table_below("| samples K")
     truth, drawn = random(100_000), random(32, 100_000, seed=1)
     for count, tax in zip(map(int, samples[1:]), taxes[1:], strict=True):

@@ -40,7 +40,10 @@ def test_late_teacher_forcing_ratio_by_hand(epoch: int, expected: float):
 
 
 def test_teacher_forcing_ratio_equals_the_loop_it_describes():
-    ratio, start, decay_from, decay_step = 0.9, 0.9, 3, 0.07
+    start = 0.9
+    decay_from = 3
+    decay_step = 0.07
+    ratio = start
     for epoch in range(40):
         assert teacher_forcing_ratio(epoch, start=start, decay_from=decay_from, decay_step=decay_step) == pytest.approx(
             ratio
@@ -71,7 +74,8 @@ def test_the_plan_scaled_to_six_epochs_by_hand():
 @given(num_epochs=st.integers(1, 400))
 def test_the_plan_of_any_length_falls_from_one_in_even_steps(num_epochs: int):
     plan = [planned_teacher_forcing_ratio(epoch, num_epochs=num_epochs) for epoch in range(num_epochs)]
-    ones, zeros = num_epochs // 2, num_epochs // 6
+    ones = num_epochs // 2
+    zeros = num_epochs // 6
     assert plan[:ones] == [1.0] * ones
     assert plan[num_epochs - zeros :] == [0.0] * zeros
     between = [value for value in plan if 0 < value < 1]
@@ -87,7 +91,7 @@ def test_a_coin_per_step_and_a_coin_per_batch():
 
 
 @pytest.mark.parametrize("per", ["step", "batch"])
-def test_coins_that_cannot_fall_otherwise(per: str):
+def test_coins_with_a_ratio_of_zero_or_one(per: str):
     uniforms = torch.rand(1000, generator=torch.Generator().manual_seed(0))
     assert teacher_forcing_coin(uniforms, 1.0, per=per).all()
     assert not teacher_forcing_coin(uniforms, 0.0, per=per).any()
@@ -117,7 +121,7 @@ def test_kinds_of_kl_weight_by_hand():
 
 
 def published_cycle(num_steps: int, start: float, stop: float, cycles: int, ratio: float) -> list[float]:
-    """Fu et al. 2019 as a loop: linear by a constant increment over ratio of a period, then stop."""
+    """Returns the weights of Fu et al. 2019 by a loop: constant increments during `ratio` of a period, then `stop`."""
     weights = []
     period = num_steps / cycles
     increment = (stop - start) / (period * ratio)
@@ -154,7 +158,7 @@ def test_progress_over_the_run_is_exact():
         kl_weight(kl_progress(step, steps_per_epoch=10, num_epochs=10, per="run"), **CYCLICAL | {"cycles": 100})
         for step in range(100)
     ]
-    assert periods == [0.0] * 100  # in floating point, 0.29 * 100 falls into the period before
+    assert periods == [0.0] * 100  # in floating point, 0.29 * 100 would lie in the previous period
 
 
 @given(
@@ -229,18 +233,18 @@ def test_learning_rate_rises_then_falls_within_its_bounds(num_steps: int, warmup
     assert all(later <= earlier + 1e-12 for earlier, later in pairwise(rates[peak:]))
 
 
-def test_a_run_never_changed_follows_the_plain_schedule():
+def test_a_run_of_unchanged_length_follows_the_plain_schedule():
     for step in range(120):
         assert extended_learning_rate(step, plan=((0, 110),), **RATE) == learning_rate(step, num_steps=110, **RATE)
 
 
-def test_a_finished_run_goes_on_at_its_final_rate():
+def test_an_extended_finished_run_continues_at_its_final_rate():
     plan = change_plan(((0, 110),), step=110, num_steps=200)
     assert plan == ((0, 110), (110, 200))
     assert [extended_learning_rate(step, plan=plan, **RATE) for step in (110, 150, 199)] == pytest.approx([0.001] * 3)
 
 
-def test_a_run_lengthened_halfway_anneals_from_where_it_stood():
+def test_a_run_extended_halfway_anneals_from_its_present_rate():
     plan = change_plan(((0, 110),), step=60, num_steps=160)
     assert extended_learning_rate(60, plan=plan, **RATE) == pytest.approx(0.0505)
     assert extended_learning_rate(110, plan=plan, **RATE) == pytest.approx((0.0505 + 0.001) / 2)
@@ -261,7 +265,8 @@ def test_a_change_during_the_warm_up_only_moves_the_end():
 )
 def test_no_change_of_length_makes_the_rate_jump(changes: list[tuple[int, int]], kind: str, first: int):
     settings = RATE | {"kind": kind}
-    plan, step = change_plan((), step=0, num_steps=first), 0
+    plan = change_plan((), step=0, num_steps=first)
+    step = 0
     for advance, more in changes:
         step += advance
         before = extended_learning_rate(step, plan=plan, **settings)
@@ -272,7 +277,7 @@ def test_no_change_of_length_makes_the_rate_jump(changes: list[tuple[int, int]],
     assert all(later <= earlier + 1e-12 for earlier, later in pairwise(rates[10:]))
 
 
-def test_a_plan_keeps_what_was_and_forgets_a_change_never_run():
+def test_a_plan_keeps_the_past_and_drops_a_change_that_never_ran():
     assert change_plan((), step=0, num_steps=100) == ((0, 100),)
     assert change_plan(((0, 100),), step=50, num_steps=100) == ((0, 100),)
     assert change_plan(((0, 100), (50, 200)), step=50, num_steps=300) == ((0, 100), (50, 300))

@@ -1,4 +1,4 @@
-"""Blocks: parameter counts against the published table and hand computation, shapes, and what starts as nothing."""
+"""Blocks: parameter counts of the published table and by hand, output shapes, and the values at the start."""
 
 import pytest
 import torch
@@ -45,7 +45,7 @@ def test_block_sizes_by_hand() -> None:
     assert count(ResidualBlock(3, 5, 0.2)) == 140 + 230 + 20
     # conv1 4->4, depthwise 3x3, conv1 4->4; feed-forward 4 -> 16, 8 -> 4
     assert count(DepthConvBlock(4, 4, 0.2)) == 20 + 40 + 20 + (4 * 16 + 16) + (8 * 4 + 4)
-    # with another number of outputs: conv1 4->6 twice, feed-forward 6 -> 24, 12 -> 6
+    # with a different number of outputs: conv1 4->6 twice, feed-forward 6 -> 24, 12 -> 6
     assert count(DepthConvBlock(4, 6, 0.2)) == 20 + 40 + 30 + 30 + (6 * 24 + 24) + (12 * 6 + 6)
 
 
@@ -61,13 +61,15 @@ def test_gate_by_hand() -> None:
     assert out.item() == pytest.approx(-2 + 240 + 0.25 + 2)
 
 
-def test_slope_one_is_no_nonlinearity() -> None:
+def test_a_slope_of_one_makes_the_block_linear() -> None:
     block = ResidualBlock(3, 4, negative_slope=1.0)
-    zero, one, two = torch.zeros(1, 3, HEIGHT, WIDTH), torch.rand(1, 3, HEIGHT, WIDTH), torch.rand(1, 3, HEIGHT, WIDTH)
+    zero = torch.zeros(1, 3, HEIGHT, WIDTH)
+    one = torch.rand(1, 3, HEIGHT, WIDTH)
+    two = torch.rand(1, 3, HEIGHT, WIDTH)
     with torch.no_grad():
         assert torch.allclose(block(one) + block(two), block(one + two) + block(zero), atol=1e-5)
-        bent = ResidualBlock(3, 4, negative_slope=0.2)
-        assert not torch.allclose(bent(one) + bent(two), bent(one + two) + bent(zero), atol=1e-3)
+        curved = ResidualBlock(3, 4, negative_slope=0.2)
+        assert not torch.allclose(curved(one) + curved(two), curved(one + two) + curved(zero), atol=1e-3)
 
 
 def test_normed_block_starts_as_the_identity() -> None:
@@ -75,7 +77,7 @@ def test_normed_block_starts_as_the_identity() -> None:
     assert torch.equal(NormedResidualBlock(8, 8)(features), features)
 
 
-def test_unet_keeps_the_resolution_and_starts_blind_to_the_latent() -> None:
+def test_unet_keeps_the_resolution_and_ignores_the_latent_at_first() -> None:
     network = UNet(5, 8, num_levels=3, num_blocks=1, num_latents=4)
     inputs = torch.randn(2, 5, HEIGHT, WIDTH)
     out = network(inputs, torch.zeros(2, 4, 1, 1))
@@ -94,24 +96,25 @@ def test_unet_uses_the_latent_once_trained() -> None:
     assert not torch.allclose(network(inputs, zeros), network(inputs, ones), atol=1e-3)
     everywhere = ones.expand(-1, -1, HEIGHT // 2, WIDTH // 2)
     assert torch.allclose(network(inputs, ones), network(inputs, everywhere), atol=1e-5)
-    somewhere = everywhere.clone()
-    somewhere[:, :, 0, 0] = 5
-    assert not torch.allclose(network(inputs, everywhere), network(inputs, somewhere), atol=1e-3)
+    changed = everywhere.clone()
+    changed[:, :, 0, 0] = 5
+    assert not torch.allclose(network(inputs, everywhere), network(inputs, changed), atol=1e-3)
 
 
-def test_posterior_starts_with_something_to_say() -> None:
-    """A modulation that starts at zero learns nothing from latents that do not depend on the frame."""
+def test_posterior_depends_on_the_frame_from_the_start() -> None:
+    """The modulation is zero at first, so it can learn only from latents that depend on the frame."""
     posterior = PooledPosterior(6, 8, 3, (1, 2))
     mean, _ = posterior(torch.rand(2, 6, HEIGHT, WIDTH)).chunk(2, dim=1)
     assert mean.std(dim=0).min() > 0
 
 
-def test_the_mean_over_places_is_the_pooled_posterior() -> None:
-    """Both are linear in the features, whose mean is the mean of the means over equal parts."""
-    of_places, pooled = PooledPosterior(6, 8, 3, (2, 4)), PooledPosterior(6, 8, 3, (1, 1))
-    nn.init.normal_(of_places.head.weight)
-    pooled.load_state_dict(of_places.state_dict())
+def test_the_mean_over_the_latent_grid_is_the_pooled_posterior() -> None:
+    """Both are linear in the features, and the mean of the means of equal parts is the mean of all."""
+    grid = PooledPosterior(6, 8, 3, (2, 4))
+    pooled = PooledPosterior(6, 8, 3, (1, 1))
+    nn.init.normal_(grid.head.weight)
+    pooled.load_state_dict(grid.state_dict())
     inputs = torch.rand(2, 6, 16, 64)
-    assert of_places(inputs).shape == (2, 6, 2, 4)
-    assert of_places(inputs).std(dim=(2, 3)).min() > 1e-3
-    assert torch.allclose(of_places(inputs).mean(dim=(2, 3), keepdim=True), pooled(inputs), atol=1e-5)
+    assert grid(inputs).shape == (2, 6, 2, 4)
+    assert grid(inputs).std(dim=(2, 3)).min() > 1e-3
+    assert torch.allclose(grid(inputs).mean(dim=(2, 3), keepdim=True), pooled(inputs), atol=1e-5)

@@ -1,4 +1,4 @@
-"""Synthetic dancers: the same bytes for the same seed, the competition's layout, and pictures that fit their poses."""
+"""Synthetic dancers: same seed, same bytes; the competition's layout; frames and poses that agree."""
 
 import sys
 from itertools import pairwise
@@ -34,7 +34,7 @@ def every_other_chunk(take: Take) -> tuple[np.ndarray, np.ndarray]:
 
 
 def standing(frames: int = 1, **controls: float) -> Motion:
-    """A person who stands still at the middle of the picture, facing the camera."""
+    """Returns a person who stands still in the middle of the picture and faces the camera."""
     still = dict.fromkeys(Motion._fields, 0.0) | {"z": 4.0, "raise_right": 0.3, "raise_left": 0.3} | controls
     return Motion(**{name: np.full(frames, value) for name, value in still.items()})
 
@@ -72,7 +72,7 @@ def test_files_hold_the_generated_takes_one_after_the_other(data_set: tuple[Path
 def test_two_processes_write_the_same_bytes_as_one(
     data_set: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dancers, "WORTH_A_PROCESS", 1)
+    monkeypatch.setattr(dancers, "MIN_JOBS", 1)
     write_dance(tmp_path / "dance", seed=5, truth_folder=tmp_path / "truth", num_processes=2, **SMALL)
     assert contents(tmp_path / "dance") == contents(data_set[0])
     assert contents(tmp_path / "truth") == contents(data_set[1])
@@ -130,16 +130,18 @@ def test_bones_keep_their_length_and_nobody_sinks_into_the_floor() -> None:
     assert np.all(feet.min(axis=1) < 0.1)
 
 
-def test_a_lone_vertical_limb_leaves_ink_of_its_width_times_its_length() -> None:
-    positions, detected = np.zeros((1, len(dancer_drawing.POINTS), 2)), np.zeros((1, len(dancer_drawing.POINTS)), bool)
+def test_the_darkness_of_a_vertical_limb_is_its_width_times_its_length() -> None:
+    positions = np.zeros((1, len(dancer_drawing.POINTS), 2))
+    detected = np.zeros((1, len(dancer_drawing.POINTS)), bool)
     for joint, y in (("neck", 8.5), ("hips", 20.5)):
-        positions[0, INDEX[joint]], detected[0, INDEX[joint]] = (30.5, y), True
-    ink = 255.0 - dancer_drawing.draw_poses(positions, detected)[0]
-    assert np.all(ink[..., 2] == 0)  # the trunk is blue
-    assert ink[9:20, 30, :2] == pytest.approx(255 * dancer_drawing.LINE_INK, abs=0.6)
-    assert ink[..., 0].sum() / 255 == pytest.approx(12 * dancer_drawing.LINE_INK, rel=0.1)
-    assert not ink[:, :29].any()
-    assert not ink[:, 32:].any()
+        positions[0, INDEX[joint]] = (30.5, y)
+        detected[0, INDEX[joint]] = True
+    darkness = 255.0 - dancer_drawing.draw_poses(positions, detected)[0]
+    assert np.all(darkness[..., 2] == 0)  # the trunk is blue
+    assert darkness[9:20, 30, :2] == pytest.approx(255 * dancer_drawing.LINE_WIDTH, abs=0.6)
+    assert darkness[..., 0].sum() / 255 == pytest.approx(12 * dancer_drawing.LINE_WIDTH, rel=0.1)
+    assert not darkness[:, :29].any()
+    assert not darkness[:, 32:].any()
 
 
 @pytest.mark.parametrize(
@@ -159,9 +161,9 @@ def test_left_and_right_limbs_have_the_colours_of_the_competitions_files(
     view = dancer_drawing.project(dancer_drawing.body(standing(z=2.5), stature=1.0))
     pose = dancer_drawing.draw_poses(view.position, np.ones(view.distance.shape, bool))[0]
     x, y = view.position[0, [INDEX[joint] for joint in limb]].mean(axis=0)
-    assert (x < 32) == limb[0].startswith("right")  # he faces us, so his right is on our left
-    ink = 255.0 - pose[int(y), int(x)]
-    assert ink / ink.max() == pytest.approx(1 - np.array(colour) / 255, abs=0.05)
+    assert (x < 32) == limb[0].startswith("right")  # the person faces the camera, so their right is on our left
+    darkness = 255.0 - pose[int(y), int(x)]
+    assert darkness / darkness.max() == pytest.approx(1 - np.array(colour) / 255, abs=0.05)
 
 
 def test_face_in_front_hair_behind() -> None:
@@ -193,7 +195,7 @@ def test_pose_and_person_agree() -> None:
 def test_poses_are_partial_or_empty_where_the_person_leaves_the_picture() -> None:
     take = make_take(0, "train", 1, 630)
     joints = take.detected[:, : len(dancer_drawing.BODY_25)].sum(axis=1)
-    empty = (dancer_drawing.draw_poses(take.found, take.detected) == 255).all(axis=(1, 2, 3))
+    empty = (dancer_drawing.draw_poses(take.pose_points, take.detected) == 255).all(axis=(1, 2, 3))
     assert np.array_equal(empty, joints == 0)
     assert 0.005 < empty.mean() < 0.3
     assert np.mean((joints > 0) & (joints < 18)) > 0.02
@@ -215,18 +217,20 @@ def test_motion_is_smooth_within_a_take_and_breaks_at_a_cut() -> None:
 
 
 def test_plain_baselines_score_as_on_real_footage() -> None:
-    """Copy of the first frame 16.1 dB, median frame 17.4, nearest pose 21.0 on the real validation take."""
+    """On the real validation take the first frame scores 16.1 dB, the median frame 17.4, the nearest pose 21.0."""
     train = [every_other_chunk(make_take(0, "train", number, 630)) for number in range(3)]
     frames, poses = (np.concatenate(parts) for parts in zip(*train, strict=True))
     true_frames, true_poses = every_other_chunk(make_take(0, "val", 0, 630))
-    known, asked = (pictures.reshape(len(pictures), -1).astype(np.float32) for pictures in (poses, true_poses[1:]))
-    nearest = np.argmin((known**2).sum(axis=1) - 2 * asked @ known.T, axis=1)
+    candidates, wanted = (x.reshape(len(x), -1).astype(np.float32) for x in (poses, true_poses[1:]))
+    nearest = np.argmin((candidates**2).sum(axis=1) - 2 * wanted @ candidates.T, axis=1)
 
     def score(prediction: np.ndarray) -> float:
         error = (np.rint(prediction) - true_frames[1:].astype(float)) ** 2
         return float(np.mean(20 * np.log10(255) - 10 * np.log10(error.mean(axis=(1, 2, 3)))))
 
-    copy, median, pose = score(true_frames[:1]), score(np.median(frames, axis=0)), score(frames[nearest])
+    copy = score(true_frames[:1])
+    median = score(np.median(frames, axis=0))
+    pose = score(frames[nearest])
     assert (copy, median, pose) == pytest.approx((16.1, 17.4, 21.0), abs=1.5)
     assert copy < median < pose
 
@@ -249,7 +253,7 @@ def test_numbers_out_of_range_are_refused(wrong: dict[str, int], named: str, tmp
     assert not (tmp_path / "dance").exists()
 
 
-def test_folders_that_hold_something_are_refused(tmp_path: Path) -> None:
+def test_folders_that_are_not_empty_are_refused(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("precious")
     for folder, truth in ((tmp_path, None), (tmp_path / "new", tmp_path), (tmp_path / "mine.txt", None)):
         with pytest.raises(UserError, match="not an empty folder"):
@@ -257,7 +261,7 @@ def test_folders_that_hold_something_are_refused(tmp_path: Path) -> None:
     assert set(contents(tmp_path)) == {"mine.txt"}
 
 
-def test_command_line_writes_or_says_why_not(
+def test_command_line_writes_or_reports_the_mistake(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sizes = ["--takes", "1", "--take-length", "2", "--val-length", "3", "--tests", "1", "--test-length", "2"]

@@ -1,4 +1,4 @@
-"""Checkpoints: whole or absent, safe to load, refused where they belong to something else."""
+"""Checkpoints: complete or absent, safe to load, refused if they belong to another run or model."""
 
 import errno
 import math
@@ -16,13 +16,13 @@ from src.config import from_json, load_config
 from src.models.interface import build_model
 from src.training.checkpoint import (
     FORMAT,
+    check_config,
     load_checkpoint,
     load_weights,
     read_config,
     read_trained_config,
-    refuse_other_config,
     save_checkpoint,
-    settle_config,
+    write_config,
 )
 from tests.conftest import POSE_MODELS, tiny_config
 
@@ -32,7 +32,7 @@ CONFIG = tiny_config("reference_cvae")
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """A checkpoint of an untrained model."""
+    """Returns the path of a checkpoint of an untrained model."""
     (tmp_path / "run").mkdir()
     save(tmp_path / "run" / "last.pt")
     return tmp_path / "run" / "last.pt"
@@ -73,7 +73,7 @@ def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
 
 
 def refusal(path: Path) -> str:
-    """What is said about a checkpoint that cannot be loaded."""
+    """Returns the message about a checkpoint that cannot be loaded."""
     with pytest.raises(UserError) as error:
         load_checkpoint(path, CPU)
     assert str(error.value).startswith(f"{path} ")
@@ -81,28 +81,28 @@ def refusal(path: Path) -> str:
     return str(error.value)
 
 
-def test_a_run_stopped_before_its_first_validation_is_told_so(path: Path) -> None:
+def test_a_run_that_stopped_before_its_first_validation_can_be_resumed(path: Path) -> None:
     save(path, best_score=-math.inf, without_gain=0)
-    told = refusal(path.with_name("best.pt"))
-    assert told.endswith("run stopped at step 3, before its first validation; go on with it: make train RUN=run")
+    message = refusal(path.with_name("best.pt"))
+    assert message.endswith("run stopped at step 3, before its first validation; resume it: make train RUN=run")
 
 
 @pytest.mark.parametrize("spoil", [Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:-100])])
 @pytest.mark.parametrize(("lost", "other"), [("best", "last"), ("last", "best")])
-def test_the_other_checkpoint_of_a_run_is_the_way_out(
+def test_the_other_checkpoint_of_a_run_is_suggested(
     path: Path, spoil: Callable[[Path], object], lost: str, other: str
 ) -> None:
     save(path.with_name("last.pt"), best_score=20.0, without_gain=1)
     save(path.with_name("best.pt"), best_score=20.0)
     spoil(path.with_name(f"{lost}.pt"))
-    told = refusal(path.with_name(f"{lost}.pt"))
-    mend = f'evaluate {other}.pt, of step 3: make evaluate RUN=run SET="evaluation.checkpoint={other}"'
-    assert f"; restore it, or {mend}" in told
-    assert "validation" not in told
-    assert ("delete" in told) == (lost == "last"), "who goes on training has no other"
+    message = refusal(path.with_name(f"{lost}.pt"))
+    fix = f'evaluate {other}.pt, of step 3: make evaluate RUN=run SET="evaluation.checkpoint={other}"'
+    assert f"; restore it, or {fix}" in message
+    assert "validation" not in message
+    assert ("delete" in message) == (lost == "last"), "training can resume only from last.pt"
 
 
-def test_a_score_that_was_never_a_number_came_of_a_validation(path: Path) -> None:
+def test_a_run_whose_scores_were_all_nan_has_been_validated(path: Path) -> None:
     save(path, best_score=-math.inf, without_gain=2)
     assert "restore it, or evaluate last.pt" in refusal(path.with_name("best.pt"))
 
@@ -111,11 +111,11 @@ def test_without_any_whole_checkpoint_the_run_is_trained_again(path: Path) -> No
     for name in ("last.pt", "best.pt"):
         path.with_name(name).write_bytes(b"PK")
     for name in ("last.pt", "best.pt"):
-        told = refusal(path.with_name(name))
-        assert told.endswith(f"; restore it, or delete {path.parent} and train again: make train RUN=run")
-        assert "PytorchStreamReader" not in told
+        message = refusal(path.with_name(name))
+        assert message.endswith(f"; restore it, or delete {path.parent} and train again: make train RUN=run")
+        assert "PytorchStreamReader" not in message
     path.unlink()
-    assert "train again" in refusal(path), "best.pt is there, though damaged"
+    assert "train again" in refusal(path), "best.pt exists but is damaged"
 
 
 def test_a_truncated_checkpoint_is_named(path: Path) -> None:
@@ -129,14 +129,15 @@ def test_a_truncated_checkpoint_is_named(path: Path) -> None:
 
 
 def test_a_flipped_byte_is_no_traceback(path: Path) -> None:
-    content, refused = path.read_bytes(), 0
+    content = path.read_bytes()
+    num_refused = 0
     for place in range(0, len(content), len(content) // 60):
         path.write_bytes(content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :])
         try:
             load_checkpoint(path, CPU)
         except UserError:
-            refused += 1
-    assert refused > 0
+            num_refused += 1
+    assert num_refused > 0
 
 
 class Trap:
@@ -162,7 +163,7 @@ class Trap:
 def test_code_in_a_checkpoint_is_not_run(path: Path, tmp_path: Path, write: Callable[[Trap, Path], None]) -> None:
     marker = tmp_path / "was here"
     pickle.loads(pickle.dumps(Trap(marker)))
-    marker.rmdir()  # the trap works
+    marker.rmdir()  # it exists, so the trap works
     write(Trap(marker), path)
     with pytest.raises(UserError, match=r"last.pt is no checkpoint of this project"):
         load_checkpoint(path, CPU)
@@ -172,59 +173,60 @@ def test_code_in_a_checkpoint_is_not_run(path: Path, tmp_path: Path, write: Call
 @pytest.mark.parametrize("content", [[1, 2], {"format": FORMAT + 1}, {"format": "1"}, {}, torch.zeros(2)])
 def test_another_format_is_refused(path: Path, content: object) -> None:
     torch.save(content, path)
-    with pytest.raises(UserError, match=rf"last.pt has format .*, this version reads {FORMAT}"):
+    with pytest.raises(UserError, match=rf"last.pt has format .*; this version reads format {FORMAT}"):
         load_checkpoint(path, CPU)
 
 
 @pytest.mark.parametrize("other", [tiny_config("lab_cvae"), tiny_config("reference_cvae", model={"width": 16})])
 def test_weights_of_another_model_are_refused(path: Path, other: Any) -> None:
     weights = load_checkpoint(path, CPU)["model"]
-    with pytest.raises(UserError, match=r"last.pt holds the weights of another model than .*config.json describes"):
+    with pytest.raises(UserError, match=r"last.pt does not hold the weights of the model in .*config.json"):
         load_weights(build_model(other, height=4, width=8), weights, path)
     load_weights(build_model(CONFIG, height=4, width=8), weights, path)
 
 
 @pytest.mark.parametrize("model", POSE_MODELS)
-def test_a_config_is_settled_once(tmp_path: Path, model: str) -> None:
-    folder, config = tmp_path / "runs" / "run", tiny_config(model)
-    settle_config(folder, config)
+def test_a_config_can_change_only_in_some_settings(tmp_path: Path, model: str) -> None:
+    folder = tmp_path / "runs" / "run"
+    config = tiny_config(model)
+    write_config(folder, config)
     assert read_config(folder) == config
     longer = tiny_config(model, num_epochs=9, patience=3, evaluation={"mirror": False})
-    refuse_other_config(folder, longer)
-    settle_config(folder, longer)
+    check_config(folder, longer)
+    write_config(folder, longer)
     assert read_config(folder) == longer
     other = tiny_config(model, num_epochs=9, batch_size=8, kl_weight={"stop": 2.0})
     with pytest.raises(UserError) as error:
-        refuse_other_config(folder, other)
+        check_config(folder, other)
     assert "(kl_weight.stop: 0.0001 -> 2.0; training.batch_size: " in str(error.value)
     assert "num_epochs" not in str(error.value)
     assert read_config(folder) == longer
 
 
-def test_the_words_of_set_that_are_missing_are_told(tmp_path: Path) -> None:
-    """They are what brings the command back to the run's configuration."""
-    written = (tmp_path / "run.toml", 'seed = 4\n[training]\nloss = "mse"\n')
-    written[0].write_text(written[1])
+def test_the_missing_words_of_set_are_named(tmp_path: Path) -> None:
+    """With these words the command has the run's configuration again."""
+    toml = tmp_path / "run.toml"
+    toml.write_text('seed = 4\n[training]\nloss = "mse"\n')
     overrides = (
         "seed=1 training.shuffle=true training.loss=log_mse training.held_out_takes=[0,2] augmentation.mirror=false"
     )
-    settle_config(tmp_path / "run", load_config(written[0], overrides))
+    write_config(tmp_path / "run", load_config(toml, overrides))
     with pytest.raises(UserError) as error:
-        refuse_other_config(tmp_path / "run", load_config(written[0]))
+        check_config(tmp_path / "run", load_config(toml))
     words = str(error.value).partition('SET="')[2].partition('"')[0]
     assert "seed=1" in words.split()
-    refuse_other_config(tmp_path / "run", load_config(written[0], words))
+    check_config(tmp_path / "run", load_config(toml, words))
 
 
-def test_how_a_trained_run_is_evaluated_may_change_and_nothing_else(tmp_path: Path) -> None:
-    settle_config(tmp_path, CONFIG)
+def test_only_the_evaluation_of_a_trained_run_can_change(tmp_path: Path) -> None:
+    write_config(tmp_path, CONFIG)
     words = f"evaluation.mirror=false evaluation.latent=sample training.device=auto seed={CONFIG.seed}"
     changed = read_trained_config(tmp_path, words)
     assert (changed.evaluation.mirror, changed.evaluation.latent, changed.training.device) == (False, "sample", "auto")
     training = changed.training.model_copy(update={"device": CONFIG.training.device})
     assert changed.model_copy(update={"evaluation": CONFIG.evaluation, "training": training}) == CONFIG
     for words, message in (
-        ("evaluation.mirror=true seed=77", "SET changes seed of .*; needed: settings of .evaluation. alone"),
+        ("evaluation.mirror=true seed=77", "SET changes seed of .*; needed: only settings of .evaluation."),
         ("model.width=64", "SET changes model.width of "),
         ("evaluation.mirror=3", "SET: evaluation.mirror = 3"),
         ("mirror", "SET: found 'mirror'"),
@@ -234,8 +236,8 @@ def test_how_a_trained_run_is_evaluated_may_change_and_nothing_else(tmp_path: Pa
     assert read_config(tmp_path) == CONFIG
 
 
-def test_a_run_that_is_not_there_is_named(tmp_path: Path) -> None:
-    settle_config(tmp_path / "dance", CONFIG)
+def test_a_missing_run_is_named(tmp_path: Path) -> None:
+    write_config(tmp_path / "dance", CONFIG)
     with pytest.raises(UserError, match=r"there is no run b; trained so far: dance$"):
         read_config(tmp_path / "b")
     for name in ("configs/dance.toml", "dnace"):
@@ -243,8 +245,8 @@ def test_a_run_that_is_not_there_is_named(tmp_path: Path) -> None:
             read_config(tmp_path / name)
 
 
-def test_a_run_that_is_not_trained_yet_is_no_typing_mistake(tmp_path: Path) -> None:
-    settle_config(tmp_path / "runs" / "dance_mini", CONFIG)
+def test_an_untrained_run_is_not_taken_for_a_misspelt_one(tmp_path: Path) -> None:
+    write_config(tmp_path / "runs" / "dance_mini", CONFIG)
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "dance.toml").touch()
     for name in ("dance", "configs/dance.toml"):
@@ -256,7 +258,7 @@ def test_a_run_that_is_not_trained_yet_is_no_typing_mistake(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[]", b'{"seed": "x"}'])
 def test_a_damaged_config_is_named(tmp_path: Path, content: bytes) -> None:
-    settle_config(tmp_path / "run", CONFIG)
+    write_config(tmp_path / "run", CONFIG)
     (tmp_path / "run" / "config.json").write_bytes(content)
     with pytest.raises(UserError, match=r"run/config.json"):
-        refuse_other_config(tmp_path / "run", CONFIG)
+        check_config(tmp_path / "run", CONFIG)
