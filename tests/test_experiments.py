@@ -55,6 +55,8 @@ def grid_path(tmp_path: Path, data_folder: Path, monkeypatch: pytest.MonkeyPatch
     table = json.loads(to_json(tiny_config("reference_cvae", validate_every=1)))
     lines = [f"{name} = {json.dumps(table.pop(name))}" for name in ("dataset", "seed")]
     for section, settings in table.items():
+        if settings is None:  # `minutes`, which is no section
+            continue
         lines.append(f"[{section}]")
         lines += [
             f"{key} = {json.dumps(value)}" for key, value in settings.items() if not isinstance(value, dict | None)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from src.base.console import UserError
+from src.base.systems import SYSTEMS
 from src.dataset import open_data
 from src.intake import chunks, clip_folders, pushing
 from src.intake.clip_folders import ClipFolder
@@ -203,9 +204,9 @@ def test_systems_are_told_apart_when_they_are_opened(source: Path, data: Path, d
     assert open_data("pushing", data).frame_size == open_data("pushing", data).frame_size == (64, 64)
     assert open_data("tiny", data_folder).frame_size == (32, 64)
     with pytest.raises(UserError, match=r"pushing is a data set of the system pushing, needed: one of dance; name"):
-        open_data("pushing", data)
+        SYSTEMS["dance"].part("data").open_folder(data / "pushing")
     with pytest.raises(UserError, match=r"tiny is a data set of the system dance, needed: one of pushing"):
-        open_data("tiny", data_folder)
+        SYSTEMS["pushing"].part("data").open_folder(data_folder / "tiny")
 
 
 def test_synthetic_pushing_is_packed(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
