@@ -170,7 +170,7 @@ def _names(clips: dict[str, tuple[ClipFolder, ...]]) -> Iterator[str]:
 
 
 def _parse_table(data: bytes, name: str, length: int, num_columns: int) -> np.ndarray:
-    """Returns the numbers of a table, (length, columns) float32; UserError for text, NaN or a wrong number of values."""
+    """Returns the numbers of a table, (length, columns) float32; UserError for text, NaN or a wrong number of them."""
     needed = f"needed: {length} lines of {num_columns} numbers, no header"
     try:
         lines = data.decode("ascii").split("\n")
