@@ -61,7 +61,7 @@ def test_a_gpu_without_bfloat16_is_refused_and_auto_is_not(tmp_path: Path, monke
 
 def test_processes_decide_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     on_hardware(monkeypatch, with_bfloat16=True)
-    monkeypatch.setattr(precision, "share", lambda flag, device: True)  # another process has none
+    monkeypatch.setattr(precision, "any_process", lambda flag, device: True)  # another process has none
     config, lines = with_precision(tiny_config("reference_cvae", precision="auto"), tmp_path, CPU)
     assert config.training.precision == "float32"
     assert lines == ["precision: float32, another process has no bfloat16 arithmetic"]
