@@ -42,6 +42,6 @@ def test_the_model_of_the_example_runs_through_all_stages(
     runs = tmp_path / "runs"
     assert train(config, runs / "tint", data_folder=data_folder)
     scores = evaluate("tint", data_folder=data_folder, runs_folder=runs)
-    assert 5 < float(str(scores["score"])) < 60
+    assert 5 < scores.score < 60
     csv = submission("tint", data_folder=data_folder, runs_folder=runs, submissions_folder=tmp_path)
     assert check_submission(csv, sequence_length=TEST_LENGTH).num_sequences == 2

@@ -39,6 +39,7 @@ class PoseModelConfig(Section):
 
     system: ClassVar[str] = "dance"
     network: ClassVar[str]  # module:class
+    has_dial: ClassVar[bool] = False  # does MINUTES know which settings make the most of a time?
     num_given: ClassVar[int] = 1  # frames seen before the first prediction
 
     name: str
@@ -72,6 +73,7 @@ class PushingModelConfig(Section):
 
     system: ClassVar[str] = "pushing"
     network: ClassVar[str]
+    has_dial: ClassVar[bool] = False  # does MINUTES know which settings make the most of a time?
 
     name: str
     num_given: Positive = 2  # frames seen before the first prediction
@@ -120,6 +122,7 @@ class ReferenceCVAEConfig(PoseModelConfig):
     """Draws frame t from the first frame and the poses around t (reference_cvae.py)."""
 
     network: ClassVar[str] = "src.models.reference_cvae:ReferenceCVAE"
+    has_dial: ClassVar[bool] = True
 
     name: Literal["reference_cvae"] = "reference_cvae"
     width: Annotated[int, Field(ge=8, multiple_of=8)] = (

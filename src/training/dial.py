@@ -17,10 +17,10 @@ from src.base.console import UserError, say
 from src.base.distributed import world_size
 from src.base.randomness import Draws
 from src.base.systems import SYSTEMS
-from src.config import Config, parse_config
+from src.config import Config, flatten, parse_config
 from src.dataset import PackedData
 from src.intake.facts import DataFacts
-from src.models.configs import ReferenceCVAEConfig
+from src.models.configs import MODELS
 from src.models.interface import build_model
 from src.training.checkpoint import read_config
 
@@ -161,9 +161,14 @@ def dialled(config: Config, folder: Path, data: PackedData, device: torch.device
 
 def recipe_of(config: Config) -> Recipe:
     """Returns the recipe in the configuration of a run that was started with MINUTES."""
-    training, model = config.training, config.model
-    assert isinstance(model, ReferenceCVAEConfig), "the dial chooses recipes of this model"
-    return Recipe(model.width, model.num_members, training.num_epochs, training.learning_rate, training.ema_decay)
+    values = flatten(config)
+    return Recipe(
+        values["model.width"],
+        values["model.num_members"],
+        values["training.num_epochs"],
+        values["training.learning_rate"],
+        values["training.ema_decay"],
+    )
 
 
 def recipe_for(config: Config, minutes: float, num_frames: int, size: tuple[int, int], device: torch.device) -> Recipe:
@@ -171,11 +176,11 @@ def recipe_for(config: Config, minutes: float, num_frames: int, size: tuple[int,
 
     size: height and width of a frame. Raises UserError for another model than the default one.
     """
-    default = ReferenceCVAEConfig().name
-    if config.model.name != default:
+    if not config.model.has_dial:
+        able = " or ".join(name for name, kind in MODELS.items() if kind.has_dial)
         raise UserError(
-            f"MINUTES={minutes:g} chooses the recipe of {default}, but this run's model is {config.model.name}; "
-            "leave MINUTES out, or name a run of the default model"
+            f"MINUTES={minutes:g} chooses the recipe of {able}, but this run's model is {config.model.name}; "
+            "leave MINUTES out, or name a run of that model"
         )
     timed = ((width, time_step(at_width(config, width), size, device)) for width in WIDTHS)
     return choose(60 * minutes * TRAINING_SHARE, num_frames, timed)

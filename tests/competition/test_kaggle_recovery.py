@@ -87,7 +87,7 @@ def test_a_ledger_that_cannot_be_written_stops_before_the_upload(harness: Harnes
         1, FORKS, initializer=resource.setrlimit, initargs=(resource.RLIMIT_FSIZE, (limit, limit))
     ) as pool:
         words = workspace.command("submit")
-        result = pool.submit(run_command, workspace.folder, environment_of(workspace), words, True, True).result()
+        result = pool.submit(run_command, workspace.folder, environment_of(workspace), words, True).result()
     assert result.exit_code == 2 and "ledger.jsonl: the disk is full" in result.error
     assert "start" not in workspace.competition.steps()
     assert unexpected(workspace, harness.run(workspace, *words), 0, 1) == []
