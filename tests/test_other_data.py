@@ -148,7 +148,7 @@ def pictures(tmp_path: Path) -> Path:
 
 def test_another_aspect_ratio_is_said(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pack(pictures, frame_size=(24, 40))
-    said = "pictures of 40 x 80 become frames of 24 x 40, height x width: another aspect ratio; SIZE=HxW packs"
+    said = "pictures of 40 x 80 become frames of 24 x 40 (height x width): the aspect ratio changes; SIZE=HxW packs"
     assert said in capsys.readouterr().out
 
 
@@ -169,7 +169,7 @@ def test_the_same_data_at_another_size_are_other_data(pictures: Path) -> None:
         (("--size", "4x128"), "SIZE=4x128; needed: height x width"),
         (("--scored", "0-600"), "SCORED=0-600; needed: the first and the last frame that count"),
         (("--scored", "5-4"), "SCORED=5-4; needed"),
-        (("--scored", "5-9"), "SCORED begins with frame 5; needed: below 4, the frames of a rollout"),
+        (("--scored", "5-9"), "SCORED begins with frame 5; needed: below 4, the number of frames of a rollout"),
     ],
 )
 def test_sizes_and_scored_frames_that_cannot_be_are_one_line(

@@ -334,7 +334,7 @@ def test_command_ends_in_one_line_and_code_2(tmp_path: Path, source: Path, data:
     needed = {
         "missing": "does not exist",
         "truncated": "truncated",
-        "unequal tests": "test/test_label/1 holds 4 poses, no 4.png; needed: 5, as many for each test",
+        "unequal tests": "test/test_label/1 holds 4 poses, no 4.png; needed: 5, the same number for each test",
     }[case]
     arguments = ["--source", source, "--dataset", "dance", "--data-folder", data]
     done = subprocess.run(

@@ -72,7 +72,7 @@ FAULTS = {  # names to add, beginnings of names to remove, the error
     "no poses": (
         [],
         ["train/train_label/4.", "train/train_label/6."],
-        r"train_img/4.png has no pose .*nor have 1 more",
+        r"train_img/4.png has no pose .*1 more like it",
     ),
     "hole": ([], ["val/val_img/1.", "val/val_label/1."], "val/val_img: number 1 is missing between 0 and 3;"),
     "holes": (["val/val_img/8.png", "val/val_label/8.png"], [], "number 4 and 3 more are missing between 0 and 8"),
@@ -99,7 +99,7 @@ FAULTS = {  # names to add, beginnings of names to remove, the error
     "one pose too few": (
         [],
         ["test/test_label/1/3."],
-        r"test_label/1 holds 4 poses, no 3.png; needed: 5, as many for each test",
+        r"test_label/1 holds 4 poses, no 3.png; needed: 5, the same number for each test",
     ),
     "one pose too many": (["test/test_label/0/5.png"], [], "test/test_label/0 holds 6 poses; needed: 5"),
     "hole in a test": (["test/test_label/0/7.png"], ["test/test_label/0/2."], "test_label/0: number 2 and 2 more are"),
