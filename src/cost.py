@@ -4,7 +4,7 @@
 
 One real training step on a few clips of noise is measured. torch's counter counts its arithmetic. The memory is the sum
 of all tensors that autograd keeps. Both grow in proportion to the clips. The speed is that of this machine. The time on
-a GPU is estimated as the larger of two numbers: the arithmetic at an assumed share of the peak, and the kernel launches.
+a GPU is estimated as the larger of two times: the arithmetic at an assumed share of the peak, and the kernel launches.
 """
 
 import argparse

@@ -148,7 +148,7 @@ def test_kinds_are_counted_and_said_in_one_line() -> None:
     say_conversions({}, said.append)
     assert said == [
         "pictures converted to 8-bit RGB: 1 of 8-bit RGBA, such as b.png; 2 of JPEG, such as a/2.jpg; "
-        "what is transparent is laid over white"
+        "transparent pixels are blended with white"
     ]
 
 
@@ -164,9 +164,9 @@ def _gif() -> bytes:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (_hand_made_png(64, 32, colour_type=5), "of unknown colours; needed"),
-        (_hand_made_png(64, 32, depth=4), "4-bit of unknown colours; needed"),
-        (_animated(), "is animated; needed: a PNG or JPEG picture that stands still"),
+        (_hand_made_png(64, 32, colour_type=5), "of an unknown colour type; needed"),
+        (_hand_made_png(64, 32, depth=4), "4-bit of an unknown colour type; needed"),
+        (_animated(), "is animated; needed: a PNG or JPEG picture without animation"),
         (_gif(), "is no PNG or JPEG file.*needed"),
         (b"", "is no PNG or JPEG file.*needed"),
         (b"not found", "is no PNG or JPEG file.*needed"),
