@@ -13,7 +13,7 @@ from PIL import Image
 
 from src import cost, packing, submission, tester, trainer
 from src.config import from_json, load_config
-from src.dance.skeleton import LIMBS, limb_inks, palette_of
+from src.dance.skeleton import LIMBS, limb_darkness, palette_of
 from src.intake.manifest import DanceManifest, Manifest
 from src.synthetic.dancers import dance_take
 from tests.dance_images import dance_names, png, write_folder, write_zip
@@ -202,7 +202,7 @@ def test_one_colour_of_the_palette_is_not_the_palette() -> None:
     poses = np.full((3, 3, 32, 64), 255, np.uint8)
     poses[:, :, 10:20, 30] = np.array(LIMBS[8][2], np.uint8)[:, None]
     assert palette_of(poses) == "unknown"
-    assert len(limb_inks()) == len(LIMBS)
+    assert len(limb_darkness()) == len(LIMBS)
 
 
 @pytest.mark.parametrize("part", ["train", "val"])

@@ -171,7 +171,7 @@ FAULTS = {
     "row missing": (lines(lambda found: found.pop(4)), ["line 5: id 3 is missing before id 4", "9 rows below"]),
     "last row missing": (lines(list.pop), ["9 rows below the header, not a multiple of 5"]),
     "rows missing": (lines(lambda found: found.__delitem__(slice(4, 9))), ["line 5: ids 3..7 are missing before id 8"]),
-    "row twice": (lines(lambda found: found.insert(4, found[3])), ["line 5: id 2 is there twice", "11 rows"]),
+    "row twice": (lines(lambda found: found.insert(4, found[3])), ["line 5: id 2 occurs twice", "11 rows"]),
     "rows swapped": (
         lines(lambda found: found.insert(3, found.pop(4))),
         ["line 4: id 2 is missing before id 3", "line 5: id 2 is out of order"],
@@ -182,10 +182,10 @@ FAULTS = {
     "cell missing": (cells(4, list.pop), ["line 4 has 24 cells, needs 25"]),
     "cell too many": (cells(4, lambda row: row.append("1")), ["line 4 has 26 cells, needs 25"]),
     "cell empty": (cell(4, 3, ""), ["line 4, column '2': empty"]),
-    "NaN": (cell(4, 3, "nan"), ["line 4, column '2': 'nan' is no number"]),
+    "NaN": (cell(4, 3, "nan"), ["line 4, column '2': 'nan' is not a number"]),
     "float": (
         cell(4, 3, "12.0"),
-        ["line 4, column '2': '12.0' is not written as an integer 0..255; pandas writes floats so: .astype(int)"],
+        ["line 4, column '2': '12.0' is not written as an integer 0..255; use .astype(int) before to_csv"],
     ),
     "exponent": (cell(4, 3, "1e2"), ["line 4, column '2': '1e2' is not written as an integer"]),
     "word": (cell(4, 3, "zwölf"), ["line 4, column '2': 'zwölf' is not written as an integer"]),
@@ -205,7 +205,7 @@ FAULTS = {
     "blank line": (lines(lambda found: found.insert(4, "")), ["line 5 is blank", "11 rows below the header"]),
     "index": (
         lambda text: "\n".join(f"{n},{row}" if n else f",{row}" for n, row in enumerate(text.splitlines())),
-        ["has 26 columns, needs 25: id,0,...,23; the first is one too many, as pandas writes its index"],
+        ["has 26 columns, needs 25: id,0,...,23; the first column is probably pandas' index"],
     ),
     "semicolons": (lambda text: text.replace(",", ";"), ["column 1 is 'id;0;1;2;3;4;5;6;7;8...', needs 'id'"]),
 }
