@@ -108,7 +108,7 @@ class TakeValidation:
         return predict_dance(model, self.frames[None, :1], followed[None], settings, seed=seed)[0]
 
     def draw_from_posterior(self, model: PoseModel) -> Tensor:
-        """Returns a rollout (T, 3, H, W) uint8 whose latents are the posterior's means. They have seen the true frames."""
+        """Returns a rollout (T, 3, H, W) uint8 with the posterior's means as latents, which have seen the truth."""
         drawn = self._posterior_rollout(model, self.frames, self.poses)
         if self.config.evaluation.mirror:
             mirrored = self._posterior_rollout(model, self.frames.flip(-1), mirror_poses(self.poses))

@@ -1,4 +1,4 @@
-"""The competition's layout, by names alone: every way to nest and name it is listed in order, every fault is named."""
+"""The competition's layout, tested with file names only. All valid names are listed in order; faults are reported."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from tests.dance_images import dance_names
 
 @dataclass
 class Names:
-    """A source that has only names."""
+    """A source that has file names but no contents."""
 
     names: Iterable[str]
     path: Path = Path("dance.zip")
@@ -66,7 +66,7 @@ def test_what_macos_leaves_is_ignored_and_files_elsewhere_are_reported() -> None
     assert listing == Listing(listed(dance_names()).images, "", ("readme.txt", "train/notes.csv"))
 
 
-FAULTS = {  # names to add, beginnings of names to remove, the error
+FAULTS = {  # case -> names to add, beginnings of names to remove, the expected error
     "no frame for a pose": ([], ["train/train_img/3."], r"train/train_label/3.png has no frame in train/train_img;"),
     "no pose": ([], ["val/val_label/2."], r"val/val_img/2.png has no pose in val/val_label;"),
     "no poses": (
