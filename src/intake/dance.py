@@ -200,8 +200,8 @@ class DanceContent:
 def read_dance(
     source: Source,
     *,
-    cuts: tuple[int, ...] | None,
-    test_length: int | None,
+    cuts: tuple[int, ...] | None = None,
+    test_length: int | None = None,
     frame_size: Size = FRAME_SIZE,
     scored_frames: tuple[int, int] = SCORED_FRAMES,
 ) -> DanceContent:
@@ -219,3 +219,10 @@ def read_dance(
 def _found_cuts(folder: Path, part: str) -> tuple[int, ...]:
     frames, poses = (np.load(folder / f"{part}_{kind}.npy", mmap_mode="r") for kind in ("frames", "poses"))
     return find_cuts(frames, poses)
+
+
+def request_of_synthetic(source: SourceRecord, numbers: dict[str, int]) -> DanceRequest:
+    """Returns the request that packs synthetic dancers; `numbers` are the settings that drew them."""
+    take = numbers["take_length"]
+    cuts = tuple(range(take, take * numbers["num_takes"], take))
+    return DanceRequest(source, cuts, numbers["test_length"])

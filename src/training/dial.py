@@ -1,6 +1,6 @@
 """The dial of `make train RUN=... MINUTES=...`: a time -> the recipe of the default model that makes the most of it.
 
-The rule is a law fitted to a study of 117 trainings on the real sample; docs/results.md shows both. The law says what
+The rule is a law fitted to a study of 76 trainings on the real sample; docs/results.md shows both. The law says what
 score to expect of a width, a number of steps and a number of members. The dial times a step of each width on this
 machine, and takes the recipe whose expected score is the highest.
 """
