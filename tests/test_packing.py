@@ -221,7 +221,7 @@ def test_second_packing_at_once_is_refused(source: Path, data: Path) -> None:
 SPOILED = {
     "odd size": (
         {"train/train_img/5.png": png(1, size=(48, 80))},
-        "train_img/5.png is 48 x 80 .*train_img/0.png 40 x 80;",
+        "train_img/5.png is 48 x 80 .*train_img/0.png is 40 x 80;",
     ),
     "pose of another size": ({"train/train_label/0.png": png(1, size=(32, 64))}, "train_label/0.png is 32 x 64"),
     "test of another size": ({"test/test_img/1/first.png": png(1, size=(80, 40))}, "test_img/1/first.png is 80 x 40"),

@@ -117,7 +117,7 @@ def _fields(message: memoryview, *wanted: int) -> Iterator[tuple[int, memoryview
             start = position
             position += FIXED_BYTES[kind]
         else:
-            raise ValueError(f"unknown wire type {kind}")
+            raise ValueError(f"a field has the unknown wire type {kind}")
         if position > len(message):
             raise ValueError("a field ends beyond its message")
         if key >> 3 in wanted:
