@@ -118,14 +118,17 @@ class Config(Section):
 
 
 def _unfit_window(config: Config) -> str | None:
-    model, window, needed = config.model, config.training.window, config.model.smallest_window
+    model = config.model
+    window = config.training.window
+    needed = model.smallest_window
     if window >= needed:
         return None
     return f"training.window = {window}: {model.name} needs at least {needed} frames, one more than are given"
 
 
 def _unfit_schedule(config: Config) -> str | None:
-    forcing, num_epochs = config.teacher_forcing, config.training.num_epochs
+    forcing = config.teacher_forcing
+    num_epochs = config.training.num_epochs
     if forcing is None or forcing.kind != "late" or forcing.begin < num_epochs:
         return None
     return f"model.teacher_forcing.begin = {forcing.begin}: a run of {num_epochs} epochs would never feed a true frame"

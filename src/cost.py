@@ -108,9 +108,10 @@ def facts_of(config: Config, data_folder: Path) -> DataFacts:
 
 def clips_of_an_epoch(config: Config, data_folder: Path) -> tuple[int, str]:
     """Returns how many clips cover the training set once, and a description of that set: packed or assumed."""
-    manifest, folder = _manifest(config, data_folder), data_folder / config.dataset
-    num_clips, what = SYSTEMS[config.model.system].part("cost").clips_of_an_epoch(config, manifest)
-    return num_clips, f"{what} of {folder}" if manifest else f"{what}; {folder} is not packed"
+    folder = data_folder / config.dataset
+    manifest = _manifest(config, data_folder)
+    num_clips, training_set = SYSTEMS[config.model.system].part("cost").clips_of_an_epoch(config, manifest)
+    return num_clips, f"{training_set} of {folder}" if manifest else f"{training_set}; {folder} is not packed"
 
 
 def resident_bytes(config: Config, data_folder: Path) -> int:

@@ -171,7 +171,8 @@ class ClipSampler:
 
         An epoch is a random order of all windows. It starts again at its front when the windows are used up.
         """
-        device, order = self.frames.device, self._order(epoch)
+        device = self.frames.device
+        order = self._order(epoch)
         start = self.starts[order[[(first + clip) % len(order) for clip in clips]]]
         generator = keyed_generator(self.seed, "augmentation", epoch, first)
         uniform = torch.rand(clips.stop, 4, generator=generator)[clips.start :]
@@ -185,6 +186,7 @@ class ClipSampler:
             poses = poses + mirrored[:, None]
             reference = reference + mirrored
         frames = start[:, None] + self.window
+        # The shift indices of `all_shifts`, uniform in 0..2 * shift.
         down, right = (2 * self.shift - ((2 * self.shift + 1) * uniform[:, 2:]).long()).to(device).unbind(dim=1)
 
         def read(pictures: Tensor, indices: Tensor) -> Tensor:

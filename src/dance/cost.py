@@ -14,7 +14,8 @@ ASSUMED = DataFacts({"height": FRAME_SIZE[0], "width": FRAME_SIZE[1]})  # used i
 
 def noise_batch(config: Config, model: VideoModel, num_clips: int, facts: DataFacts) -> Batch:
     """Returns clips of noise that have the shapes of training clips."""
-    window, picture = config.training.window, (3, *facts.frame_size)
+    window = config.training.window
+    picture = (3, *facts.frame_size)
     frames = torch.rand(num_clips, window, *picture)
     poses = torch.rand(num_clips, window + 2 * model.context, *picture)
     return Batch(frames, poses, torch.rand(num_clips, *picture), torch.rand(num_clips, *picture))

@@ -140,7 +140,8 @@ def _cell_fault(cell: bytes) -> str:
 
 def _first_frame_faults(rows: Sequence[bytes], first_frames: np.ndarray, sequence_length: int) -> Iterator[str]:
     for sequence, (row, frame) in enumerate(zip(rows, first_frames, strict=False)):
-        cells, given = row.split(b",")[1:], np.asarray(frame, dtype=np.int16).reshape(-1)
+        cells = row.split(b",")[1:]
+        given = np.asarray(frame, dtype=np.int16).reshape(-1)
         if len(cells) != given.size or not VALUES.keys() >= set(cells):
             continue  # `_cell_faults` reports this row
         distance = np.abs(np.array([VALUES[cell] for cell in cells], dtype=np.int16) - given)

@@ -112,7 +112,8 @@ def protocol_of(config: Config, num_frames: int, scored: tuple[int, int]) -> str
 
 def roll_out(trained: Trained, validation: TakeValidation) -> DanceRollouts:
     """Returns the rollouts of the validation take, and shows its progress. `psnr` is still empty."""
-    model, settings = trained.model, trained.config.evaluation
+    model = trained.model
+    settings = trained.config.evaluation
     plain = validation.unshifted.model_copy(update={"latent": "mean"})
     with progress_bar(f"{trained.folder.name}: rollouts", 5 + NUM_SAMPLES) as advance:
         started = time.monotonic()

@@ -131,7 +131,8 @@ class DanceContent:
         request, (num_train, num_val) = self.request, self._num_frames
         if request.cuts is not None:
             takes_between(request.cuts, num_train)  # raises the error before packing, not after
-        first, shortest = request.scored_frames[0], min(num_val, request.test_length)
+        first = request.scored_frames[0]
+        shortest = min(num_val, request.test_length)
         if first >= shortest:
             raise UserError(
                 f"SCORED begins with frame {first}; needed: below {shortest}, the number of frames of a rollout"
@@ -145,7 +146,8 @@ class DanceContent:
 
     def chunks(self) -> list[Chunk]:
         """Returns the images in chunks."""
-        first, size = self.listing.images["train_frames"][0], self._image_size
+        first = self.listing.images["train_frames"][0]
+        size = self._image_size
         return [
             ImageChunk(array, start, names[start : start + CHUNK], first, size, self.request.frame_size)
             for array, names in self.listing.images.items()

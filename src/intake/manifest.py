@@ -74,7 +74,7 @@ class SourceRecord(Record):
 
 
 class Manifest(Record):
-    """What a packed data set of any system holds. It is the same on whatever machine the data set is packed."""
+    """What a packed data set of any system holds. It does not depend on the machine that packs the data set."""
 
     stated: ClassVar[tuple[str, ...]] = ()  # optional facts; manifests of older versions lack them and mean the default
 

@@ -71,10 +71,12 @@ def _png_header(data: bytes, name: str) -> Header:
         raise UserError(
             f"{name} is damaged or cut off in its header; needed: the whole file; copy or download it again"
         )
-    position, kinds = 8, set()
+    position = 8
+    kinds: set[bytes] = set()
     while b"IEND" not in kinds:
         length = int.from_bytes(data[position : position + 4])
-        kind, stop = data[position + 4 : position + 8], position + 8 + length
+        kind = data[position + 4 : position + 8]
+        stop = position + 8 + length
         if zlib.crc32(data[position + 4 : stop]) != int.from_bytes(data[stop : stop + 4]) or len(data) < stop + 4:
             raise UserError(
                 f"{name} is damaged or cut off at byte {position}; needed: the whole file; copy or download it again"
@@ -143,7 +145,7 @@ class Picture:
 
 
 def read_picture(path: Path, size: Size, name: str) -> Picture:
-    """Returns the picture in a file, resized as training frames are; UserError, which says `name`, for any other."""
+    """Returns the picture in a file, resized like training frames. UserError, with `name`, if it cannot be used."""
     if not path.is_file():
         raise UserError(f"{name} is no file; {NEEDED}")
     data = path.read_bytes()
