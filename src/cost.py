@@ -29,8 +29,8 @@ from src.models.interface import build_model
 from src.training.resolution import resolved
 
 PEAK_TFLOPS = 989.0  # dense bfloat16 peak of an H100 or H200
-REACHED = 0.1  # share of the peak that a run is assumed to reach
-LAUNCH_SECONDS = 5e-6  # seconds to launch one kernel in eager mode
+REACHED = 0.065  # share of the peak that `dance` reached on an H200, without waiting for launches: reports/gpu.md
+LAUNCH_SECONDS = 1e-4  # seconds of Python and launch for one operation in eager mode, measured there, too
 BYTES_PER_WEIGHT = 4 * 5  # float32: weight, gradient, two moments of AdamW, moving average
 
 
@@ -149,8 +149,8 @@ def describe(config: Config, cost: Cost, *, num_clips: int, training_set: str, r
             f"measured here         {speed:.2f} clips/s on {torch.get_num_threads()} CPU threads "
             f"({instruction_set()}, {precision_here(config)}), "
             f"{cost.flops * speed / 1e9:.0f} GFLOP/s; the run: {duration(settings.batch_size * steps / speed)}",
-            f"estimated on an H200  {duration(max(busy, launching))}, not measured: {duration(busy)} of arithmetic at "
-            f"an assumed {REACHED:.0%} of {PEAK_TFLOPS:.0f} TFLOP/s, {duration(launching)} to launch "
+            f"estimated on an H200  {duration(max(busy, launching))}, from other runs: {duration(busy)} of arithmetic at "
+            f"{REACHED:.1%} of {PEAK_TFLOPS:.0f} TFLOP/s, {duration(launching)} to launch "
             f"{cost.num_kernels:,} kernels a step",
         )
     )
