@@ -525,11 +525,11 @@ def test_a_perfect_score_can_be_shown(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "inf" in capsys.readouterr().out
 
 
-def test_scores_of_an_earlier_version_are_made_anew(workplace: Path, outcome: Callable[..., tuple[int, str]]) -> None:
+def test_scores_of_an_earlier_version_are_named(workplace: Path, outcome: Callable[..., tuple[int, str]]) -> None:
     (workplace / "runs" / "tiny" / "scores.json").write_text('{"run": "tiny", "score": 20.0}')
     code, errors = outcome(main, "scores", "tiny")
     assert (code, errors.count("\n")) == (2, 1)
-    assert "an earlier version wrote it; make it anew: make evaluate RUN=tiny" in errors
+    assert "as in earlier versions; to write it again: make evaluate RUN=tiny" in errors
 
 
 def test_the_last_checkpoint_can_be_read(places: dict[str, Path]) -> None:
@@ -594,7 +594,7 @@ def test_damaged_scores_are_named(workplace: Path, outcome: Callable[..., tuple[
     for command in ("scores", "submission"):
         code, errors = outcome(main, command, "tiny")
         assert (code, errors.count("\n")) == (2, 1)
-        assert "runs/tiny/scores.json is damaged; make it anew: make evaluate RUN=tiny" in errors
+        assert "runs/tiny/scores.json is damaged; to write it again: make evaluate RUN=tiny" in errors
 
 
 def test_the_description_of_a_csv_follows_the_data_set(

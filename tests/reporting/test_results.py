@@ -76,7 +76,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "cut scores": (lambda run: cut(run / "scores.json", 0.5), "scores.json is damaged"),
     "list of scores": (lambda run: (run / "scores.json").write_text("[]"), "scores.json is damaged"),
     "no protocol": (lambda run: without(run / "scores.json", "protocol"), "cannot be read (protocol: field required)"),
-    "old scores": (lambda run: without(run / "scores.json", "system"), "an earlier version wrote it; make it anew"),
+    "old scores": (lambda run: without(run / "scores.json", "system"), "as in earlier versions; to write it again"),
     "no score": (lambda run: without(run / "scores.json", "score"), "cannot be read (score: field required)"),
     "trained on": (lambda run: save_checkpoint(run / "best.pt", {"step": 9}, CONFIG), "trained on since, or damaged"),
     "cut weights": (lambda run: cut(run / "best.pt", 0.5), "best.pt is no checkpoint of this project, or a"),
