@@ -130,6 +130,5 @@ def read_scores(path: Path) -> Scores:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        raise UserError(
-            f"{path} cannot be read ({place}: {first['msg'].lower()}); to write it again: {evaluate}"
-        ) from None
+        reason = f"{place}: {first['msg'].lower()}"
+        raise UserError(f"{path} cannot be read ({reason}); to write it again: {evaluate}") from None

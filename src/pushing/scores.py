@@ -18,7 +18,7 @@ from src.pushing.validation import ClipValidation
 
 PRIOR_MEAN = EvaluationConfig(latent="mean", mirror=False)
 SINGLE_SAMPLE = EvaluationConfig(latent="sample", mirror=False)
-CHECKPOINTS = {"best": "best on the validation clips", "last": "last"}
+CHECKPOINTS = {"best": "best by validations on other clips", "last": "last"}  # these words are in stored protocols
 SHUFFLED = ("actions", "conditions")  # taken from another clip: only the actions, or actions and positions
 NUM_SHOWN = 3  # samples that the pictures show
 MEAN_FRAME_CLIPS = 512  # about so many training clips are averaged for the mean frame

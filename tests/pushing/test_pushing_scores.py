@@ -168,7 +168,7 @@ def test_an_endless_psnr_is_a_word(evaluated: Evaluated, pushing_folder: Path, t
 def test_one_clip_alone_has_no_actions_of_another(evaluated: Evaluated, pushing_folder: Path) -> None:
     data = open_data("pushed", pushing_folder)
     alone = replace(data, test=replace(data.test, frames=data.test.frames[:1], conditions=data.test.conditions[:1]))
-    with pytest.raises(UserError, match="pushed has one test clip alone"):
+    with pytest.raises(UserError, match="pushed has only one test clip"):
         score_pushing(open_run("pusher", evaluated.folder.parent), alone)
 
 
