@@ -63,7 +63,7 @@ def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def pushing_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder with the packed set `pushed`: synthetic pushing, 4 clips for training, 3 for validation, 3 tests."""
+    """A data folder with the packed set `pushed`: synthetic clips, 4 for training, 3 for validation and 3 for tests."""
     folder = tmp_path_factory.mktemp("pushing")
     pack_synthetic_pushing("pushed", data_folder=folder, seed=3, num_train=4, num_validate=3, num_test=3)
     return folder
@@ -103,7 +103,7 @@ def shrink(data: DanceData) -> DanceData:
 
 
 def tiny_config(model: str, /, **settings: object) -> Config:
-    """Returns a resolved configuration for `tiny` or `pushed`. settings: sections by name, or settings of [training]."""
+    """Returns a resolved configuration for `tiny` or `pushed`. settings: whole sections, or settings of [training]."""
     table: dict[str, dict[str, object]] = {
         "model": {"name": model},
         "kl_weight": {"stop": 1e-4},

@@ -18,7 +18,7 @@ def resolved(config: Config, facts: DataFacts) -> Config:
     """Returns the configuration for a data set. Settings that are open (None) get values from the facts of the data.
 
     These settings are `kl_weight.stop` (see `bound_weight`), `augmentation.mirror` and `evaluation.mirror`. Other
-    values stay, so a resolved configuration does not change. Raises UserError for a setting that does not fit the facts.
+    values stay, so a resolved configuration does not change. Raises UserError for a setting that does not fit the data.
     """
     _refuse_mirrors(config, facts)
     _refuse_shifts(config, facts)

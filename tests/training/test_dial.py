@@ -85,7 +85,7 @@ def test_more_time_is_never_worse_and_wide_networks_are_not_timed_for_a_short_ru
 
 
 def test_the_law_fits_the_study() -> None:
-    """Compares the law with reports/dial.jsonl: one member, patch 1, batches of 32, two takes, the law's learning rate."""
+    """Reads reports/dial.jsonl: the rows with one member, patch 1, batches of 32 and the law's learning rate."""
     errors = []
     for line in (ROOT / "reports" / "dial.jsonl").read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
