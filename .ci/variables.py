@@ -3,7 +3,7 @@
     python3 .ci/variables.py MAKEFILE "TARGETS" "NAMES OF GIVEN VARIABLES" "VALUE OF DATASET"
 
 make runs this before every target, even before .venv exists, so it needs only the standard library. It reads targets
-and variables from the Makefile: a line `NAME ?=` is a variable, and a target reads the variables that its recipe quotes.
+and variables from the Makefile. A line `NAME ?=` is a variable. A target reads the variables that its recipe quotes.
 """
 
 from __future__ import annotations  # so that an old Python can run this, and .ci/setup can then print what it needs

@@ -1,4 +1,4 @@
-"""The SVG family: sizes by hand, the loss against slow loops, what is fed back, what the latent and the prior do."""
+"""The SVG models: sizes by hand, loss compared with slow loops, feedback of frames, effect of latent and prior."""
 
 import pytest
 import torch
@@ -42,7 +42,7 @@ def draws() -> Draws:
 
 
 def gaussian_kl(mean_q: Tensor, log_variance_q: Tensor, mean_p: Tensor, log_variance_p: Tensor) -> Tensor:
-    """Summed over the latent, by torch.distributions."""
+    """Returns the KL divergence, summed over the latent, by torch.distributions."""
     q, p = (
         torch.distributions.Normal(mean, (0.5 * log_variance).exp())
         for mean, log_variance in ((mean_q, log_variance_q), (mean_p, log_variance_p))
@@ -72,7 +72,7 @@ def test_the_published_network_has_the_size_that_its_layers_add_up_to() -> None:
 
 @torch.no_grad()
 def slow_loss(model: SVG, batch: PushingBatch, ratio: float) -> tuple[Tensor, Tensor]:
-    """Reconstruction and KL of a clip as one would write them down: frame by frame, each true frame encoded twice."""
+    """Returns reconstruction and KL of a clip from a simple loop over frames, which encodes each true frame twice."""
     random, num_given = draws(), model.num_given
     coin = random.shared_uniform("teacher_forcing", batch.frames.shape[1] - 1) < ratio
     noise = random.normal("latent", (batch.frames.shape[1] - 1, *model.latent_shape))
@@ -170,7 +170,7 @@ def test_conv_loss_from_the_prior_alone_is_the_error_of_a_rollout_from_its_mean(
 @pytest.mark.parametrize("prior", ["fixed", "learned"])
 @torch.no_grad()
 def test_conv_loss_equals_a_slow_loop(prior: str, prior_probability: float) -> None:
-    """Frame by frame: q sees the frame to be predicted, p does not, and clips drawn from p's mean pay no divergence."""
+    """A loop over frames. q sees the predicted frame, p does not. Clips drawn from the prior mean have no KL loss."""
     model, batch, random = conv(prior=prior, prior_probability=prior_probability), clip(height=32), draws()
     loss = model(batch, random, kl_weight=0.3, teacher_forcing_ratio=0.0)
     known = with_context(batch.conditions, 1)
@@ -202,17 +202,17 @@ def test_conv_loss_equals_a_slow_loop(prior: str, prior_probability: float) -> N
 
 
 @torch.no_grad()
-def test_a_conv_rollout_is_led_by_what_it_is_given_and_told() -> None:
+def test_a_conv_rollout_depends_on_conditions_and_latents() -> None:
     model, batch = conv(), clip(height=32)
     quiet = torch.zeros(2, 6, *model.latent_shape)
     drawn = rollout(model, batch.frames[:, :2], batch.conditions, quiet)
     later = batch.conditions.clone()
-    later[:, 3, :4] += 1  # the action of frame 3 moves what is seen from frame 4 on
-    told = rollout(model, batch.frames[:, :2], later, quiet)
-    assert torch.equal(told[:, :4], drawn[:, :4])
-    assert not torch.allclose(told[:, 4], drawn[:, 4], atol=1e-4)
+    later[:, 3, :4] += 1  # the action of frame 3 changes frame 4 and later frames
+    moved = rollout(model, batch.frames[:, :2], later, quiet)
+    assert torch.equal(moved[:, :4], drawn[:, :4])
+    assert not torch.allclose(moved[:, 4], drawn[:, 4], atol=1e-4)
     placed = batch.conditions.clone()
-    placed[:, 3, 4:] += 1  # the position of frame 3 is seen in frame 3
+    placed[:, 3, 4:] += 1  # the position of frame 3 changes frame 3
     assert not torch.allclose(rollout(model, batch.frames[:, :2], placed, quiet)[:, 3], drawn[:, 3], atol=1e-4)
     noisy = rollout(model, batch.frames[:, :2], batch.conditions, quiet + 1)
     assert not torch.allclose(noisy[:, 2], drawn[:, 2], atol=1e-4)
@@ -222,7 +222,7 @@ def test_conv_keeps_the_given_frame_where_its_mask_says_so() -> None:
     model, batch = conv(), clip(height=32)
     with torch.no_grad():
         convolution = model.decoder.head[2]
-        convolution.weight[12:] = 0  # the mask's four channels before the shuffle
+        convolution.weight[12:] = 0  # the four channels of the mask, before the pixel shuffle
         convolution.bias[12:] = 50
     drawn = rollout(model, batch.frames[:, :2], batch.conditions, torch.zeros(2, 6, *model.latent_shape))
     assert torch.allclose(drawn[:, 2:], batch.frames[:, 1:2].expand(-1, 4, -1, -1, -1))
