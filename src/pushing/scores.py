@@ -21,7 +21,7 @@ SINGLE_SAMPLE = EvaluationConfig(latent="sample", mirror=False)
 CHECKPOINTS = {"best": "best by validations on other clips", "last": "last"}  # these words are in stored protocols
 SHUFFLED = ("actions", "conditions")  # taken from another clip: only the actions, or actions and positions
 NUM_SHOWN = 3  # samples that the pictures show
-MEAN_FRAME_CLIPS = 512  # about so many training clips are averaged for the mean frame
+MEAN_FRAME_CLIPS = 512  # about this many training clips are averaged for the mean frame
 
 
 class PushingRollouts(NamedTuple):

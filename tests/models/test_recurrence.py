@@ -1,4 +1,4 @@
-"""If drawn frames are fed back, the loss of a clip equals the error of `step`, frame by frame, with the same latents."""
+"""If drawn frames are fed back, the loss equals the error of `step`, frame by frame, with the same latents."""
 
 from dataclasses import replace
 

@@ -174,31 +174,33 @@ def test_conv_loss_equals_a_slow_loop(prior: str, prior_probability: float) -> N
     model, batch, random = conv(prior=prior, prior_probability=prior_probability), clip(height=32), draws()
     loss = model(batch, random, kl_weight=0.3, teacher_forcing_ratio=0.0)
     known = with_context(batch.conditions, 1)
-    told = torch.cat([known[:, :-2], known[:, 1:-1, NUM_ACTION:]], dim=2)  # of the frame before, and the own position
+    conditions = torch.cat(
+        [known[:, :-2], known[:, 1:-1, NUM_ACTION:]], dim=2
+    )  # previous action and position, own position
     state = model.start(batch.frames[:, :2], batch.conditions[:, :2])
-    noise, informed = random.normal("latent", (4, 4)), random.uniform("prior", 1) >= prior_probability
+    noise, posterior_sampled = random.normal("latent", (4, 4)), random.uniform("prior", 1) >= prior_probability
     errors, divergences, memory = [], [], state.memory
     for t in range(2, 6):
         pooled = torch.cat([memory, model.encoder(batch.frames[:, t])[1]], dim=1).mean(dim=(2, 3))
-        mean, raw = model.posterior(torch.cat([pooled, told[:, t]], dim=1))
+        mean, raw = model.posterior(torch.cat([pooled, conditions[:, t]], dim=1))
         log_variance = bound_log_variance(raw, *LOG_VARIANCE_BOUNDS)
         prior_mean, prior_log_variance = torch.zeros_like(mean), torch.zeros_like(mean)
         if model.prior is not None:
-            prior_mean, raw = model.prior(torch.cat([memory.mean(dim=(2, 3)), told[:, t]], dim=1))
+            prior_mean, raw = model.prior(torch.cat([memory.mean(dim=(2, 3)), conditions[:, t]], dim=1))
             prior_log_variance = bound_log_variance(raw, *LOG_VARIANCE_BOUNDS)
         divergences.append(gaussian_kl(mean, log_variance, prior_mean, prior_log_variance))
         sample = mean + (log_variance / 2).exp() * noise[:, t - 2]
-        latent = torch.where(informed, sample, prior_mean)
-        memory = model.transition(memory, model.controls(torch.cat([told[:, t], latent], dim=1)))
-        colours = model.decoder(memory, state.reference_features, model.places(told[:, t]))
+        latent = torch.where(posterior_sampled, sample, prior_mean)
+        memory = model.transition(memory, model.controls(torch.cat([conditions[:, t], latent], dim=1)))
+        colours = model.decoder(memory, state.reference_features, model.places(conditions[:, t]))
         drawn, kept = colours[:, :3], colours[:, 3:]
         errors.append(((kept * batch.frames[:, 1] + (1 - kept) * drawn - batch.frames[:, t]) ** 2).mean(dim=(1, 2, 3)))
     error, divergence = torch.stack(errors, dim=1), torch.stack(divergences, dim=1)
     assert loss.reconstruction.item() == pytest.approx(error.mean().item(), rel=1e-5)
     assert loss.kl.item() == pytest.approx(divergence.mean().item(), rel=1e-4)
-    total = (error + 0.3 * informed * divergence).mean(dim=0).sum()
+    total = (error + 0.3 * posterior_sampled * divergence).mean(dim=0).sum()
     assert loss.total.item() == pytest.approx(total.item(), rel=1e-4)
-    assert divergence.mean() > 1e-4 and (prior_probability == 0.0) == bool(informed.all())
+    assert divergence.mean() > 1e-4 and (prior_probability == 0.0) == bool(posterior_sampled.all())
 
 
 @torch.no_grad()

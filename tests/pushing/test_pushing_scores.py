@@ -64,7 +64,7 @@ def evaluated(pushing_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
 def drawn(evaluated: Evaluated, latent: str, *, number: int = 0, num_shuffled: int = 0) -> np.ndarray:
     """Returns rollouts (N, T, 3, H, W) of all clips by a model that is built here.
 
-    The first `num_shuffled` numbers of each condition are those of the clip before.
+    The first `num_shuffled` numbers of each condition are those of the previous clip.
     """
     model = build_model(CONFIG, height=64, width=64)
     model.load_state_dict(torch.load(evaluated.folder / "best.pt", weights_only=True)["ema"])
