@@ -13,6 +13,7 @@ import hashlib
 import inspect
 import json
 import os
+import pkgutil
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -25,19 +26,17 @@ from typing import Any, get_args
 from src.base.console import UserError, run_main, say
 from src.base.files import write_atomically
 from src.intake.chunks import PROGRESS, pack_arrays
-from src.intake.dance import DanceContent, DanceRequest
 from src.intake.facts import Size
-from src.intake.layouts import read_content
+from src.intake.layouts import Content, Request, read_content
 from src.intake.manifest import Camera, Manifest, SourceRecord, array_hashes, partial_folder
 from src.intake.pictures import say_conversions
-from src.intake.pushing import PushingContent, PushingRequest
 from src.intake.sources import WORDS, open_source
 from src.intake.takes import parse_cuts
-from src.synthetic.dancers import write_dance
-from src.synthetic.tabletop import write_pushing
 
-Request = DanceRequest | PushingRequest
-Content = DanceContent | PushingContent
+SYNTHETIC = {  # SOURCE -> who draws it, and what is then packed; imported when it is asked for
+    "synthetic": ("src.synthetic.dancers:write_dance", "src.intake.dance:request_of_synthetic"),
+    "synthetic-pushing": ("src.synthetic.tabletop:write_pushing", "src.intake.pushing:request_of_synthetic"),
+}
 OPTIONS = {  # what each source takes besides --dataset and --data-folder
     "synthetic": ("seed", "num_takes", "take_length", "val_length", "num_tests", "test_length"),
     "synthetic-pushing": ("seed", "num_train", "num_validate", "num_test"),
@@ -77,33 +76,21 @@ def pack_images(
         return _existing(destination, content.request) or _pack(content, destination)
 
 
-def pack_synthetic(name: str, *, data_folder: Path = Path("data"), **options: Any) -> Manifest:
-    """Packs synthetic dancers into data_folder/name; options: what `write_dance` takes in numbers."""
-    destination = _destination(name, data_folder)
-    drawn = _drawn_from(write_dance, options)
-    take, length = drawn["take_length"], drawn["take_length"] * drawn["num_takes"]
-    source = _drawn_source("synthetic", drawn)
-    request = DanceRequest(source, tuple(range(take, length, take)), drawn["test_length"])
+def pack_synthetic(kind: str, name: str, *, data_folder: Path = Path("data"), **options: Any) -> Manifest:
+    """Draws synthetic data of a kind of `SYNTHETIC`, packs them into data_folder/name, and returns the manifest.
 
-    def read(pictures: Path) -> DanceContent:
-        content = read_content(open_source(pictures), test_length=request.test_length)
-        assert isinstance(content, DanceContent), "write_dance wrote it"
+    options: the numbers that the writer of that kind takes.
+    """
+    writer, request_of = (pkgutil.resolve_name(path) for path in SYNTHETIC[kind])
+    destination = _destination(name, data_folder)
+    numbers = _drawn_from(writer, options)
+    request = request_of(_drawn_source(kind, numbers), numbers)
+
+    def read(pictures: Path) -> Any:
+        content: Any = read_content(open_source(pictures))
         return replace(content, request=request)
 
-    return _pack_drawn(destination, request, partial(write_dance, **options), read)
-
-
-def pack_synthetic_pushing(name: str, *, data_folder: Path = Path("data"), **options: Any) -> Manifest:
-    """Packs synthetic robot pushing into data_folder/name; options: what `write_pushing` takes in numbers."""
-    destination = _destination(name, data_folder)
-    request = PushingRequest(_drawn_source("synthetic-pushing", _drawn_from(write_pushing, options)), None)
-
-    def read(pictures: Path) -> PushingContent:
-        content = read_content(open_source(pictures))
-        assert isinstance(content, PushingContent), "write_pushing wrote it"
-        return replace(content, request=request)
-
-    return _pack_drawn(destination, request, partial(write_pushing, **options), read)
+    return _pack_drawn(destination, request, partial(writer, **options), read)
 
 
 def _drawn_from(write: Callable[..., None], options: dict[str, Any]) -> dict[str, int]:
@@ -225,10 +212,8 @@ def main() -> None:
         raise UserError(f"CAMERA={options['camera']}; needed: one of {', '.join(get_args(Camera))}")
     if options.get("test_length", 2) < 2:
         raise UserError(f"--test-length {options['test_length']} of python -m src.packing; needed: at least 2")
-    if source == "synthetic":
-        pack_synthetic(dataset, data_folder=data_folder, **options)
-    elif source == "synthetic-pushing":
-        pack_synthetic_pushing(dataset, data_folder=data_folder, **options)
+    if source in SYNTHETIC:
+        pack_synthetic(source, dataset, data_folder=data_folder, **options)
     else:
         if "cuts" in options:
             options["cuts"] = parse_cuts(options["cuts"])

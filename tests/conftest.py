@@ -17,7 +17,7 @@ from src.config import Config, parse_config
 from src.dataset import Batch, DanceData, Footage, open_data
 from src.models.conv_svg import ConvSVG
 from src.models.svg import SVG
-from src.packing import pack_synthetic, pack_synthetic_pushing
+from src.packing import pack_synthetic
 from src.pushing.data import PushingBatch, PushingData
 from src.training.resolution import resolved
 
@@ -57,7 +57,9 @@ def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder with the packed set `tiny`: 2 synthetic takes of 24 frames, 12 validation frames, 2 tests of 12."""
     folder = tmp_path_factory.mktemp("data")
     lengths = {"take_length": 24, "val_length": TEST_LENGTH, "test_length": TEST_LENGTH}
-    pack_synthetic("tiny", data_folder=folder, seed=3, num_takes=2, num_tests=2, num_processes=1, **lengths)
+    pack_synthetic(
+        "synthetic", "tiny", data_folder=folder, seed=3, num_takes=2, num_tests=2, num_processes=1, **lengths
+    )
     return folder
 
 
@@ -65,7 +67,7 @@ def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def pushing_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder with the packed set `pushed`: synthetic clips, 4 for training, 3 for validation and 3 for tests."""
     folder = tmp_path_factory.mktemp("pushing")
-    pack_synthetic_pushing("pushed", data_folder=folder, seed=3, num_train=4, num_validate=3, num_test=3)
+    pack_synthetic("synthetic-pushing", "pushed", data_folder=folder, seed=3, num_train=4, num_validate=3, num_test=3)
     return folder
 
 

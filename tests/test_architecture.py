@@ -16,7 +16,7 @@ ORDER = (
     *("synthetic.rasteriser", "synthetic.writing", "synthetic.dancer_drawing", "synthetic.dancers"),
     *("synthetic.tabletop_drawing", "synthetic.tabletop"),
     *("intake.sources", "intake.pictures", "intake.dance_listing", "intake.takes", "intake.manifest", "intake.chunks"),
-    *("intake.dance", "intake.pushing", "intake.clip_folders", "intake.tfrecords", "intake.bair", "intake.layouts"),
+    *("intake.dance", "intake.pushing", "intake.layouts", "intake.clip_folders", "intake.tfrecords", "intake.bair"),
     *("training.resolution",),
     *("packing", "dance.augmentations", "dataset", "pushing.data"),
     *("vae_modules", "models.svg_modules", "models.lab_cvae", "models.reference_cvae"),

@@ -140,7 +140,14 @@ def test_it_learns_as_much_as_the_project(
 ) -> None:
     """A small `make demo`: one take, a network of a third of the width, 210 steps. Both beat the copy by far."""
     pack_synthetic(
-        "small", data_folder=tmp_path, num_takes=1, take_length=240, val_length=60, num_tests=1, test_length=2
+        "synthetic",
+        "small",
+        data_folder=tmp_path,
+        num_takes=1,
+        take_length=240,
+        val_length=60,
+        num_tests=1,
+        test_length=2,
     )
     settings = {"FINE": 8, "MIDDLE": 16, "COARSE": 24, "BATCH_SIZE": 8, "WARMUP_STEPS": 20}
     for name, value in settings.items():

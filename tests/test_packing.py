@@ -275,14 +275,14 @@ def test_files_elsewhere_are_reported(tmp_path: Path, data: Path, capsys: pytest
 
 def test_synthetic_dancers_are_packed_with_their_cuts(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = {"seed": 1, "num_takes": 3, "take_length": 8, "val_length": 6, "num_tests": 1, "test_length": 5}
-    manifest = pack_synthetic("demo", data_folder=data, **options)
+    manifest = pack_synthetic("synthetic", "demo", data_folder=data, **options)
     assert (manifest.cuts, manifest.train_takes) == ("synthetic", ((0, 8), (8, 16), (16, 24)))
     assert (manifest.num_val, manifest.num_tests, manifest.test_length) == (6, 1, 5)
     assert sorted(path.name for path in data.iterdir()) == [".demo.lock", "demo"]
-    assert pack_synthetic("demo", data_folder=data, **options) == manifest
+    assert pack_synthetic("synthetic", "demo", data_folder=data, **options) == manifest
     assert capsys.readouterr().out.endswith("demo is already packed\n")
     with pytest.raises(UserError, match="give another DATASET"):
-        pack_synthetic("demo", data_folder=data, **options | {"seed": 2})
+        pack_synthetic("synthetic", "demo", data_folder=data, **options | {"seed": 2})
 
 
 def command(*arguments: object, main: Callable[[], None] = packing.main, monkeypatch: pytest.MonkeyPatch) -> None:

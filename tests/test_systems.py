@@ -58,9 +58,9 @@ def test_a_system_has_a_module_for_every_layer(name: str) -> None:
 
 
 def test_the_way_of_a_dancer_imports_no_robot_code() -> None:
-    """Training, evaluation and submission of the default model. Packing is excluded: it reads data of both systems."""
+    """From the zip to the csv: packing, training, evaluation and submission of the default model."""
     code = (
-        "import sys, src.trainer, src.tester, src.submission\n"
+        "import sys, src.packing, src.intake.dance, src.trainer, src.tester, src.submission\n"
         "from src.base.systems import SYSTEMS\n"
         "from src.config import Config\n"
         "from src.models.interface import build_model\n"

@@ -568,7 +568,7 @@ def test_another_data_set_under_the_name_of_the_first_is_refused(
 ) -> None:
     other = tmp_path / "other"
     lengths = {"take_length": 24, "val_length": TEST_LENGTH, "test_length": TEST_LENGTH}
-    pack_synthetic("tiny", data_folder=other, seed=4, num_takes=2, num_tests=2, num_processes=1, **lengths)
+    pack_synthetic("synthetic", "tiny", data_folder=other, seed=4, num_takes=2, num_tests=2, num_processes=1, **lengths)
     message = r"best\.pt was trained on other data than .*other/tiny now holds; pack that data again"
     for command in (evaluate, submission):
         with pytest.raises(UserError, match=message):

@@ -7,7 +7,6 @@ training clips are held out.
 """
 
 import hashlib
-import re
 from dataclasses import dataclass
 from math import ceil
 
@@ -16,16 +15,14 @@ import numpy as np
 from src.base.console import UserError, say, track
 from src.intake.dance_listing import is_litter
 from src.intake.facts import CLIP_LENGTH, CLIP_SIZE, NUM_ACTION, NUM_POSITION
+from src.intake.layouts import RECORD_FILE
 from src.intake.manifest import Camera
-from src.intake.pushing import Clip, ClipContent, ClipListing
+from src.intake.pushing import Clip, ClipContent, ClipListing, PushingContent, content_of
 from src.intake.sources import FolderSource, Source
 from src.intake.tfrecords import TFRecord, byte_strings, floats, index_records, parse_example, read_record
 
 HELD_OUT = 0.05  # share of the training clips that is held out for validation
 IMAGE_BYTES = CLIP_SIZE[0] * CLIP_SIZE[1] * 3
-FILE = re.compile(
-    r"(?:(?P<top>.*)/)?(?P<split>train|test)/traj_(?P<first>[0-9]{1,9})_to_(?P<last>[0-9]{1,9})\.tfrecords"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +55,6 @@ class ClipRecord:
         except ValueError as error:
             raise UserError(f"{place} is no clip of BAIR pushing: {error}; needed: the original files") from error
         return ClipContent(np.stack(frames).transpose(0, 3, 1, 2), np.stack(conditions).astype(np.float32), {})
-
-
-def holds_records(source: Source) -> bool:
-    """Returns whether the source has at least one TFRecord file in the layout above."""
-    return any(FILE.fullmatch(name) for name in source.members)
 
 
 def list_records(source: Source, camera: Camera) -> ClipListing:
@@ -99,7 +91,7 @@ def list_records(source: Source, camera: Camera) -> ClipListing:
 
 def _files(source: Source) -> tuple[str, list[str], tuple[str, ...]]:
     """Returns the common prefix of the names, the TFRecord files in order, and the unused files outside the splits."""
-    matches = {name: match for name in source.members if (match := FILE.fullmatch(name))}
+    matches = {name: match for name in source.members if (match := RECORD_FILE.fullmatch(name))}
     first, *others = sorted({match["top"] or "" for match in matches.values()})
     if others:
         found = f"{source.path} holds two data sets, in {first or '.'} and {others[0] or '.'}"
@@ -133,3 +125,8 @@ def _numbers(features: dict[str, memoryview], name: str, count: int) -> np.ndarr
     if len(numbers) != count or not np.isfinite(numbers).all():
         raise ValueError(f"{name} holds {numbers.tolist()}, not {count} finite numbers")
     return numbers
+
+
+def read_records(source: Source, *, camera: Camera = "main") -> PushingContent:
+    """Returns the clips of BAIR's original records as one camera saw them, listed but not decoded."""
+    return content_of(source, list_records(source, camera), kind="records")

@@ -16,16 +16,16 @@ import numpy as np
 
 from src.base.console import UserError
 from src.intake.dance_listing import is_litter
+from src.intake.layouts import CLIP_FILE
 from src.intake.manifest import SPLITS, ClipShape
 from src.intake.pictures import SUFFIXES, count_kinds, decode, image_size, read_header
-from src.intake.pushing import ClipContent, ClipListing
+from src.intake.pushing import ClipContent, ClipListing, PushingContent, content_of
 from src.intake.sources import Source, check_sizes
 
 TABLES = ("actions.csv", "endeffector_positions.csv")  # in the conditions' order
 PICTURE = re.compile(rf"(0|[1-9][0-9]{{0,4}}){SUFFIXES}")
 NUMBER = r"(0|[1-9][0-9]{0,8})"
 CLIP = re.compile(rf"traj_{NUMBER}_to_{NUMBER}/{NUMBER}")
-INSIDE = re.compile(rf"(?:(.*)/)?(?:{'|'.join(SPLITS)})/traj_[0-9]+_to_[0-9]+/.*")
 WANTED = f"needed: traj_A_to_B/N/ with 0.png, 1.png, ... or .jpg, {' and '.join(TABLES)} alone"
 Number = tuple[int, int, int]  # A, B and N of a clip's folder
 
@@ -58,11 +58,6 @@ class ClipFolder:
             for file, number in zip(TABLES, columns, strict=True)
         ]
         return ClipContent(frames.transpose(0, 3, 1, 2), np.concatenate(tables, axis=1), count_kinds(kinds))
-
-
-def holds_clip_folders(source: Source) -> bool:
-    """Returns whether the source has at least one file in the folder of a clip."""
-    return any(INSIDE.fullmatch(name) for name in source.members)
 
 
 def list_clip_folders(source: Source) -> ClipListing:
@@ -122,7 +117,7 @@ def _num_columns(data: bytes, name: str) -> int:
 
 def _prefix(source: Source) -> str:
     """Returns the common prefix of the clips' names: the path of the folder with the splits."""
-    matches = (INSIDE.fullmatch(name) for name in source.members if not is_litter(name))
+    matches = (CLIP_FILE.fullmatch(name) for name in source.members if not is_litter(name))
     first, *others = sorted({match[1] or "" for match in matches if match}) or [""]
     if others:
         found = f"{source.path} holds two data sets, in {first or '.'} and {others[0]}"
@@ -186,3 +181,8 @@ def _parse_table(data: bytes, name: str, length: int, num_columns: int) -> np.nd
     if not np.isfinite(table).all():
         raise UserError(f"{name} holds NaN or a number too large for float32; {needed}")
     return table
+
+
+def read_clip_folders(source: Source) -> PushingContent:
+    """Returns the clips of a source, listed but not decoded."""
+    return content_of(source, list_clip_folders(source), kind=source.kind)

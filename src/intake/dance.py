@@ -188,8 +188,8 @@ class DanceContent:
 def read_dance(
     source: Source,
     *,
-    cuts: tuple[int, ...] | None,
-    test_length: int | None,
+    cuts: tuple[int, ...] | None = None,
+    test_length: int | None = None,
     frame_size: Size = FRAME_SIZE,
     scored_frames: tuple[int, int] = SCORED_FRAMES,
 ) -> DanceContent:
@@ -207,3 +207,10 @@ def read_dance(
 def _found_cuts(folder: Path, part: str) -> tuple[int, ...]:
     frames, poses = (np.load(folder / f"{part}_{kind}.npy", mmap_mode="r") for kind in ("frames", "poses"))
     return find_cuts(frames, poses)
+
+
+def request_of_synthetic(source: SourceRecord, numbers: dict[str, int]) -> DanceRequest:
+    """Returns what shall be packed of synthetic dancers; `numbers` are those they are drawn from."""
+    take = numbers["take_length"]
+    cuts = tuple(range(take, take * numbers["num_takes"], take))
+    return DanceRequest(source, cuts, numbers["test_length"])

@@ -1,83 +1,142 @@
-"""Which system's data a zip or folder holds, told by its layout, and reading it as such."""
+"""Which layout a zip or a folder has, told by its names alone, and reading it with the module of that layout.
 
-from pathlib import PurePosixPath
+The module is imported when its layout is found. So reading dancers imports no code for robots.
+"""
+
+import pkgutil
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol
 
 from src.base.console import UserError
-from src.intake.bair import holds_records, list_records
-from src.intake.clip_folders import holds_clip_folders, list_clip_folders
-from src.intake.dance import DanceContent, read_dance
+from src.intake.chunks import Chunk, Plan
 from src.intake.dance_listing import FOLDERS, holds_dance, is_litter
-from src.intake.facts import FRAME_SIZE, SCORED_FRAMES, Size
-from src.intake.manifest import Camera, SourceRecord
-from src.intake.pushing import PushingContent, PushingRequest
+from src.intake.manifest import SPLITS, Manifest, SourceRecord
 from src.intake.sources import Source
 
 ARCHIVES = {".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar"}
-LAYOUTS = {  # in words
-    "dance": f"{', '.join(FOLDERS)} (dance)",
-    "pushing": "train, validate, test with traj_A_to_B/N/0.png (pushing)",
-    "records": "train, test with traj_A_to_B.tfrecords (BAIR's original)",
+CLIP_FILE = re.compile(rf"(?:(.*)/)?(?:{'|'.join(SPLITS)})/traj_[0-9]+_to_[0-9]+/.*")
+RECORD_FILE = re.compile(
+    r"(?:(?P<top>.*)/)?(?P<split>train|test)/traj_(?P<first>[0-9]{1,9})_to_(?P<last>[0-9]{1,9})\.tfrecords"
+)
+VARIABLES = {  # options of `read_content`, as people give them
+    "cuts": "CUTS",
+    "test_length": "--test-length",
+    "frame_size": "SIZE",
+    "scored_frames": "SCORED",
+    "camera": "CAMERA",
 }
 
 
-def read_content(
-    source: Source,
-    *,
-    cuts: tuple[int, ...] | None = None,
-    test_length: int | None = None,
-    frame_size: Size | None = None,
-    scored_frames: tuple[int, int] | None = None,
-    camera: Camera | None = None,
-) -> DanceContent | PushingContent:
-    """Returns what a source holds, verified but not decoded; UserError also for an option of another layout.
+class Request(Protocol):
+    """What shall be packed."""
 
-    cuts, test_length, frame_size, scored_frames: of dancers; camera: of BAIR's original records. None where they are
-    not given.
+    @property
+    def source(self) -> SourceRecord:
+        """Where it comes from."""
+        ...
+
+    @property
+    def asked(self) -> str:
+        """What is wanted, for people."""
+        ...
+
+    def is_met_by(self, manifest: Manifest) -> bool:
+        """Returns whether packing would give that data set again."""
+        ...
+
+
+class Content(Protocol):
+    """What a source holds, verified but not decoded."""
+
+    @property
+    def request(self) -> Any:
+        """What shall be packed of it."""
+        ...
+
+    @property
+    def source(self) -> Source:
+        """The zip or folder."""
+        ...
+
+    @property
+    def unused(self) -> Sequence[str]:
+        """The names of files outside the data set."""
+        ...
+
+    def plan(self) -> Plan:
+        """Returns the arrays to make."""
+        ...
+
+    def chunks(self) -> Sequence[Chunk]:
+        """Returns the work, in pieces."""
+        ...
+
+    def manifest(self, folder: Path) -> Manifest:
+        """Returns the manifest of the arrays packed into a folder."""
+        ...
+
+
+@dataclass(frozen=True)
+class SourceLayout:
+    """How people arrange a data set."""
+
+    words: str
+    is_held_by: Callable[[Source], bool]
+    reader: str  # module:function
+    options: tuple[str, ...] = ()
+
+
+LAYOUTS = {
+    "dance": SourceLayout(
+        f"{', '.join(FOLDERS)} (dance)",
+        holds_dance,
+        "src.intake.dance:read_dance",
+        ("cuts", "test_length", "frame_size", "scored_frames"),
+    ),
+    "pushing": SourceLayout(
+        "train, validate, test with traj_A_to_B/N/0.png (pushing)",
+        lambda source: any(CLIP_FILE.fullmatch(name) for name in source.members),
+        "src.intake.clip_folders:read_clip_folders",
+    ),
+    "records": SourceLayout(
+        "train, test with traj_A_to_B.tfrecords (BAIR's original)",
+        lambda source: any(RECORD_FILE.fullmatch(name) for name in source.members),
+        "src.intake.bair:read_records",
+        ("camera",),
+    ),
+}
+
+
+def read_content(source: Source, **options: Any) -> Content:
+    """Returns what a source holds, verified but not decoded.
+
+    options: cuts, test_length, frame_size, scored_frames for dancers; camera for BAIR's original records. None is the
+    same as left out. Raises UserError for an option that the layout does not have.
     """
+    given = {option: value for option, value in options.items() if value is not None}
     layout = _layout(source)
-    given = {
-        "CUTS": (cuts, "dance"),
-        "--test-length": (test_length, "dance"),
-        "SIZE": (frame_size, "dance"),
-        "SCORED": (scored_frames, "dance"),
-        "CAMERA": (camera, "records"),
-    }
-    for option, (value, needed) in given.items():
-        if value is not None and layout != needed:
-            found = f"{option} has no effect: {source.path} holds {LAYOUTS[layout]}"
-            raise UserError(f"{found}; needed: {LAYOUTS[needed]}; leave {option} out")
-    if layout == "dance":
-        return read_dance(
-            source,
-            cuts=cuts,
-            test_length=test_length,
-            frame_size=frame_size or FRAME_SIZE,
-            scored_frames=scored_frames or SCORED_FRAMES,
-        )
-    if layout == "records":
-        return read_pushing(source, camera=camera or "main")
-    return read_pushing(source)
+    for option in given:
+        if option not in layout.options:
+            needed = next(other.words for other in LAYOUTS.values() if option in other.options)
+            found = f"{VARIABLES[option]} has no effect: {source.path} holds {layout.words}"
+            raise UserError(f"{found}; needed: {needed}; leave {VARIABLES[option]} out")
+    read: Callable[..., Content] = pkgutil.resolve_name(layout.reader)
+    return read(source, **given)
 
 
-def read_pushing(source: Source, *, camera: Camera | None = None) -> PushingContent:
-    """Returns the clips of a source: of folders, or as a camera saw them of BAIR's original records."""
-    listing = list_records(source, camera) if camera else list_clip_folders(source)
-    kind = "records" if camera else source.kind
-    record = SourceRecord(name=source.path.resolve().name, kind=kind, fingerprint=listing.fingerprint)
-    return PushingContent(PushingRequest(record, listing.camera), source, listing)
-
-
-def _layout(source: Source) -> str:
-    """Returns a key of `LAYOUTS`; UserError where the source has none of them, or two."""
-    holds = {"dance": holds_dance, "pushing": holds_clip_folders, "records": holds_records}
-    found = [layout for layout, is_held in holds.items() if is_held(source)]
+def _layout(source: Source) -> SourceLayout:
+    """Returns the layout of a source; UserError where it has none, or two."""
+    found = [layout for layout in LAYOUTS.values() if layout.is_held_by(source)]
     if len(found) == 1:
         return found[0]
     if found:
-        layouts = " and ".join(LAYOUTS[layout] for layout in found)
+        layouts = " and ".join(layout.words for layout in found)
         raise UserError(f"{source.path} holds two data sets, {layouts}; needed: one; give the folder of one of them")
     for name in source.members:
         if not is_litter(name) and PurePosixPath(name).suffix.lower() in ARCHIVES:
             raise UserError(f"{source.path} holds an archive but no data set; unpack its member {name} and give that")
-    needed = ", or ".join(LAYOUTS.values())
+    needed = ", or ".join(layout.words for layout in LAYOUTS.values())
     raise UserError(f"{source.path} holds no data set; needed, at any depth: {needed}")

@@ -30,6 +30,7 @@ SPLITS = ("train", "validate", "test")  # of robot pushing
 SLOW_TO_HASH_BYTES = 2**30
 CutsOrigin = Literal["declared", "found", "synthetic"]
 Camera = Literal["main", "aux1"]
+SourceKind = Literal["zip", "folder", "records", "synthetic"]
 Shapes = dict[str, tuple[int, ...]]  # of the arrays, by name
 OTHER_COLOURS = "the pose images have other colours than the competition's, so left and right limbs cannot be exchanged"
 OF_ROBOTS = "the actions and positions of a robot would not fit"
@@ -65,7 +66,7 @@ class SourceRecord(Record):
     """What a data set was packed from; `fingerprint` tells its content."""
 
     name: str
-    kind: Literal["zip", "folder", "records", "synthetic"]
+    kind: SourceKind
     fingerprint: str
 
     def __str__(self) -> str:

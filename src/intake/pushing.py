@@ -14,6 +14,7 @@ from src.intake.manifest import (
     ClipShape,
     Manifest,
     PushingManifest,
+    SourceKind,
     SourceRecord,
     array_hashes,
     pushing_shapes,
@@ -146,3 +147,14 @@ class PushingContent:
     @property
     def _num_clips(self) -> list[int]:
         return [len(self.listing.clips[split]) for split in SPLITS]
+
+
+def content_of(source: Source, listing: ClipListing, *, kind: SourceKind) -> PushingContent:
+    """Returns the clips of a listing, ready to be packed."""
+    record = SourceRecord(name=source.path.resolve().name, kind=kind, fingerprint=listing.fingerprint)
+    return PushingContent(PushingRequest(record, listing.camera), source, listing)
+
+
+def request_of_synthetic(source: SourceRecord, numbers: dict[str, int]) -> PushingRequest:
+    """Returns what shall be packed of synthetic clips; `numbers` are those they are drawn from."""
+    return PushingRequest(source, None)

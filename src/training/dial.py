@@ -1,6 +1,6 @@
 """The dial of `make train RUN=... MINUTES=...`: a training time -> the best recipe of the default model for that time.
 
-A law predicts the score from the width, the number of steps and the number of members. It was fitted to a study of 117
+A law predicts the score from the width, the number of steps and the number of members. It was fitted to a study of 76
 trainings on the real sample; docs/results.md shows both. The dial measures the time of a step for each width on this
 machine. It chooses the recipe with the highest expected score.
 """

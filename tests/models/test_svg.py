@@ -174,9 +174,7 @@ def test_conv_loss_equals_a_slow_loop(prior: str, prior_probability: float) -> N
     model, batch, random = conv(prior=prior, prior_probability=prior_probability), clip(height=32), draws()
     loss = model(batch, random, kl_weight=0.3, teacher_forcing_ratio=0.0)
     known = with_context(batch.conditions, 1)
-    conditions = torch.cat(
-        [known[:, :-2], known[:, 1:-1, NUM_ACTION:]], dim=2
-    )  # previous action and position, own position
+    conditions = torch.cat([known[:, :-2], known[:, 1:-1, NUM_ACTION:]], dim=2)  # previous action, both positions
     state = model.start(batch.frames[:, :2], batch.conditions[:, :2])
     noise, posterior_sampled = random.normal("latent", (4, 4)), random.uniform("prior", 1) >= prior_probability
     errors, divergences, memory = [], [], state.memory

@@ -18,7 +18,7 @@ from src.intake.clip_folders import ClipFolder
 from src.intake.manifest import Manifest, PushingManifest
 from src.intake.pushing import ClipContent
 from src.intake.sources import Source
-from src.packing import pack_images, pack_synthetic_pushing
+from src.packing import pack_images, pack_synthetic
 from tests.dance_images import write_folder, write_zip
 from tests.pushing_clips import FOLDERS, KEYS, NAMES, clip_record, expected_arrays, pushing_files, write_records
 
@@ -211,14 +211,14 @@ def test_systems_are_told_apart_when_they_are_opened(source: Path, data: Path, d
 
 def test_synthetic_pushing_is_packed(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = {"num_train": 3, "num_validate": 1, "num_test": 2}
-    manifest = pack_synthetic_pushing("blocks", data_folder=data, seed=1, **options)
+    manifest = pack_synthetic("synthetic-pushing", "blocks", data_folder=data, seed=1, **options)
     assert (manifest.num_train, manifest.num_validate, manifest.num_test) == (3, 1, 2)
     assert manifest.source.kind == "synthetic"
     assert sorted(path.name for path in data.iterdir()) == [".blocks.lock", "blocks"]
-    assert pack_synthetic_pushing("blocks", data_folder=data, seed=1, **options) == manifest
+    assert pack_synthetic("synthetic-pushing", "blocks", data_folder=data, seed=1, **options) == manifest
     assert capsys.readouterr().out.endswith("blocks is already packed\n")
     with pytest.raises(UserError, match="give another DATASET"):
-        pack_synthetic_pushing("blocks", data_folder=data, seed=2, **options)
+        pack_synthetic("synthetic-pushing", "blocks", data_folder=data, seed=2, **options)
 
 
 @pytest.mark.parametrize("case", ["short clip", "cut off"])
