@@ -206,7 +206,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m src.report", description="A page with all runs and comparisons.")
     parser.add_argument("--markdown", nargs="*", metavar="RUN", help="print tables instead: these runs, or all")
     chosen = parser.parse_args().markdown
-    runs_folder, reports_folder = Path("runs"), Path("reports")
+    runs_folder = Path("runs")
+    reports_folder = Path("reports")
     if chosen is not None:
         say(markdown(runs_folder, reports_folder, chosen).rstrip())
     else:

@@ -196,7 +196,8 @@ def predict_pictures(
     given, conditions = (part.to(trained.device) for part in _own_clip(frame, poses, trained.frame_size))
     if folder.exists() and not (out.is_file() and _holds_only_frames(folder, inputs=(frame, poses))):
         raise UserError(f"{folder} exists and was not written together with {out}; move it away, or give another OUT")
-    settings, seed = trained.config.evaluation, trained.config.seed
+    settings = trained.config.evaluation
+    seed = trained.config.seed
     announce(f"{trained.folder}: rolling out {len(conditions)} frames")
     drawn = quantise(predict_dance(trained.model, given[None, None], conditions[None], settings, seed=seed)[0])
     folder.mkdir(parents=True, exist_ok=True)

@@ -188,7 +188,9 @@ class SVG(nn.Module):
 
     def _posterior_over_time(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Returns mean and log variance of q(z_t | x_1..t), each (B, T, num_latents), from features (B, T, ...)."""
-        state, means, raws = self.posterior.start(features[:, 0]), [], []
+        state = self.posterior.start(features[:, 0])
+        means: list[Tensor] = []
+        raws: list[Tensor] = []
         for now in features.unbind(1):
             mean, raw, state = self.posterior(now, state)
             means.append(mean)

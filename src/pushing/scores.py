@@ -89,7 +89,8 @@ def protocol_of(config: Config, num_clips: int, num_given: int, num_predicted: i
 
 def _roll_out(test: ClipValidation, trained: Trained, manifest: PushingManifest) -> PushingRollouts:
     """Draws all clips by each protocol, one sample after the other, because all of them together need gigabytes."""
-    model, settings = trained.model, trained.config.evaluation
+    model = trained.model
+    settings = trained.config.evaluation
     with progress_bar("rollouts of all clips", 2 + len(SHUFFLED) + settings.num_samples) as advance:
         mean = test.draw(model, PRIOR_MEAN)
         advance()

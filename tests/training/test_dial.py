@@ -136,7 +136,7 @@ def test_a_run_keeps_its_recipe(data_folder: Path, tmp_path: Path, capsys: pytes
     folder.mkdir()
     (folder / "config.json").write_text(to_json(chosen), encoding="utf-8")
     assert dialled(config, folder, data, cpu) == dialled(asked, folder, data, cpu) == chosen
-    with pytest.raises(UserError, match=r"started with MINUTES=0.5, now MINUTES=9 is asked for"):
+    with pytest.raises(UserError, match=r"started with MINUTES=0.5, but now the command has MINUTES=9"):
         dialled(config.model_copy(update={"minutes": 9.0}), folder, data, cpu)
     (folder / "config.json").write_text(to_json(config), encoding="utf-8")
     with pytest.raises(UserError, match="started without MINUTES"):

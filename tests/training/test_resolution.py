@@ -65,8 +65,8 @@ def test_what_is_set_stays() -> None:
             facts(16, 40),
             "augmentation.shift_y = 16, but frames have 16 x 40 pixels; needed: less than 16",
         ),
-        ({"augmentation": {"shift_x": 40}}, facts(16, 40), "augmentation.shift_x = 40: .* less than 40"),
-        ({"evaluation": {"shift": 32}}, facts(), "evaluation.shift = 32: .* less than 32"),
+        ({"augmentation": {"shift_x": 40}}, facts(16, 40), "augmentation.shift_x = 40, .* less than 40"),
+        ({"evaluation": {"shift": 32}}, facts(), "evaluation.shift = 32, .* less than 32"),
     ],
 )
 def test_what_does_not_fit_the_data_is_refused(table: dict[str, object], known: DataFacts, message: str) -> None:
