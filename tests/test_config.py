@@ -76,7 +76,7 @@ def test_every_config_loads_and_survives_json(path: Path) -> None:
         ),
         ({"model": {"name": "vgs"}}, "model.name must be one of conv_svg, lab_cvae, reference_cvae, svg; found 'vgs'"),
         ({"model": {"width": 8}}, "model.name must be one of conv_svg, lab_cvae, reference_cvae, svg; found None"),
-        ({"model": 3}, "model = 3: "),
+        ({"model": 3}, "model = 3; "),
         ({"training": 3}, "training = 3: "),
         ({"seed": "0"}, "seed = '0': input should be a valid integer"),
         ({"seed": True}, "seed = True: input should be a valid integer"),
