@@ -1,7 +1,7 @@
-"""Every number an experiment may change: its default, its unit, its validity. One TOML file per run.
+"""Every setting of a run: its default, its unit and its valid values. Each run has one TOML file.
 
-Pydantic was chosen over tyro and jsonargparse because a run is a file and not a command line: it validates a parsed
-TOML table strictly, tells the models' sections apart by `model.name`, freezes the result and writes it back as JSON.
+Pydantic reads the settings, because a run is described by a file and not by a command line. It validates the TOML table
+strictly, chooses the class of the model's section by `model.name`, freezes the result and writes it as JSON.
 """
 
 import difflib
@@ -20,22 +20,24 @@ from src.models.configs import MODELS, ModelConfig, ReferenceCVAEConfig, Teacher
 
 
 class AugmentationConfig(Section):
-    """Random changes of training clips; frames, poses and the reference of a clip change alike."""
+    """Random changes of training clips. The frames, the poses and the reference of a clip get the same change."""
 
-    mirror: bool | None = (
-        None  # half of the clips are mirrored, left limbs becoming right ones; None: where they can be
-    )
-    shift_x: Shift = 0  # pixels that a clip is moved to either side at most; the edges are repeated
-    shift_y: Shift = 0  # the same up and down
+    # Mirrors half of the clips; left limbs become right limbs. None: mirrors if the clips can be mirrored.
+    mirror: bool | None = None
+    shift_x: Shift = 0  # largest shift of a clip to the left or right, in pixels; edge pixels are repeated
+    shift_y: Shift = 0  # largest shift up or down, in pixels
 
 
 class KLWeightConfig(Section):
-    """Weight of the KL term: of sum-over-latents KL against mean-over-pixels reconstruction; see schedules.py."""
+    """Weight of the KL term; see schedules.py.
+
+    The KL is a sum over latents. The reconstruction loss is a mean over pixels.
+    """
 
     kind: Literal["cyclical", "monotonic", "constant"] = "constant"
     start: Annotated[float, Field(ge=0)] = 0.0
-    stop: Annotated[float, Field(ge=0)] | None = None  # None: 2 / (3 H W), which makes log MSE a bound: docs/theory.md
-    ratio: Annotated[float, Field(gt=0, le=1)] = 0.5  # part of a cycle that ramps
+    stop: Annotated[float, Field(ge=0)] | None = None  # None: 2 / (3 H W), the weight of the bound in docs/theory.md
+    ratio: Annotated[float, Field(gt=0, le=1)] = 0.5  # part of a cycle in which the weight rises
     cycles: Positive = 1
     maximum: Annotated[float, Field(ge=0)] | None = None
     per: Literal["epoch", "run", "within_epoch"] = "epoch"
@@ -50,24 +52,24 @@ class TrainingConfig(Section):
     """The training loop."""
 
     num_epochs: Positive = 100
-    clips_per_epoch: NotNegative = 0  # 0: as many as cover every training frame once; for pushing, each clip once
-    shuffle: bool = True  # an epoch's clips in random order; off, for pushing alone: in the order of the data set
-    batch_size: Positive = 32  # clips, over all processes together
-    window: Positive = 1  # frames per clip; all but the given ones are predicted, and reference_cvae is given none
-    held_out_takes: Annotated[tuple[NotNegative, ...], Field(strict=False)] = ()  # of training; best.pt goes by them
-    loss: Literal["mse", "log_mse"] = "log_mse"  # log_mse is the competition's score itself
+    clips_per_epoch: NotNegative = 0  # 0: number of training frames // window; for pushing, every clip once
+    shuffle: bool = True  # clips come in random order; false (pushing only): in the order of the data set
+    batch_size: Positive = 32  # clips of a step, summed over all processes
+    window: Positive = 1  # frames per clip, given frames included; reference_cvae has no given frames
+    held_out_takes: Annotated[tuple[NotNegative, ...], Field(strict=False)] = ()  # takes left out; they choose best.pt
+    loss: Literal["mse", "log_mse"] = "log_mse"  # log_mse is the competition's PSNR, up to constants
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
     learning_rate_kind: Literal["cosine", "constant"] = "cosine"
     warmup_steps: NotNegative = 100
-    final_ratio: Probability = 0.01  # of the learning rate, at the last step
+    final_ratio: Probability = 0.01  # last learning rate / learning_rate
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    gradient_clip: Annotated[float, Field(gt=0)] = 1.0  # norm
-    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.998  # 0 switches the moving average off
+    gradient_clip: Annotated[float, Field(gt=0)] = 1.0  # largest norm of the gradient
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.998  # 0: no moving average
     validate_every: Positive = 10  # epochs
-    patience: NotNegative = 0  # validations without a better score before stopping; 0: never stops early
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # of training; auto: what the hardware has
-    channels_last: bool = False  # faster on GPUs; on CPUs GroupNorm loses more than convolutions win
-    compile: bool = False  # torch.compile of the network's blocks
+    patience: NotNegative = 0  # stops after this many validations without a better score; 0: never
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # of training; auto: the best that the hardware supports
+    channels_last: bool = False  # faster on GPUs; slower on CPUs, because of GroupNorm
+    compile: bool = False  # compiles the network's blocks with torch.compile
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
     @model_validator(mode="after")
@@ -81,19 +83,21 @@ class TrainingConfig(Section):
 class EvaluationConfig(Section):
     """Rollouts for validation, test and prediction."""
 
-    latent: Literal["mean", "sample", "mean_of_samples"] = "mean"  # of the prior
-    num_samples: Annotated[int, Field(ge=2)] = 8  # K of mean_of_samples; n of the best of n for svg and conv_svg
-    mirror: bool | None = None  # averages with the rollout of the mirrored clip; None: where clips can be mirrored
-    shift: Shift = 0  # averages with the rollouts of the clip moved by so many pixels left, right, up and down
+    latent: Literal["mean", "sample", "mean_of_samples"] = "mean"  # how latents are drawn from the prior
+    num_samples: Annotated[int, Field(ge=2)] = 8  # samples of mean_of_samples; samples of best-of-n (svg, conv_svg)
+    mirror: bool | None = None  # averages with the mirrored clip's rollout; None: if clips can be mirrored
+    shift: Shift = 0  # averages with the rollouts of the clip shifted by this many pixels left, right, up and down
     checkpoint: Literal["best", "last"] = "best"
 
 
 class Config(Section):
-    """One run. Its name is the stem of its file."""
+    """All settings of one run. The run's name is the name of its file without .toml."""
 
-    dataset: str = "dance"  # data/<dataset>
+    dataset: str = "dance"  # the folder data/<dataset>
     seed: NotNegative = 0
-    minutes: Annotated[float, Field(gt=0)] | None = None  # MINUTES of make train, which chose width, members and epochs
+    minutes: Annotated[float, Field(gt=0)] | None = (
+        None  # MINUTES of `make train`; it chose the width, members and epochs
+    )
     model: ModelConfig = ReferenceCVAEConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
     kl_weight: KLWeightConfig = KLWeightConfig()
@@ -109,26 +113,29 @@ class Config(Section):
 
     @property
     def teacher_forcing(self) -> TeacherForcingConfig | None:
-        """The schedule of a model that may be fed true frames in training; None for the others."""
+        """The teacher forcing schedule; None for a model that has no teacher forcing."""
         return self.model.teacher_forcing_schedule
 
 
 def _unfit_window(config: Config) -> str | None:
-    model, window, needed = config.model, config.training.window, config.model.smallest_window
+    model = config.model
+    window = config.training.window
+    needed = model.smallest_window
     if window >= needed:
         return None
-    return f"training.window = {window}: {model.name} needs at least {needed} frames, the given ones and one to predict"
+    return f"training.window = {window}: {model.name} needs at least {needed} frames, one more than are given"
 
 
 def _unfit_schedule(config: Config) -> str | None:
-    forcing, num_epochs = config.teacher_forcing, config.training.num_epochs
+    forcing = config.teacher_forcing
+    num_epochs = config.training.num_epochs
     if forcing is None or forcing.kind != "late" or forcing.begin < num_epochs:
         return None
     return f"model.teacher_forcing.begin = {forcing.begin}: a run of {num_epochs} epochs would never feed a true frame"
 
 
-# Settings that may differ when a run goes on: they say how long it trains and how it is read, not what it is.
-# validate_every is among them: it picks the steps that best.pt and patience compare, and changes the weights of none.
+# Settings that may differ when a run resumes. They do not change the weights of any training step.
+# validate_every only chooses the steps that best.pt and patience compare.
 MAY_CHANGE = (
     *("training.num_epochs", "training.patience", "training.validate_every", "training.device", "training.compile"),
     "evaluation",
@@ -136,9 +143,9 @@ MAY_CHANGE = (
 
 
 def load_config(path: Path, overrides: str = "") -> Config:
-    """Returns the run's settings from a TOML file and `section.key=value` words that replace some of them.
+    """Returns the run's settings: those of a TOML file, some replaced by `section.key=value` words.
 
-    Raises UserError for a missing or unreadable file and for the first invalid setting, of the file or else of SET.
+    Raises UserError for a missing or unreadable file. Raises it for the first invalid setting of the file, then of SET.
     """
     if not path.is_file():
         known = ", ".join(sorted(found.stem for found in path.parent.glob("*.toml"))) or "none"
@@ -152,7 +159,7 @@ def load_config(path: Path, overrides: str = "") -> Config:
 
 
 def replaced(config: Config, overrides: str) -> Config:
-    """Returns a configuration with the settings of `section.key=value` words; UserError for an invalid one."""
+    """Returns the configuration with settings replaced by `section.key=value` words; UserError if one is invalid."""
     return _overridden(config.model_dump(mode="json"), overrides)
 
 
@@ -163,7 +170,7 @@ def _overridden(table: dict[str, Any], overrides: str) -> Config:
 
 
 def parse_config(table: dict[str, Any], origin: str) -> Config:
-    """Returns the settings in a parsed table; UserError names the first invalid key, `origin` and what is allowed."""
+    """Returns the settings of a parsed table. UserError names `origin`, the first invalid key and what is allowed."""
     try:
         return Config.model_validate(table)
     except ValidationError as error:
@@ -176,11 +183,11 @@ def to_json(config: Config) -> str:
 
 
 def from_json(text: str | bytes, origin: str) -> Config:
-    """Returns the configuration that `to_json` wrote; UserError where the text is damaged or from another version."""
+    """Returns the configuration that `to_json` wrote; UserError if the text is damaged or of another version."""
     try:
         table = json.loads(text)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{origin} is damaged ({error}); restore it or start the run afresh") from None
+        raise UserError(f"{origin} is damaged ({error}); restore it or start the run again") from None
     return parse_config(table, origin)
 
 
@@ -198,7 +205,7 @@ def _leaves(table: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
 
 
 def differences(old: Config, new: Config) -> list[str]:
-    """Returns one "key: old -> new" line for each setting outside `MAY_CHANGE` in which two configurations differ."""
+    """Returns one line "key: old -> new" per setting that differs. Settings in `MAY_CHANGE` are left out."""
     before, after = flatten(old), flatten(new)
     keys = [key for key in {**before, **after} if before.get(key) != after.get(key) and not key.startswith(MAY_CHANGE)]
     return [f"{key}: {before.get(key)} -> {after.get(key)}" for key in keys]
@@ -249,7 +256,11 @@ def _key(location: tuple[int | str, ...]) -> str:
 
 
 def _near(key: str, table: dict[str, Any]) -> str:
-    """Returns what may be meant by an unknown key: one of that name anywhere, or of a name like it, there first."""
+    """Returns a hint for an unknown key.
+
+    The hint names settings of the same name in any section, and settings of a similar name in the same section. If
+    there are none, it names similar settings of other sections. Otherwise it lists all settings of the section.
+    """
     section, dot, name = key.rpartition(".")
     model = MODELS[table["model"]["name"]].model_construct() if "model" in table else Config().model
     settings = flatten(Config.model_construct(model=model))

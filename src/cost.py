@@ -1,10 +1,10 @@
-"""What a run costs before it is started: size, arithmetic, memory, and from them hours on a device. `make cost`.
+"""`make cost`: estimates a run's parameters, arithmetic, memory and hours before the run starts.
 
     python -m src.cost configs/dance.toml
 
-Arithmetic is counted by torch's own counter over one real forward and backward pass of a few clips of noise, memory by
-adding up what autograd keeps; both grow in proportion to the clips. Speed is measured here. For a GPU it is estimated,
-the higher of two numbers: the arithmetic over an assumed share of the peak, and the launches of the kernels.
+One real training step on a few clips of noise is measured. torch's counter counts its arithmetic. The memory is the sum
+of all tensors that autograd keeps. Both grow in proportion to the clips. The speed is that of this machine. The time on
+a GPU is estimated as the larger of two times: the arithmetic at an assumed share of the peak, and the kernel launches.
 """
 
 import argparse
@@ -28,25 +28,26 @@ from src.intake.manifest import Manifest
 from src.models.interface import build_model
 from src.training.resolution import resolved
 
-PEAK_TFLOPS, REACHED = 989.0, 0.1  # an H100's or H200's dense bfloat16 peak, and the share assumed of it
-LAUNCH_SECONDS = 5e-6  # of one kernel, issued eagerly
+PEAK_TFLOPS = 989.0  # dense bfloat16 peak of an H100 or H200
+REACHED = 0.1  # share of the peak that a run is assumed to reach
+LAUNCH_SECONDS = 5e-6  # seconds to launch one kernel in eager mode
 BYTES_PER_WEIGHT = 4 * 5  # float32: weight, gradient, two moments of AdamW, moving average
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What training costs; flops and bytes are those of one clip, the seconds those of a step here."""
+    """What training costs: arithmetic and activation bytes of one clip, and seconds of one step on this machine."""
 
     num_parameters: int
     flops: float
-    num_kernels: int  # of a step, whatever its clips, about one for each operation
+    num_kernels: int  # of a step of any number of clips; about one per operation
     activation_bytes: float
     step_seconds: float
-    num_clips: int  # of the measured step
+    num_clips: int  # clips of the measured step
 
 
 class OperationCounter(TorchDispatchMode):
-    """Counts the operations that compute something; views cost nothing."""
+    """Counts the operations that compute something. Views compute nothing."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,7 +59,7 @@ class OperationCounter(TorchDispatchMode):
 
 
 def cost_of(config: Config, facts: DataFacts, *, num_clips: int) -> Cost:
-    """Returns what one training step of `num_clips` clips costs, for a clip."""
+    """Returns the cost per clip, measured on one training step of `num_clips` clips."""
     model = build_model(config, **facts.network)
     batch = SYSTEMS[config.model.system].part("cost").noise_batch(config, model, num_clips, facts)
     kept: dict[int, int] = {}
@@ -100,20 +101,21 @@ def precision_here(config: Config) -> Precision:
 
 
 def facts_of(config: Config, data_folder: Path) -> DataFacts:
-    """Returns the facts of the run's data set; where it is not packed, those that its system assumes."""
+    """Returns the facts of the run's data set. If it is not packed, returns the facts that the system assumes."""
     manifest = _manifest(config, data_folder)
     return manifest.facts if manifest else SYSTEMS[config.model.system].part("cost").ASSUMED
 
 
 def clips_of_an_epoch(config: Config, data_folder: Path) -> tuple[int, str]:
-    """Returns how many clips cover the training set once, and in words which set that is: packed, or assumed."""
-    manifest, folder = _manifest(config, data_folder), data_folder / config.dataset
-    num_clips, what = SYSTEMS[config.model.system].part("cost").clips_of_an_epoch(config, manifest)
-    return num_clips, f"{what} of {folder}" if manifest else f"{what}; {folder} is not packed"
+    """Returns how many clips cover the training set once, and a description of that set: packed or assumed."""
+    folder = data_folder / config.dataset
+    manifest = _manifest(config, data_folder)
+    num_clips, training_set = SYSTEMS[config.model.system].part("cost").clips_of_an_epoch(config, manifest)
+    return num_clips, f"{training_set} of {folder}" if manifest else f"{training_set}; {folder} is not packed"
 
 
 def resident_bytes(config: Config, data_folder: Path) -> int:
-    """Returns the bytes of the training set that stay on the device."""
+    """Returns how many bytes of the training set stay on the device."""
     return SYSTEMS[config.model.system].part("cost").resident_bytes(config, _manifest(config, data_folder))
 
 
@@ -123,35 +125,39 @@ def _manifest(config: Config, data_folder: Path) -> Manifest | None:
 
 
 def describe(config: Config, cost: Cost, *, num_clips: int, training_set: str, resident: int) -> str:
-    """Returns the estimate in words, for a training set of so many clips, of which so many bytes stay on the device."""
+    """Returns the estimate in words.
+
+    num_clips: clips that cover the training set once. training_set: its description. resident: its bytes on the device.
+    """
     settings = config.training
     clips = settings.clips_per_epoch or num_clips
     steps = max(1, clips // settings.batch_size) * settings.num_epochs
     flops = cost.flops * settings.batch_size * steps
     memory = cost.activation_bytes * settings.batch_size + BYTES_PER_WEIGHT * cost.num_parameters
     speed = cost.num_clips / cost.step_seconds
-    busy, launching = flops / (PEAK_TFLOPS * REACHED * 1e12), steps * cost.num_kernels * LAUNCH_SECONDS
+    busy = flops / (PEAK_TFLOPS * REACHED * 1e12)
+    launching = steps * cost.num_kernels * LAUNCH_SECONDS
     return "\n".join(
         (
             f"parameters            {cost.num_parameters:,}",
             f"a clip                {cost.flops / 1e9:.2f} GFLOP forward and backward, "
-            f"{cost.activation_bytes / 2**20:.1f} MiB kept between them",
+            f"{cost.activation_bytes / 2**20:.1f} MiB of activations",
             f"training set          {training_set}",
             f"the run               {steps:,} steps of {settings.batch_size} clips, {flops / 1e15:.2f} PFLOP",
             f"memory                {memory / 2**30:.2f} GiB for weights, optimiser and a step's activations, "
-            f"{resident / 2**30:.2f} GiB for the training frames and poses; rollouts not counted",
+            f"{resident / 2**30:.2f} GiB for the training data; rollouts are not counted",
             f"measured here         {speed:.2f} clips/s on {torch.get_num_threads()} CPU threads "
             f"({instruction_set()}, {precision_here(config)}), "
             f"{cost.flops * speed / 1e9:.0f} GFLOP/s; the run: {duration(settings.batch_size * steps / speed)}",
             f"estimated on an H200  {duration(max(busy, launching))}, not measured: {duration(busy)} of arithmetic at "
-            f"{REACHED:.0%} of {PEAK_TFLOPS:.0f} TFLOP/s, which is assumed, {duration(launching)} of launching "
+            f"an assumed {REACHED:.0%} of {PEAK_TFLOPS:.0f} TFLOP/s, {duration(launching)} to launch "
             f"{cost.num_kernels:,} kernels a step",
         )
     )
 
 
 def duration(seconds: float) -> str:
-    """Returns seconds as a person says them: in s, min or h."""
+    """Returns a duration in words, in s, min or h."""
     for size, unit in ((3600, "h"), (60, "min")):
         if seconds >= 2 * size:
             return f"{seconds / size:.1f} {unit}"
@@ -160,10 +166,12 @@ def duration(seconds: float) -> str:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m src.cost", description="What a run costs.")
+    parser = argparse.ArgumentParser(
+        prog="python -m src.cost", description="Estimates what a run costs before it starts."
+    )
     parser.add_argument("config", type=Path, help="configs/<run>.toml")
     parser.add_argument("--set", default="", metavar="'section.key=value ...'", help="settings to replace")
-    parser.add_argument("--clips", type=int, default=4, help="clips of the measured step")
+    parser.add_argument("--clips", type=int, default=4, help="number of clips in the measured step")
     arguments = parser.parse_args()
     config = load_config(arguments.config, arguments.set)
     facts = facts_of(config, Path("data"))

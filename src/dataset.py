@@ -1,6 +1,7 @@
-"""Clips on disk -> batches of frames in [0, 1] with their conditions: dancers' poses, a robot's actions and positions.
+"""A packed data set on disk -> training batches of frames and pose images in [0, 1].
 
-Opens what packing.py wrote; alone scales pixels.
+This file opens what packing.py wrote. Pixels are scaled in one place, `to_unit`. Robot pushing has its own sampler in
+src/pushing; it scales with the same function.
 """
 
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ class PackedData(Protocol):
 
     @property
     def manifest(self) -> Manifest:
-        """What it holds and where it came from."""
+        """What the data set holds and what it was packed from."""
         ...
 
     @property
@@ -37,11 +38,11 @@ class PackedData(Protocol):
 
 @dataclass(frozen=True)
 class Footage:
-    """Frames and pose images (N, 3, H, W) uint8 of one or more takes, one after the other."""
+    """Frames and pose images, (N, 3, H, W) uint8 each, of one or more takes in a row."""
 
     frames: np.ndarray
     poses: np.ndarray
-    takes: tuple[tuple[int, int], ...]  # first frame and the one after the last
+    takes: tuple[tuple[int, int], ...]  # (start, stop) of each take; stop is excluded
 
     def to(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Returns the frames and the poses as tensors on the device."""
@@ -69,8 +70,9 @@ class DanceData:
 class Batch:
     """Training clips, float32 in [0, 1].
 
-    frames: (B, T, 3, H, W). poses: (B, T + 2 context, 3, H, W), repeated beyond the ends of a take. reference and
-    reference_pose: (B, 3, H, W), a frame anywhere in the same take.
+    frames: (B, T, 3, H, W).
+    poses: (B, T + 2 context, 3, H, W). Beyond the ends of a take, its first or last pose is repeated.
+    reference and reference_pose: (B, 3, H, W), a random frame of the same take and its pose.
     """
 
     frames: Tensor
@@ -80,13 +82,13 @@ class Batch:
 
 
 def open_data(name: str, data_folder: Path = Path("data")) -> Any:
-    """Returns a packed data set as its system holds it; UserError where it is missing, half written or damaged."""
+    """Returns a packed data set, in its system's class; UserError if it is missing, incomplete or damaged."""
     folder = data_folder / name
     return SYSTEMS[Manifest.load(folder).system].part("data").open_folder(folder)
 
 
 def open_folder(folder: Path) -> DanceData:
-    """Returns packed dancers; UserError where they are missing, half written, damaged or of another system."""
+    """Returns a packed data set of dancers; UserError if it is missing, incomplete, damaged or of another system."""
     manifest = DanceManifest.load(folder)
     arrays = {stem: np.load(folder / f"{stem}.npy", mmap_mode="r") for stem in manifest.shapes}
     return DanceData(
@@ -101,23 +103,23 @@ def open_folder(folder: Path) -> DanceData:
 def to_unit(pixels: Tensor | np.ndarray) -> Tensor:
     """Returns uint8 pixels as float32 in [0, 1]."""
     tensor = torch.from_numpy(np.array(pixels)) if isinstance(pixels, np.ndarray) else pixels
-    assert tensor.dtype == torch.uint8, f"pixels to scale are uint8, these are {tensor.dtype}"
+    assert tensor.dtype == torch.uint8, f"pixels must be uint8, these are {tensor.dtype}"
     return tensor.float() / 255
 
 
 def with_context(poses: Tensor, context: int) -> Tensor:
-    """Returns whole sequences of poses (B, T, ...) with the first and last repeated `context` times."""
+    """Returns poses (B, T + 2 context, ...): poses (B, T, ...) whose first and last are repeated `context` times."""
     first, last = poses[:, :1], poses[:, -1:]
     return torch.cat([first.expand(-1, context, *first.shape[2:]), poses, last.expand(-1, context, *last.shape[2:])], 1)
 
 
 def window_starts(takes: tuple[tuple[int, int], ...], window: int) -> Tensor:
-    """Returns the frames (int64) at which a window of that many frames fits into one take, in order."""
+    """Returns the frame numbers, int64 (N,), at which a window of `window` frames fits into one take, in order."""
     return torch.cat([torch.arange(start, max(start, stop - window + 1)) for start, stop in takes])
 
 
 class ClipSampler:
-    """Draws training clips; which ones depends on the seed, the epoch and the position in it alone.
+    """Draws random training clips. The draw depends only on the seed, the epoch and the position in the epoch.
 
     All pixels stay on the device as uint8.
     """
@@ -132,14 +134,20 @@ class ClipSampler:
         seed: int,
         device: torch.device,
     ) -> None:
-        assert augmentation.mirror is not None, "resolution.resolved has decided"
+        assert augmentation.mirror is not None, "resolution.resolved sets it to true or false"
         frames, poses = footage.to(device)
-        self.seed, self.context, self.num_frames, self.mirror = seed, context, len(frames), augmentation.mirror
-        if self.mirror:  # mirror images follow the originals, so that mirroring a clip is an offset of its indices
-            frames, poses = torch.cat([frames, frames.flip(-1)]), torch.cat([poses, mirror_poses(poses)])
+        self.seed = seed
+        self.context = context
+        self.num_frames = len(frames)
+        self.mirror = augmentation.mirror
+        # The mirrored frames stand behind the originals: a mirrored clip has the same indices plus num_frames.
+        if self.mirror:
+            frames = torch.cat([frames, frames.flip(-1)])
+            poses = torch.cat([poses, mirror_poses(poses)])
+        # Two more indices choose the shift. Outside the picture, frames repeat their edge and poses are white.
         self.shift = torch.tensor([augmentation.shift_y, augmentation.shift_x])
-        self.frames = all_shifts(frames, *self.shift.tolist(), beyond=None)  # and a shift is two indices more
-        self.poses = all_shifts(poses, *self.shift.tolist(), beyond=WHITE)  # a limb ends with the picture
+        self.frames = all_shifts(frames, *self.shift.tolist(), beyond=None)
+        self.poses = all_shifts(poses, *self.shift.tolist(), beyond=WHITE)
         self.num_in_takes = sum(stop - start for start, stop in footage.takes)
         self.starts = window_starts(footage.takes, window)
         if not len(self.starts):
@@ -155,12 +163,16 @@ class ClipSampler:
         self._order = lru_cache(maxsize=1)(self._draw_order)
 
     def __len__(self) -> int:
-        """Number of clips in an epoch, as many as have as many frames as the takes."""
+        """Clips per epoch: number of training frames // window."""
         return self.num_in_takes // len(self.window)
 
     def batch(self, epoch: int, first: int, clips: range) -> Batch:
-        """Returns clips `first + clips` of an epoch; an epoch is a random order of all windows."""
-        device, order = self.frames.device, self._order(epoch)
+        """Returns the clips with numbers `first + clips` of an epoch.
+
+        An epoch is a random order of all windows. It starts again at its front when the windows are used up.
+        """
+        device = self.frames.device
+        order = self._order(epoch)
         start = self.starts[order[[(first + clip) % len(order) for clip in clips]]]
         generator = keyed_generator(self.seed, "augmentation", epoch, first)
         uniform = torch.rand(clips.stop, 4, generator=generator)[clips.start :]
@@ -170,8 +182,11 @@ class ClipSampler:
         poses = (start[:, None] + span).clamp(low[:, None], high[:, None] - 1)
         if self.mirror:
             mirrored = self.num_frames * (uniform[:, 1] < 0.5).long()
-            start, poses, reference = start + mirrored, poses + mirrored[:, None], reference + mirrored
+            start = start + mirrored
+            poses = poses + mirrored[:, None]
+            reference = reference + mirrored
         frames = start[:, None] + self.window
+        # The shift indices of `all_shifts`, uniform in 0..2 * shift.
         down, right = (2 * self.shift - ((2 * self.shift + 1) * uniform[:, 2:]).long()).to(device).unbind(dim=1)
 
         def read(pictures: Tensor, indices: Tensor) -> Tensor:
@@ -190,27 +205,30 @@ class ClipSampler:
 
 
 def hold_out(footage: Footage, takes: tuple[int, ...]) -> tuple[Footage, tuple[Footage, ...]]:
-    """Returns the footage without these takes, counted from 0, and each of them; UserError where that cannot be."""
+    """Returns the footage without these takes, and each of these takes as footage of its own.
+
+    takes: numbers of takes, from 0. UserError if a number is too high or if no take is left for training.
+    """
     if not takes:
         return footage, ()
     if max(takes) >= len(footage.takes) or len(set(takes)) == len(footage.takes):
         raise UserError(
             f"training.held_out_takes = {list(takes)}; the data set has takes 0 to {len(footage.takes) - 1}; "
-            "needed: some of them, and at least one left to train on"
+            "needed: some of these numbers, and at least one take left for training"
         )
     kept = tuple(bounds for number, bounds in enumerate(footage.takes) if number not in takes)
-    held = tuple(
+    held_out = tuple(
         Footage(footage.frames[start:stop], footage.poses[start:stop], ((0, stop - start),))
         for start, stop in (footage.takes[number] for number in takes)
     )
-    return Footage(footage.frames, footage.poses, kept), held
+    return Footage(footage.frames, footage.poses, kept), held_out
 
 
 def sampler(config: Config, data: DanceData, *, context: int, device: torch.device) -> ClipSampler:
-    """Returns the clips that a run trains on; `context` is the number of poses needed before and after a frame."""
-    shown, _ = hold_out(data.train, config.training.held_out_takes)
+    """Returns the sampler of a run's training clips; a model sees `context` poses before and after each frame."""
+    training, _ = hold_out(data.train, config.training.held_out_takes)
     return ClipSampler(
-        shown,
+        training,
         window=config.training.window,
         context=context,
         augmentation=config.augmentation,

@@ -1,8 +1,8 @@
-"""Predictions -> submissions/<run>.csv, checked, with submissions/<run>.json saying where it comes from.
+"""Predictions -> a checked submissions/<run>.csv, and a submissions/<run>.json that says where the csv comes from.
 
-The format: header `id,0,1,...,6143`; one row per frame in sequence order, id = 0, 1, 2, ...; then the frame's values in
-C, H, W order as integers 0..255. Each sequence has 630 rows, the first of which is the given frame. These are the
-numbers of the competition; another data set may have frames of another size and sequences of another length.
+The header of the csv is `id,0,1,...,6143`. Each row holds one frame: its id (0, 1, 2, ...), then its values in C, H, W
+order as integers 0..255. The sequences follow each other. Each has 630 rows, and its first row is the given frame.
+6144 and 630 are the competition's numbers. Other data sets may have other frame sizes and sequence lengths.
 """
 
 import argparse
@@ -27,14 +27,14 @@ from src.intake.pictures import Picture, count_kinds, read_picture, say_conversi
 from src.maths.metrics import quantise
 
 FRAME_SHAPE = (3, *FRAME_SIZE)  # C, H, W
-SEQUENCE_LENGTH = TEST_LENGTH  # rows of one sequence, the given frame among them
+SEQUENCE_LENGTH = TEST_LENGTH  # rows of one sequence, the given frame included
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 @dataclass(frozen=True)
 class CheckedSubmission:
-    """What a faultless file holds; `sha256` is that of the bytes that were checked."""
+    """What a valid csv holds. `sha256` is the hash of the checked bytes."""
 
     num_rows: int
     num_sequences: int
@@ -42,7 +42,7 @@ class CheckedSubmission:
 
 
 class Provenance(BaseModel):
-    """Where a csv comes from; kept beside it as <run>.json. `local_score` is the validation score in dB."""
+    """Where a csv comes from. It is saved beside the csv as <run>.json. `local_score` is the validation score in dB."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
@@ -58,7 +58,7 @@ class Provenance(BaseModel):
     config_sha256: Sha256
     checkpoint_sha256: Sha256
     checkpoint_step: int
-    local_score: float | None  # None where the run was never validated
+    local_score: float | None  # None if the run was never validated
     seed: int
 
     @property
@@ -67,12 +67,12 @@ class Provenance(BaseModel):
         return self.num_rows // self.num_sequences
 
     def save(self, path: Path) -> None:
-        """Writes the JSON file, whole or not at all."""
+        """Writes the JSON file in one step, so that it is never half written."""
         write_atomically(path, (self.model_dump_json(indent=2) + "\n").encode())
 
     @classmethod
     def load(cls, path: Path) -> "Provenance":
-        """Returns what `save` wrote; UserError where the file is missing, damaged or from another version."""
+        """Returns what `save` wrote; UserError if the file is missing, damaged or of another version."""
         if not path.is_file():
             raise UserError(f"{path} does not exist; `make submission RUN={path.stem}` writes it together with the csv")
         try:
@@ -81,18 +81,18 @@ class Provenance(BaseModel):
             first = error.errors()[0]
             place = ".".join(str(part) for part in first["loc"]) or "the file"
             raise UserError(
-                f"{path}: {place}: {first['msg']}; it does not say where its csv comes from; move both away and "
+                f"{path}: {place}: {first['msg']}; the origin of its csv is unknown; move both files away and "
                 f"run `make submission RUN={path.stem}` again"
             ) from None
 
 
 def provenance_path(csv_path: Path) -> Path:
-    """The JSON file that belongs to a csv: the same name beside it."""
+    """Returns the path of a csv's JSON file: the same folder and name, with the suffix .json."""
     return csv_path.with_suffix(".json")
 
 
 def safe_to_replace(csv_path: Path) -> None:
-    """Raises UserError if `csv_path` holds something these commands did not write, which must not be overwritten."""
+    """Raises UserError if `csv_path` exists and these commands did not write it. Such a file is not overwritten."""
     if not csv_path.exists():
         return
     json_path = provenance_path(csv_path)
@@ -110,12 +110,13 @@ def write_submission(
     frame_shape: tuple[int, int, int] = FRAME_SHAPE,
     sequence_length: int = SEQUENCE_LENGTH,
 ) -> None:
-    """Writes rollouts (K, 630, 3, 32, 64), float in [0, 1] or uint8, as the competition's csv, whole or not at all.
+    """Writes rollouts (K, 630, 3, 32, 64), float in [0, 1] or uint8, as the competition's csv.
 
-    Raises UserError where `path` must not be replaced (`safe_to_replace`).
+    The file is written in one step, so that it is never half written. UserError if `path` holds a file that must not be
+    replaced (see `safe_to_replace`).
     """
     num_values = math.prod(frame_shape)
-    assert rollouts.ndim == 5 and len(rollouts) > 0, f"rollouts are (K, T, C, H, W), these are {tuple(rollouts.shape)}"
+    assert rollouts.ndim == 5 and len(rollouts) > 0, f"rollouts must be (K, T, C, H, W): {tuple(rollouts.shape)}"
     assert rollouts.shape[1:] == (sequence_length, *frame_shape), f"a rollout of shape {tuple(rollouts.shape[1:])}"
     integers = quantise(rollouts) if rollouts.is_floating_point() else rollouts
     rows = integers.reshape(len(rollouts) * sequence_length, num_values).cpu().numpy()
@@ -135,9 +136,9 @@ def check_submission(
     sequence_length: int = SEQUENCE_LENGTH,
     frame_shape: tuple[int, int, int] = FRAME_SHAPE,
 ) -> CheckedSubmission:
-    """What the file holds, if the competition can read it; UserError with the first fault and how many there are.
+    """Returns what a valid csv holds. UserError for an invalid one: it names the first fault and counts the others.
 
-    first_frames: uint8 (K, 3, 32, 64), what frame 0 of each sequence must be; it also fixes the number of sequences.
+    first_frames: uint8 (K, 3, 32, 64), the required frame 0 of each sequence. It also sets the number of sequences.
     """
     content = _read(path)
     faults = distinct(faults_of(content, first_frames, num_sequences, sequence_length, frame_shape))
@@ -157,7 +158,7 @@ def find_faults(
     sequence_length: int = SEQUENCE_LENGTH,
     frame_shape: tuple[int, int, int] = FRAME_SHAPE,
 ) -> list[str]:
-    """One line for each kind of fault of the file, the first ten; empty for a file `check_submission` accepts."""
+    """Returns one line for each kind of fault, at most ten; an empty list for a valid file."""
     return distinct(faults_of(_read(path), first_frames, num_sequences, sequence_length, frame_shape))
 
 
@@ -172,14 +173,14 @@ def _read(path: Path) -> bytes:
 
 
 def read_first_frames(folder: Path, size: Size = FRAME_SIZE) -> np.ndarray:
-    """The given frames of a test folder, uint8 (K, 3, H, W), from `folder`/K/*.png, K = 0, 1, ..., one each.
+    """Returns the given frames of a test folder, uint8 (K, 3, H, W). Folder `folder`/K holds one picture, K = 0, 1, ...
 
-    They are resized to `size`, (H, W), as packing resizes them; what is converted is said.
+    They are resized to `size`, (H, W), as packing does it. One printed line says which pictures were converted.
     """
     sequences = sorted((path for path in folder.glob("*") if path.name.isdecimal()), key=lambda path: int(path.name))
     if [path.name for path in sequences] != [str(k) for k in range(len(sequences))] or not sequences:
         found = ", ".join(path.name for path in sequences) or "none"
-        raise UserError(f"{folder} needs folders 0, 1, ... with one first frame each; found {found}")
+        raise UserError(f"{folder} holds the folders {found}; needed: folders 0, 1, ... with one first frame in each")
     pictures = [_read_first_frame(sequence, size) for sequence in sequences]
     say_conversions(count_kinds((picture.name, picture.kind) for picture in pictures), say)
     return np.stack([picture.pixels for picture in pictures])
@@ -188,27 +189,27 @@ def read_first_frames(folder: Path, size: Size = FRAME_SIZE) -> np.ndarray:
 def _read_first_frame(folder: Path, size: Size) -> Picture:
     pictures = sorted(path for path in folder.iterdir() if PICTURE.fullmatch(path.name))
     if len(pictures) != 1:
-        raise UserError(f"{folder} holds {len(pictures)} pictures, needs one, the first frame of its sequence")
+        raise UserError(f"{folder} holds {len(pictures)} pictures; needed: one, the first frame of its sequence")
     return read_picture(pictures[0], size, str(pictures[0]))
 
 
 class Layout(NamedTuple):
-    """What a csv must hold, and in words where that is known from."""
+    """What a csv must hold. `origin` says in words where these numbers come from."""
 
     sequence_length: int
     frame_size: Size
-    known_from: str
+    origin: str
     first_frames: np.ndarray | None = None
 
     def __str__(self) -> str:
         height, width = self.frame_size
-        return f"{self.sequence_length} frames of {height} x {width} a sequence, by {self.known_from}"
+        return f"{self.sequence_length} frames of {height} x {width} a sequence, by {self.origin}"
 
 
 def layout_of(path: Path, dataset: str | None, data_folder: Path = Path("data")) -> Layout:
-    """Returns what a csv must hold: by the data set named, else by the JSON beside it, else the competition's.
+    """Returns what a csv must hold: according to `dataset`, else the JSON beside the csv, else the competition.
 
-    UserError where the data set is missing or has no test sequences of poses, or where the JSON is damaged.
+    UserError if the data set is missing or is not one of dancers, or if the JSON is damaged.
     """
     if dataset is not None:
         folder = data_folder / dataset
@@ -227,22 +228,28 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main() -> None:
-    """`python -m src.submission check FILE`: says that a csv is valid, or what is wrong with it."""
+    """Checks a csv: `python -m src.submission check FILE` says that it is valid, or lists its faults."""
     parser = _Parser(prog="python -m src.submission", description=main.__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     check = commands.add_parser(
-        "check", help="one line for a valid file (exit 0), one per kind of fault otherwise (exit 2)"
+        "check", help="print one line for a valid file (exit 0), or one line per kind of fault (exit 2)"
     )
     check.add_argument("file", metavar="FILE", type=Path)
-    check.add_argument("--first-frames", type=Path, metavar="FOLDER", help="the data set's test_img folder (K/*.png)")
-    check.add_argument("--dataset", metavar="NAME", help="check against data/NAME (default: the JSON beside FILE)")
-    check.add_argument("--length", type=int, help=f"rows of one sequence (default: as known, else {SEQUENCE_LENGTH})")
+    check.add_argument(
+        "--first-frames", type=Path, metavar="FOLDER", help="compare frame 0 with this test_img folder (K/*.png)"
+    )
+    check.add_argument(
+        "--dataset", metavar="NAME", help="check against data/NAME (default: against the JSON beside FILE)"
+    )
+    check.add_argument(
+        "--length", type=int, help=f"rows of one sequence (default: from data set or JSON, else {SEQUENCE_LENGTH})"
+    )
     arguments = parser.parse_args()
     layout = layout_of(arguments.file, arguments.dataset)
     if arguments.length is not None:
         if arguments.length < 1:
-            parser.error(f"--length is {arguments.length}, needs at least 1")
-        layout = layout._replace(sequence_length=arguments.length, known_from=f"--length and {layout.known_from}")
+            parser.error(f"--length is {arguments.length}; needed: at least 1")
+        layout = layout._replace(sequence_length=arguments.length, origin=f"--length and {layout.origin}")
     if arguments.first_frames:
         layout = layout._replace(first_frames=read_first_frames(arguments.first_frames, layout.frame_size))
     needed: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""Configurations: the files load, mistakes are named, a change is noticed where it matters, each setting is read."""
+"""Configurations: all files load, errors name the setting, and a change of a setting is found when a run resumes."""
 
 import json
 import re
@@ -22,7 +22,7 @@ SETTINGS = [(ROOT / "src" / name).read_text(encoding="utf-8") for name in ("conf
 
 
 def default(model: str) -> Config:
-    """A configuration of either model in which every setting has an effect."""
+    """Returns a configuration of a model in which every setting has an effect."""
     table: dict[str, dict[str, Any]] = {
         "model": {"name": model},
         "kl_weight": {"kind": "cyclical"},
@@ -217,7 +217,7 @@ def test_a_config_is_frozen() -> None:
 
 
 def others(value: object) -> Iterator[object]:
-    """Values of the same kind, one of which is valid and another than `value`, whatever the setting."""
+    """Yields other values of the same type. For every setting, at least one of them is valid."""
     words = set(re.findall(r'"(\w+)"', " ".join(SETTINGS)))
     if isinstance(value, bool):
         yield not value
@@ -233,7 +233,7 @@ def others(value: object) -> Iterator[object]:
 
 
 def altered(config: Config, key: str) -> Config:
-    """The configuration with another valid value of one setting."""
+    """Returns the configuration with another valid value of one setting."""
     *sections, name = key.split(".")
     for value in others(flatten(config)[key]):
         table = json.loads(to_json(config))
@@ -248,7 +248,7 @@ def altered(config: Config, key: str) -> Config:
     raise AssertionError(f"no other value of {key}")
 
 
-ONE_VALUE = {  # settings that only the other system can change
+ONE_VALUE = {  # model -> settings that have only one valid value for its system
     **dict.fromkeys(
         PUSHING_MODELS,
         ("model.name", "augmentation.", "evaluation.mirror", "evaluation.shift", "training.held_out_takes"),
@@ -261,7 +261,7 @@ ONE_VALUE = {  # settings that only the other system can change
     ("model", "key"),
     [(model, key) for model in MODELS for key in flatten(default(model)) if not key.startswith(ONE_VALUE[model])],
 )
-def test_a_change_is_told_apart_where_it_matters(model: str, key: str) -> None:
+def test_only_a_change_that_alters_weights_is_a_difference(model: str, key: str) -> None:
     old = default(model)
     new = altered(old, key)
     assert from_json(to_json(new), "test") == new != old

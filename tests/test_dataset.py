@@ -1,4 +1,4 @@
-"""Clips: where they may start, what belongs together in one, who draws which; opening a data set."""
+"""Training clips: where they start, what they hold, and which process draws which. Opening a data set."""
 
 import os
 from itertools import pairwise
@@ -39,7 +39,7 @@ UNCHANGED = AugmentationConfig(mirror=False)
 
 
 def numbered_footage(takes: tuple[tuple[int, int], ...] = TAKES) -> Footage:
-    """Frame t is 5 t everywhere but for its left column, 5 t + 1; its pose is one grey level brighter."""
+    """Returns footage: frame t has the value 5 t, and 5 t + 1 in its left column. Its pose is 2 levels brighter."""
     frames = np.zeros((takes[-1][1], 3, HEIGHT, NARROW), dtype=np.uint8)
     frames += 5 * np.arange(len(frames), dtype=np.uint8)[:, None, None, None]
     frames[..., 0] += 1
@@ -56,7 +56,10 @@ def sampler(
 
 
 def frame_numbers(pixels: torch.Tensor) -> list[list[int]]:
-    """The number of each picture of clips (B, T, 3, H, W) in [0, 1] of `numbered_footage`, flipped or not."""
+    """Returns the frame number of each picture, for clips (B, T, 3, H, W) in [0, 1] of `numbered_footage`.
+
+    A mirrored picture gives the same number.
+    """
     return ((255 * pixels[..., 0, 0, 1]).round().long() // 5).tolist()
 
 
@@ -156,15 +159,15 @@ def test_a_batch_depends_on_its_key_alone() -> None:
 
 
 def test_half_of_the_clips_are_mirrored_as_a_whole() -> None:
-    footage, flips = numbered_footage(), []
+    footage = numbered_footage()
+    flips: list[bool] = []
     frames, poses = torch.from_numpy(footage.frames), torch.from_numpy(footage.poses)
     pictures = {False: (frames, poses), True: (frames.flip(-1), mirror_poses(poses))}
     for epoch in range(20):
         batch = sampler(context=0, augmentation=AugmentationConfig(mirror=True)).batch(epoch, 0, range(20))
-        (numbers, references), flipped = (
-            (frame_numbers(batch.frames), frame_numbers(batch.reference[:, None])),
-            is_flipped(batch.reference),
-        )
+        numbers = frame_numbers(batch.frames)
+        references = frame_numbers(batch.reference[:, None])
+        flipped = is_flipped(batch.reference)
         for clip in range(20):
             all_frames, all_poses = pictures[flipped[clip]]
             assert torch.equal(batch.frames[clip], to_unit(all_frames[numbers[clip]]))
@@ -212,7 +215,7 @@ NUM_CLIPS, CPU = 7, torch.device("cpu")
 
 
 def numbered_clips() -> Clips:
-    """Frame t of clip i is 30 i + t everywhere, and so are its conditions."""
+    """Returns clips in which all pixels and all conditions of frame t of clip i have the value 30 i + t."""
     numbers = np.arange(30 * NUM_CLIPS).reshape(NUM_CLIPS, 30)
     frames = np.zeros((NUM_CLIPS, 30, 3, HEIGHT, NARROW), dtype=np.uint8) + numbers[..., None, None, None]
     conditions = np.zeros((NUM_CLIPS, 30, 7)) + numbers[..., None]
@@ -226,7 +229,7 @@ def pushing(*, window: int = 12, seed: int = 0, shuffle: bool = True, per_epoch:
 
 
 def numbers_of(batch: PushingBatch) -> list[list[int]]:
-    """30 i + t of each frame, the same by its pixels and by its conditions."""
+    """Returns 30 i + t of each frame. It checks that pixels and conditions give the same number."""
     pixels, conditions = (255 * batch.frames).round().long(), batch.conditions.long()
     assert batch.frames.dtype == batch.conditions.dtype == torch.float32
     assert pixels.shape[2:] == (3, HEIGHT, NARROW)
@@ -238,7 +241,9 @@ def numbers_of(batch: PushingBatch) -> list[list[int]]:
 
 @pytest.mark.parametrize("shuffle", [True, False])
 def test_an_epoch_of_pushing_has_each_clip_once(shuffle: bool) -> None:
-    sampler, orders, starts = pushing(shuffle=shuffle), [], []
+    sampler = pushing(shuffle=shuffle)
+    orders: list[list[int]] = []
+    starts: list[int] = []
     assert len(sampler) == NUM_CLIPS
     for epoch in range(30):
         windows = [clip for first in (0, 4) for clip in numbers_of(sampler.batch(epoch, first, range(4)))]
@@ -261,7 +266,8 @@ def test_clips_in_order_go_on_where_the_epoch_before_ended() -> None:
 
 @pytest.mark.parametrize("num_clips", [4, 40])
 def test_processes_share_a_batch_of_pushing(num_clips: int) -> None:
-    whole, half = numbers_of(pushing().batch(2, num_clips, range(num_clips))), num_clips // 2
+    whole = numbers_of(pushing().batch(2, num_clips, range(num_clips)))
+    half = num_clips // 2
     first, second = (
         numbers_of(pushing().batch(2, num_clips, clips)) for clips in (range(half), range(half, num_clips))
     )
@@ -290,7 +296,7 @@ def test_a_window_that_no_clip_holds_is_refused(window: int) -> None:
 
 @pytest.fixture
 def vast(tmp_path: Path) -> Path:
-    """A data folder with `vast`: as many training clips as the original set, in files of holes."""
+    """Returns a data folder with the data set `vast`. It has 44,000 training clips in sparse files."""
     shapes = pushing_shapes(44_000, 3, 2, clip=ClipShape())
     (tmp_path / "vast").mkdir()
     for name, shape in shapes.items():
@@ -315,7 +321,7 @@ def test_sixteen_gigabytes_are_opened_without_being_read(vast: Path) -> None:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
     if not Path("/proc/self/statm").exists():
-        pytest.skip("only Linux tells what is in memory")
+        pytest.skip("only Linux shows how much memory a process uses")
     before = resident()
     data = open_data("vast", vast)
     assert data.train.frames.nbytes > 16e9
@@ -329,7 +335,7 @@ def test_sixteen_gigabytes_are_opened_without_being_read(vast: Path) -> None:
 
 def test_a_shifted_clip_moves_whole_and_only_so_far() -> None:
     frames = np.zeros((6, 3, 9, 11), dtype=np.uint8)
-    frames[:, :, 4, 5] = 200  # one bright pixel, which says where a picture was moved to
+    frames[:, :, 4, 5] = 200  # one bright pixel shows the shift of a picture
     footage = Footage(frames, 255 - frames, ((0, 6),))
     augmentation = AugmentationConfig(mirror=False, shift_x=3, shift_y=1)
     sampler = ClipSampler(footage, window=2, context=1, augmentation=augmentation, seed=0, device=torch.device("cpu"))
@@ -341,7 +347,7 @@ def test_a_shifted_clip_moves_whole_and_only_so_far() -> None:
             places.add(tuple(batch.reference[clip].amax(0).nonzero()[0].tolist()))
             places |= {tuple((1 - picture).amax(0).nonzero()[0].tolist()) for picture in batch.poses[clip]}
             places.add(tuple((1 - batch.reference_pose[clip]).amax(0).nonzero()[0].tolist()))
-            assert len(places) == 1, "frames, poses and reference move together"
+            assert len(places) == 1, "frames, poses and reference have the same shift"
             seen |= places
     assert seen == {(4 + down, 5 + right) for down in range(-1, 2) for right in range(-3, 4)}
 
@@ -349,12 +355,12 @@ def test_a_shifted_clip_moves_whole_and_only_so_far() -> None:
 def test_a_take_held_out_is_never_drawn_and_comes_back_whole() -> None:
     pixels = np.arange(12, dtype=np.uint8)[:, None, None, None] * np.ones((1, 3, 2, 4), dtype=np.uint8)
     footage = Footage(pixels, pixels, ((0, 5), (5, 8), (8, 12)))
-    shown, (held,) = hold_out(footage, (1,))
-    assert held.takes == ((0, 3),)
-    assert np.array_equal(held.frames, pixels[5:8])
-    assert np.array_equal(held.poses, pixels[5:8])
+    training, (held_out,) = hold_out(footage, (1,))
+    assert held_out.takes == ((0, 3),)
+    assert np.array_equal(held_out.frames, pixels[5:8])
+    assert np.array_equal(held_out.poses, pixels[5:8])
     sampler = ClipSampler(
-        shown, window=2, context=1, augmentation=AugmentationConfig(mirror=False), seed=0, device=torch.device("cpu")
+        training, window=2, context=1, augmentation=AugmentationConfig(mirror=False), seed=0, device=torch.device("cpu")
     )
     assert len(sampler) == 9 // 2
     drawn = [sampler.batch(epoch, 0, range(7)) for epoch in range(20)]
@@ -364,5 +370,5 @@ def test_a_take_held_out_is_never_drawn_and_comes_back_whole() -> None:
     assert values == {0, 1, 2, 3, 4, 8, 9, 10, 11}
     with pytest.raises(UserError, match="takes 0 to 2"):
         hold_out(footage, (3,))
-    with pytest.raises(UserError, match="at least one left"):
+    with pytest.raises(UserError, match="at least one take left"):
         hold_out(footage, (0, 1, 2))

@@ -13,7 +13,7 @@ from PIL import Image
 
 from src import cost, packing, submission, tester, trainer
 from src.config import from_json, load_config
-from src.dance.skeleton import LIMBS, limb_inks, palette_of
+from src.dance.skeleton import LIMBS, limb_darkness, palette_of
 from src.intake.manifest import DanceManifest, Manifest
 from src.synthetic.dancers import dance_take
 from tests.dance_images import dance_names, png, write_folder, write_zip
@@ -148,7 +148,7 @@ def pictures(tmp_path: Path) -> Path:
 
 def test_another_aspect_ratio_is_said(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pack(pictures, frame_size=(24, 40))
-    said = "pictures of 40 x 80 become frames of 24 x 40, height x width: another aspect ratio; SIZE=HxW packs"
+    said = "pictures of 40 x 80 become frames of 24 x 40 (height x width): the aspect ratio changes; SIZE=HxW packs"
     assert said in capsys.readouterr().out
 
 
@@ -169,7 +169,7 @@ def test_the_same_data_at_another_size_are_other_data(pictures: Path) -> None:
         (("--size", "4x128"), "SIZE=4x128; needed: height x width"),
         (("--scored", "0-600"), "SCORED=0-600; needed: the first and the last frame that count"),
         (("--scored", "5-4"), "SCORED=5-4; needed"),
-        (("--scored", "5-9"), "SCORED begins with frame 5; needed: below 4, the frames of a rollout"),
+        (("--scored", "5-9"), "SCORED begins with frame 5; needed: below 4, the number of frames of a rollout"),
     ],
 )
 def test_sizes_and_scored_frames_that_cannot_be_are_one_line(
@@ -202,7 +202,7 @@ def test_one_colour_of_the_palette_is_not_the_palette() -> None:
     poses = np.full((3, 3, 32, 64), 255, np.uint8)
     poses[:, :, 10:20, 30] = np.array(LIMBS[8][2], np.uint8)[:, None]
     assert palette_of(poses) == "unknown"
-    assert len(limb_inks()) == len(LIMBS)
+    assert len(limb_darkness()) == len(LIMBS)
 
 
 @pytest.mark.parametrize("part", ["train", "val"])

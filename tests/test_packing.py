@@ -221,7 +221,7 @@ def test_second_packing_at_once_is_refused(source: Path, data: Path) -> None:
 SPOILED = {
     "odd size": (
         {"train/train_img/5.png": png(1, size=(48, 80))},
-        "train_img/5.png is 48 x 80 .*train_img/0.png 40 x 80;",
+        "train_img/5.png is 48 x 80 .*train_img/0.png is 40 x 80;",
     ),
     "pose of another size": ({"train/train_label/0.png": png(1, size=(32, 64))}, "train_label/0.png is 32 x 64"),
     "test of another size": ({"test/test_img/1/first.png": png(1, size=(80, 40))}, "test_img/1/first.png is 80 x 40"),
@@ -334,7 +334,7 @@ def test_command_ends_in_one_line_and_code_2(tmp_path: Path, source: Path, data:
     needed = {
         "missing": "does not exist",
         "truncated": "truncated",
-        "unequal tests": "test/test_label/1 holds 4 poses, no 4.png; needed: 5, as many for each test",
+        "unequal tests": "test/test_label/1 holds 4 poses, no 4.png; needed: 5, the same number for each test",
     }[case]
     arguments = ["--source", source, "--dataset", "dance", "--data-folder", data]
     done = subprocess.run(

@@ -27,8 +27,8 @@ from src.submission import (
     write_submission,
 )
 
-SHAPE = (3, 2, 4)  # C, H, W of the small files here
-LENGTH = 5  # their rows per sequence
+SHAPE = (3, 2, 4)  # C, H, W of the frames in these tests
+LENGTH = 5  # rows of a sequence in these tests
 SMALL = {"frame_shape": SHAPE, "sequence_length": LENGTH}
 
 
@@ -129,7 +129,7 @@ def test_predictions_that_are_no_numbers_are_never_written(tmp_path: Path):
 
 
 def lines(change: Callable[[list[str]], object]) -> Callable[[str], str]:
-    """A change of the list of lines, the header first."""
+    """Returns an edit of a file's text that changes its list of lines; the first line is the header."""
 
     def edited(text: str) -> str:
         found = text.splitlines()
@@ -140,7 +140,7 @@ def lines(change: Callable[[list[str]], object]) -> Callable[[str], str]:
 
 
 def cells(line: int, change: Callable[[list[str]], object]) -> Callable[[str], str]:
-    """A change of the cells of one line, counted from 1."""
+    """Returns an edit that changes the cells of one line; lines are counted from 1."""
 
     def edited(found: list[str]) -> None:
         row = found[line - 1].split(",")
@@ -171,7 +171,7 @@ FAULTS = {
     "row missing": (lines(lambda found: found.pop(4)), ["line 5: id 3 is missing before id 4", "9 rows below"]),
     "last row missing": (lines(list.pop), ["9 rows below the header, not a multiple of 5"]),
     "rows missing": (lines(lambda found: found.__delitem__(slice(4, 9))), ["line 5: ids 3..7 are missing before id 8"]),
-    "row twice": (lines(lambda found: found.insert(4, found[3])), ["line 5: id 2 is there twice", "11 rows"]),
+    "row twice": (lines(lambda found: found.insert(4, found[3])), ["line 5: id 2 occurs twice", "11 rows"]),
     "rows swapped": (
         lines(lambda found: found.insert(3, found.pop(4))),
         ["line 4: id 2 is missing before id 3", "line 5: id 2 is out of order"],
@@ -182,10 +182,10 @@ FAULTS = {
     "cell missing": (cells(4, list.pop), ["line 4 has 24 cells, needs 25"]),
     "cell too many": (cells(4, lambda row: row.append("1")), ["line 4 has 26 cells, needs 25"]),
     "cell empty": (cell(4, 3, ""), ["line 4, column '2': empty"]),
-    "NaN": (cell(4, 3, "nan"), ["line 4, column '2': 'nan' is no number"]),
+    "NaN": (cell(4, 3, "nan"), ["line 4, column '2': 'nan' is not a number"]),
     "float": (
         cell(4, 3, "12.0"),
-        ["line 4, column '2': '12.0' is not written as an integer 0..255; pandas writes floats so: .astype(int)"],
+        ["line 4, column '2': '12.0' is not written as an integer 0..255; use .astype(int) before to_csv"],
     ),
     "exponent": (cell(4, 3, "1e2"), ["line 4, column '2': '1e2' is not written as an integer"]),
     "word": (cell(4, 3, "zwölf"), ["line 4, column '2': 'zwölf' is not written as an integer"]),
@@ -205,7 +205,7 @@ FAULTS = {
     "blank line": (lines(lambda found: found.insert(4, "")), ["line 5 is blank", "11 rows below the header"]),
     "index": (
         lambda text: "\n".join(f"{n},{row}" if n else f",{row}" for n, row in enumerate(text.splitlines())),
-        ["has 26 columns, needs 25: id,0,...,23; the first is one too many, as pandas writes its index"],
+        ["has 26 columns, needs 25: id,0,...,23; the first column is probably pandas' index"],
     ),
     "semicolons": (lambda text: text.replace(",", ";"), ["column 1 is 'id;0;1;2;3;4;5;6;7;8...', needs 'id'"]),
 }
@@ -217,13 +217,13 @@ def test_each_fault_is_named_with_its_place(tmp_path: Path, change: Callable[[st
     path.write_text(change(path.read_text()), encoding="utf-8")
     faults = find_faults(path, **SMALL)
     assert len(faults) == len(expected), faults
-    assert all(text in fault for text, fault in zip(expected, faults, strict=True)), "the most useful one comes first"
+    assert all(text in fault for text, fault in zip(expected, faults, strict=True)), "the most useful fault comes first"
     assert all("\n" not in fault and len(fault) < 200 for fault in faults)
     with pytest.raises(UserError, match=rf"run\.csv: {re.escape(faults[0])}"):
         check_submission(path, **SMALL)
 
 
-def test_a_faultless_file_has_no_faults_with_any_line_ending(tmp_path: Path):
+def test_a_valid_file_has_no_faults_with_any_line_ending(tmp_path: Path):
     path = write(tmp_path)
     text = path.read_bytes()
     for content in (text, text.replace(b"\n", b"\r\n"), text.rstrip(b"\n")):
@@ -243,7 +243,7 @@ def test_no_change_of_a_byte_goes_unseen_unless_it_is_another_number(tmp_path_fa
     path.write_bytes(content)
     if find_faults(path, **SMALL):
         return
-    table = pd.read_csv(StringIO(content.decode()))  # what passes the check is what another reader understands too
+    table = pd.read_csv(StringIO(content.decode()))  # pandas must understand every file that passes the check
     assert table["id"].tolist() == list(range(10))
     assert (table.dtypes == "int64").all()
     assert table.shape == (10, 25)
@@ -276,7 +276,8 @@ def test_faults_of_one_kind_are_counted(tmp_path: Path):
 
 
 def test_at_most_ten_faults_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    path, words = write(tmp_path), "abcdefghijkl"
+    path = write(tmp_path)
+    words = "abcdefghijkl"
     monkeypatch.setattr(submission, "faults_of", lambda *arguments: (f"word {word}" for word in words))
     assert find_faults(path, **SMALL) == [f"word {word}" for word in words[:10]]
     with pytest.raises(UserError, match=r"word a \(10 or more faults"):
@@ -361,7 +362,7 @@ def run_check(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
 
 @pytest.fixture
 def whole(tmp_path: Path) -> tuple[Path, np.ndarray]:
-    """A valid file of two sequences of 3 whole frames, and their first frames."""
+    """Returns a valid csv with two sequences of 3 frames of full size, and its first frames."""
     frames = torch.randint(0, 256, (2, 3, 3, 32, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     write_submission(tmp_path / "run.csv", frames, sequence_length=3)
     return tmp_path / "run.csv", frames[:, 0].numpy()
@@ -390,7 +391,7 @@ def test_the_command_lists_faults_line_by_line_and_exits_2(whole, tmp_path, monk
     assert run_check(monkeypatch, path) == 2
     assert "6 rows below the header, not a multiple of 630" in capsys.readouterr().err
     assert run_check(monkeypatch, path, "--length", 0) == 2
-    assert "needs at least 1" in capsys.readouterr().err
+    assert "needed: at least 1" in capsys.readouterr().err
 
 
 def test_the_command_says_in_one_line_that_a_file_is_missing(tmp_path, monkeypatch, capsys):
@@ -419,7 +420,7 @@ def test_first_frames_are_read_in_the_order_of_their_numbers(tmp_path: Path):
 
 
 def test_folders_that_hold_no_first_frames_are_named(tmp_path: Path):
-    with pytest.raises(UserError, match="found none"):
+    with pytest.raises(UserError, match="holds the folders none"):
         read_first_frames(tmp_path)
     folder = picture_folder(tmp_path / "gap", np.zeros((3, 3, 32, 64), dtype=np.uint8))
     (folder / "2" / "0.png").rename(folder / "2" / "1.txt")
@@ -429,5 +430,5 @@ def test_folders_that_hold_no_first_frames_are_named(tmp_path: Path):
     with pytest.raises(UserError, match=r"0\.png"):
         read_first_frames(folder)
     (folder / "1").rename(folder / "7")
-    with pytest.raises(UserError, match="found 0, 2, 7"):
+    with pytest.raises(UserError, match="holds the folders 0, 2, 7"):
         read_first_frames(folder)

@@ -1,1 +1,1 @@
-"""What is special to dancers."""
+"""Everything that only the dance system needs."""

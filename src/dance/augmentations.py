@@ -1,4 +1,4 @@
-"""What may be done to a clip without changing its meaning: mirror images, whose limbs exchange colours, and shifts."""
+"""Augmentations of a clip: mirror images and shifts. In a mirrored pose, left and right limbs exchange colours."""
 
 import torch
 from torch import Tensor
@@ -8,16 +8,16 @@ from src.dance.skeleton import LIMBS
 
 
 def mirror_poses(poses: Tensor) -> Tensor:
-    """Returns mirrored uint8 pose images (..., 3, H, W); what was drawn as a left limb is then drawn as a right one."""
+    """Returns mirrored pose images, (..., 3, H, W) uint8. Left limbs get the colours of right limbs, and vice versa."""
     flipped = poses.flip(-1)
     flat = flipped.flatten(0, -4) if flipped.dim() > 3 else flipped[None]
     return torch.cat([_swap_sides(chunk) for chunk in flat.split(512)]).reshape(flipped.shape)
 
 
 def shift_pictures(pictures: Tensor, down: int, right: int, *, beyond: int | None) -> Tensor:
-    """Returns pictures (..., H, W) moved by so many pixels, negative ones up and to the left.
+    """Returns pictures (..., H, W) shifted by `down` and `right` pixels; negative numbers shift up and to the left.
 
-    What comes in from outside is `beyond`, or the nearest edge where that is None.
+    New pixels have the value `beyond`. If it is None, they repeat the nearest edge pixel.
     """
     height, width = pictures.shape[-2:]
     top, left = abs(down) - down, abs(right) - right
@@ -25,10 +25,10 @@ def shift_pictures(pictures: Tensor, down: int, right: int, *, beyond: int | Non
 
 
 def all_shifts(pictures: Tensor, down: int, right: int, *, beyond: int | None) -> Tensor:
-    """Returns every move of (N, C, H, W) by at most so many pixels either way: (N, 2 down + 1, 2 right + 1, C, H, W).
+    """Returns all shifts of (N, C, H, W) by at most `down` and `right` pixels: (N, 2 down + 1, 2 right + 1, C, H, W).
 
-    [:, down - y, right - x] is moved y pixels down and x to the right, as by `shift_pictures`. All of them are views
-    of the same padded pictures and take no memory of their own.
+    [:, down - y, right - x] is shifted y pixels down and x to the right, as by `shift_pictures`. All shifts are views
+    of the same padded pictures, so they need no memory of their own.
     """
     height, width = pictures.shape[-2:]
     padded = _padded(pictures, down, right, beyond)
@@ -45,25 +45,28 @@ def _padded(pictures: Tensor, rows: int, columns: int, beyond: int | None) -> Te
 
 
 def _swap_sides(poses: Tensor) -> Tensor:
-    """Redraws every limb of (N, 3, H, W) uint8 in the colour of its twin on the other side.
+    """Returns pose images (N, 3, H, W) uint8 in which every limb has the colour of the same limb on the other side.
 
-    A limb's line is thin and blended with white, so a pixel's ink, white minus its colour, points in the direction of
-    the limb's own ink. Each pixel goes to the limb it points to most; what that does not explain stays as it is.
+    The darkness of a pixel is white minus its colour. A limb is a thin line that is blended with white. So the darkness
+    of its pixels has the direction of the limb's own darkness. Each pixel is assigned to the limb with the most similar
+    direction. The part of its darkness along that direction is replaced; the rest stays.
     """
-    ink = 255 - poses.float().movedim(1, -1)
-    inks, twins = LIMB_INK.to(poses.device), TWIN_INK.to(poses.device)
-    limb = (ink @ functional.normalize(inks, dim=1).T).argmax(dim=-1)
-    own, twin = inks[limb], twins[limb]
-    cover = (ink * own).sum(dim=-1, keepdim=True) / own.square().sum(dim=-1, keepdim=True)
-    swapped = ink + cover * (twin - own)
+    darkness = 255 - poses.float().movedim(1, -1)
+    limbs = LIMB_DARKNESS.to(poses.device)
+    opposite_limbs = OPPOSITE_DARKNESS.to(poses.device)
+    nearest = (darkness @ functional.normalize(limbs, dim=1).T).argmax(dim=-1)
+    own = limbs[nearest]
+    opposite = opposite_limbs[nearest]
+    cover = (darkness * own).sum(dim=-1, keepdim=True) / own.square().sum(dim=-1, keepdim=True)
+    swapped = darkness + cover * (opposite - own)
     return (255 - swapped).round().clamp(0, 255).to(torch.uint8).movedim(-1, 1)
 
 
-def _limb_inks() -> tuple[Tensor, Tensor]:
-    """Returns the ink (limbs, 3) of each limb of the pose images, and that of its twin on the other side."""
-    inks = {(start, end): 255.0 - torch.tensor(colour) for start, end, colour in LIMBS}
-    twins = [inks[_other_side(start), _other_side(end)] for start, end in inks]
-    return torch.stack(list(inks.values())), torch.stack(twins)
+def _limb_darkness() -> tuple[Tensor, Tensor]:
+    """Returns the darkness (limbs, 3) of each of `LIMBS`, and that of the same limb on the other side."""
+    own = {(start, end): 255.0 - torch.tensor(colour) for start, end, colour in LIMBS}
+    opposite = [own[_other_side(start), _other_side(end)] for start, end in own]
+    return torch.stack(list(own.values())), torch.stack(opposite)
 
 
 def _other_side(joint: str) -> str:
@@ -71,4 +74,4 @@ def _other_side(joint: str) -> str:
     return "_".join(exchange.get(word, word) for word in joint.split("_"))
 
 
-LIMB_INK, TWIN_INK = _limb_inks()
+LIMB_DARKNESS, OPPOSITE_DARKNESS = _limb_darkness()

@@ -1,4 +1,4 @@
-"""What `make cost` has to know of dancers."""
+"""The part of `make cost` that is special to dancers."""
 
 import torch
 
@@ -9,22 +9,26 @@ from src.intake.manifest import DanceManifest
 from src.models.interface import VideoModel
 
 FULL_SIZE = 23_410  # training frames of the competition
-ASSUMED = DataFacts({"height": FRAME_SIZE[0], "width": FRAME_SIZE[1]})  # where no data set is packed: the competition's
+ASSUMED = DataFacts({"height": FRAME_SIZE[0], "width": FRAME_SIZE[1]})  # used if no data set is packed
 
 
 def noise_batch(config: Config, model: VideoModel, num_clips: int, facts: DataFacts) -> Batch:
-    """Returns clips of noise in the shapes that training has."""
-    window, picture = config.training.window, (3, *facts.frame_size)
+    """Returns clips of noise that have the shapes of training clips."""
+    window = config.training.window
+    picture = (3, *facts.frame_size)
     frames = torch.rand(num_clips, window, *picture)
     poses = torch.rand(num_clips, window + 2 * model.context, *picture)
     return Batch(frames, poses, torch.rand(num_clips, *picture), torch.rand(num_clips, *picture))
 
 
 def clips_of_an_epoch(config: Config, manifest: DanceManifest | None) -> tuple[int, str]:
-    """Returns how many clips cover the training frames once, and in words how many frames; None: the competition's."""
+    """Returns how many clips cover the training frames once, and a description of these frames.
+
+    Without a manifest, the number of frames is the competition's.
+    """
     window = config.training.window
     if manifest is None:
-        return FULL_SIZE // window, f"{FULL_SIZE:,} frames, as the competition has"
+        return FULL_SIZE // window, f"{FULL_SIZE:,} frames, as in the competition"
     left_out = config.training.held_out_takes
     kept = [take for number, take in enumerate(manifest.train_takes) if number not in left_out]
     frames = sum(stop - start for start, stop in kept)
@@ -32,12 +36,12 @@ def clips_of_an_epoch(config: Config, manifest: DanceManifest | None) -> tuple[i
 
 
 def resident_bytes(config: Config, manifest: DanceManifest | None) -> int:
-    """Returns the bytes of training frames and poses that stay on the device, takes held out among them.
+    """Returns the bytes of training frames and poses that stay on the device, including the held-out takes.
 
-    The configuration is a resolved one.
+    `config` must be resolved.
     """
     num_frames = FULL_SIZE if manifest is None else max(stop for _, stop in manifest.train_takes)
     changes = config.augmentation
     height, width = (manifest.facts if manifest else ASSUMED).frame_size
-    pixels = (height + 2 * changes.shift_y) * (width + 2 * changes.shift_x)  # a shift is a view of padded pictures
+    pixels = (height + 2 * changes.shift_y) * (width + 2 * changes.shift_x)  # shifts are views of padded pictures
     return 2 * (2 if changes.mirror else 1) * num_frames * 3 * pixels

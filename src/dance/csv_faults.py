@@ -1,4 +1,4 @@
-"""What is wrong with a submission's csv, one line for each kind of fault."""
+"""Finds the faults of a submission's csv. Each kind of fault gives one line."""
 
 import math
 import re
@@ -8,13 +8,16 @@ from itertools import islice
 
 import numpy as np
 
-MAX_FAULTS = 10  # a broken file has thousands; the first ones say what is wrong
-CELLS = np.array([str(value).encode() for value in range(256)], dtype=object)  # a frame's numbers as they are written
+MAX_FAULTS = 10  # a broken file has thousands of faults; the first ones are enough
+CELLS = np.array([str(value).encode() for value in range(256)], dtype=object)  # the text of each value in the csv
 VALUES = {cell: value for value, cell in enumerate(CELLS)}
 
 
 def distinct(faults: Iterator[str]) -> list[str]:
-    """The first ten faults that differ in more than numbers and quoted values, with the number of others like them."""
+    """Returns the first fault of each kind, at most ten. It adds the number of other faults of the same kind.
+
+    Two faults are of the same kind if they differ only in numbers and quoted values.
+    """
     first: dict[str, str] = {}
     counts: Counter[str] = Counter()
     for fault in faults:
@@ -32,6 +35,7 @@ def faults_of(
     sequence_length: int,
     frame_shape: tuple[int, int, int],
 ) -> Iterator[str]:
+    """Yields a line for each fault of a csv. For the arguments see `submission.check_submission`."""
     assert first_frames is None or first_frames.shape[1:] == frame_shape, first_frames.shape
     num_values = math.prod(frame_shape)
     if not content.strip():
@@ -44,12 +48,14 @@ def faults_of(
         header, *rows = content.splitlines()
         columns = header.split(b",")
         yield from _header_faults(columns, num_values)
-        if len(columns) == num_values + 1:  # otherwise each row has the same fault again
+        if len(columns) == num_values + 1:  # otherwise every row would repeat the fault of the header
             if first_frames is not None and num_sequences is None:
                 num_sequences = len(first_frames)
             yield from _id_faults(rows)
             yield from _cell_faults(rows, num_values)
-            yield from _count_faults(len(rows), num_sequences, sequence_length)  # follows from those with a line
+            yield from _count_faults(
+                len(rows), num_sequences, sequence_length
+            )  # last, because other faults can cause it
             if first_frames is not None:
                 yield from _first_frame_faults(rows[::sequence_length], first_frames, sequence_length)
 
@@ -62,7 +68,7 @@ def _header_faults(columns: Sequence[bytes], num_values: int) -> Iterator[str]:
     if len(columns) != len(needed):
         count = f"line 1: the header has {len(columns)} columns, needs {len(needed)}: id,0,...,{num_values - 1}"
         if columns[1:] == needed:
-            place = "the first is one too many, as pandas writes its index: to_csv(..., index=False)"
+            place = "the first column is probably pandas' index; write without it: to_csv(..., index=False)"
         yield f"{count}; {place}" if place else count
     elif place:
         yield f"line 1: header {place}"
@@ -79,8 +85,9 @@ def _count_faults(num_rows: int, num_sequences: int | None, sequence_length: int
 
 
 def _id_faults(rows: Sequence[bytes]) -> Iterator[str]:
-    # After a gap the count goes on from the id found, so that one missing row is one fault.
-    expected, seen = 0, set[int]()
+    # After a gap the count continues from the id that was found. So one missing row is one fault.
+    expected = 0
+    seen = set[int]()
     for line, row in enumerate(rows, start=2):
         cell = row.split(b",", 1)[0]
         if not row.strip():
@@ -93,7 +100,7 @@ def _id_faults(rows: Sequence[bytes]) -> Iterator[str]:
         else:
             found = int(cell)
             if found in seen:
-                yield f"line {line}: id {found} is there twice"
+                yield f"line {line}: id {found} occurs twice"
             elif found < expected:
                 yield f"line {line}: id {found} is out of order"
             elif expected == 0:
@@ -124,18 +131,19 @@ def _cell_fault(cell: bytes) -> str:
     if not text.strip():
         return "empty, needs an integer 0..255"
     if text.strip().lower() in ("nan", "na", "n/a", "null", "none"):
-        return f"{_shown(cell)} is no number, needs an integer 0..255"
+        return f"{_shown(cell)} is not a number, needs an integer 0..255"
     if re.fullmatch("-?[1-9][0-9]*", text):
         return f"{_shown(cell)} is outside 0..255; clip to 0..255 and round before writing"
-    mend = "; pandas writes floats so: .astype(int) before to_csv" if re.fullmatch(r"[0-9]+\.[0-9]*", text) else ""
+    mend = "; use .astype(int) before to_csv if pandas wrote it" if re.fullmatch(r"[0-9]+\.[0-9]*", text) else ""
     return f"{_shown(cell)} is not written as an integer 0..255{mend}"
 
 
 def _first_frame_faults(rows: Sequence[bytes], first_frames: np.ndarray, sequence_length: int) -> Iterator[str]:
     for sequence, (row, frame) in enumerate(zip(rows, first_frames, strict=False)):
-        cells, given = row.split(b",")[1:], np.asarray(frame, dtype=np.int16).reshape(-1)
+        cells = row.split(b",")[1:]
+        given = np.asarray(frame, dtype=np.int16).reshape(-1)
         if len(cells) != given.size or not VALUES.keys() >= set(cells):
-            continue  # reported with its line already
+            continue  # `_cell_faults` reports this row
         distance = np.abs(np.array([VALUES[cell] for cell in cells], dtype=np.int16) - given)
         if distance.any():
             yield (

@@ -1,11 +1,11 @@
-"""The pictures of an evaluated model of dancers."""
+"""Saves the pictures of an evaluated dance model."""
 
 from pathlib import Path
 
 from src.dance.scores import DanceRollouts
 from src.reporting.plots import plot_psnr, save_gif, save_strip, side_by_side
 
-PICTURES = (  # file, what it shows, the target that makes it; those that move are played on demand
+PICTURES = (  # file, what it shows, the make target that writes it
     ("rollout_strip.png", "validation rollout, rows from the top: true | drawn | pose", "evaluate"),
     ("psnr_by_frame.png", "PSNR by frame of the validation rollout, beside the baselines", "evaluate"),
     ("rollout.gif", "validation rollout, from the left: true | drawn | pose", "evaluate"),
@@ -14,11 +14,11 @@ PICTURES = (  # file, what it shows, the target that makes it; those that move a
 )
 
 
-def save_pictures(folder: Path, made: DanceRollouts) -> None:
-    """Writes PSNR by frame, strip and GIFs of an evaluation into the run's folder."""
-    psnr = {name: values.cpu() for name, values in made.psnr.items()}
-    plot_psnr(folder / "psnr_by_frame.png", psnr, scored=range(made.scored[0], made.scored[1] + 1))
-    rows = [made.truth, made.drawn, made.poses]
+def save_pictures(folder: Path, rollouts: DanceRollouts) -> None:
+    """Writes the plot of PSNR by frame, the strip and the GIFs of an evaluation into the run's folder."""
+    psnr = {name: values.cpu() for name, values in rollouts.psnr.items()}
+    plot_psnr(folder / "psnr_by_frame.png", psnr, scored=range(rollouts.scored[0], rollouts.scored[1] + 1))
+    rows = [rollouts.truth, rollouts.drawn, rollouts.poses]
     save_gif(folder / "rollout.gif", side_by_side(rows))
     save_strip(folder / "rollout_strip.png", rows)
-    save_gif(folder / "samples.gif", side_by_side([made.truth, *made.samples]))
+    save_gif(folder / "samples.gif", side_by_side([rollouts.truth, *rollouts.samples]))

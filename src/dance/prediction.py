@@ -1,4 +1,4 @@
-"""A first frame and pose images -> the predicted clip, averaged over samples, mirror images and shifts."""
+"""A first frame and pose images -> the predicted clip. It may be a mean over samples, mirror images and shifts."""
 
 from collections.abc import Iterator
 
@@ -12,18 +12,19 @@ from src.dataset import to_unit
 from src.evaluation.rollout import mean_picture, num_rollouts, predict, prior_noises, rollout
 from src.models.interface import PoseModel
 
-OFFSETS = ((0, 0), (0, 1), (0, -1), (1, 0), (-1, 0))  # down and right, in steps of settings.shift pixels
+OFFSETS = ((0, 0), (0, 1), (0, -1), (1, 0), (-1, 0))  # (down, right) in units of settings.shift pixels
 
 
 @torch.no_grad()
 def predict_dance(model: PoseModel, given: Tensor, poses: Tensor, settings: EvaluationConfig, *, seed: int) -> Tensor:
-    """Returns the prediction (B, T, 3, H, W) in [0, 1] that `settings` asks for; it begins with the given frame.
+    """Returns the prediction (B, T, 3, H, W) in [0, 1]. Its first frame is the given one.
 
-    given: (B, 1, 3, H, W) uint8; poses: (B, T, 3, H, W) uint8; both on the model's device. The latents come from the
-    prior: its mean, one sample, or the mean picture of K samples. With `mirror`, mirrored sequences are drawn too and
-    averaged in, and with `shift` sequences moved by so many pixels.
+    given: (B, 1, 3, H, W) uint8; poses: (B, T, 3, H, W) uint8; both on the model's device.
+    settings.latent: the latent is the prior's mean or one sample, or the result is the mean picture of K samples.
+    settings.mirror: the result is the mean with the prediction of the mirrored sequence.
+    settings.shift: the result is the mean over the predictions of sequences shifted by that many pixels.
     """
-    assert given.dtype == poses.dtype == torch.uint8, "pixels come as uint8; dataset.to_unit scales them here"
+    assert given.dtype == poses.dtype == torch.uint8, "pixels must be uint8; this function scales them"
     step = settings.shift
     if not step:
         return _predict_unshifted(model, given, poses, settings, seed=seed)
@@ -42,8 +43,8 @@ def predict_dance(model: PoseModel, given: Tensor, poses: Tensor, settings: Eval
 def _predict_unshifted(
     model: PoseModel, given: Tensor, poses: Tensor, settings: EvaluationConfig, *, seed: int
 ) -> Tensor:
-    """Returns the mean picture over samples and mirror images; a sequence and its mirror image are one batch."""
-    assert settings.mirror is not None, "resolution.resolved has decided"
+    """Returns the mean picture over samples and mirror images. A sequence and its mirror image form one batch."""
+    assert settings.mirror is not None, "resolution.resolved sets it to true or false"
     if not settings.mirror:
         return predict(model, to_unit(given), to_unit(poses), settings, seed=seed)
     frames = to_unit(torch.cat([given, given.flip(-1)]))

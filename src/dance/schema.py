@@ -1,4 +1,4 @@
-"""scores.json of a model of dancers."""
+"""The content of scores.json for a dance model."""
 
 from collections.abc import Mapping
 from typing import Annotated, Literal
@@ -9,10 +9,12 @@ from src.evaluation.scores import RolloutScores, Scores, Shown
 
 
 class DanceRolloutScores(RolloutScores):
-    """A rollout of a whole take; null where the take is too short to have the frame."""
+    """The scores of a rollout of a whole take. A value is null if the take is too short for its frames."""
 
     mean_psnr: Annotated[
-        float, Shown("mean PSNR"), Field(description="mean PSNR of all predicted frames, in dB, scored or not")
+        float,
+        Shown("mean PSNR"),
+        Field(description="mean PSNR of all predicted frames, including those not scored, in dB"),
     ]
     psnr_1_to_10: Annotated[
         float | None, Shown("PSNR 1-10"), Field(description="mean PSNR of frames 1 to 10, in dB")
@@ -23,17 +25,17 @@ class DanceRolloutScores(RolloutScores):
 
 
 class DanceScores(Scores, DanceRolloutScores):
-    """What an evaluation of a model of dancers finds.
+    """The results of evaluating a dance model.
 
-    `score_prior_mean`, `score_single` and `score_mean_of_samples` compare latents and nothing else: they are without
-    mirror images and shifts.
+    `score_prior_mean`, `score_single` and `score_mean_of_samples` differ only in their latents. They use no mirror
+    images and no shifts.
     """
 
     system: Literal["dance"] = "dance"
     posterior_minus_prior_db: Annotated[
         float,
         Shown("posterior minus prior (dB)", sign="+"),
-        Field(description="score with latents that have seen the true frames, minus score; a leak above 1 dB"),
+        Field(description="score with latents that have seen the true frames, minus score; above 1 dB it is a leak"),
     ]
     held_out_score: Annotated[
         float | None, Shown("held out (dB)"), Field(description="score on the takes held out of training")
@@ -42,7 +44,7 @@ class DanceScores(Scores, DanceRolloutScores):
         float | None,
         Shown("drift (dB)", sign="+"),
         Field(
-            description="PSNR of the last 100 scored frames, drawn first in a fresh rollout, minus that in the full one"
+            description="PSNR of the last 100 scored frames at the start of a new rollout, minus that in the full one"
         ),
     ] = None
     score_prior_mean: Annotated[
@@ -55,20 +57,20 @@ class DanceScores(Scores, DanceRolloutScores):
     psnr_between_samples: Annotated[
         float,
         Shown("between samples (dB)"),
-        Field(description="PSNR between two samples of one sequence; the lower, the more they differ"),
+        Field(description="PSNR between two samples of one sequence; it is lower if they differ more"),
     ]
     psnr_between_samples_vague: Annotated[
         float,
         Shown("of vague poses (dB)"),
-        Field(description="the same in the tenth of the frames whose pose images are emptiest"),
+        Field(description="the same, over the 10 % of the frames with the emptiest pose images"),
     ]
     posterior_latent: Annotated[
         DanceRolloutScores, Field(description="the rollout with latents that have seen the true frames")
     ]
     baselines: Annotated[
-        Mapping[str, DanceRolloutScores], Field(description="what needs no training, on the same take")
+        Mapping[str, DanceRolloutScores], Field(description="predictions that need no training, on the same take")
     ]
-    rollout_seconds: Annotated[float, Field(description="seconds that the run's own rollout took")]
+    rollout_seconds: Annotated[float, Field(description="seconds for the rollout with the run's settings")]
 
 
 SCHEMA = DanceScores

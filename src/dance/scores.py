@@ -1,4 +1,4 @@
-"""A trained model of dancers on the validation take: the competition's score, what stands beside it, the baselines."""
+"""Evaluates a dance model on the validation take: the competition's score, other measures, and the baselines."""
 
 import time
 from itertools import combinations
@@ -12,7 +12,7 @@ from src.base.console import progress_bar
 from src.base.randomness import keyed_seed
 from src.config import Config, EvaluationConfig
 from src.dance.schema import DanceRolloutScores, DanceScores
-from src.dance.validation import TakeValidation, known_takes, to_pixels
+from src.dance.validation import TakeValidation, to_pixels, validation_takes
 from src.dataset import DanceData
 from src.evaluation.rollout import mean_picture
 from src.evaluation.trained import Trained, latent_of, origin_of
@@ -28,66 +28,70 @@ from src.maths.metrics import (
 )
 from src.models.interface import PoseModel
 
-NUM_LATE = 100  # frames before the last scored one, whose drift is measured with it
-NUM_SAMPLES = 3  # of one sequence, to see how far apart they are
-PRIOR_MEAN = EvaluationConfig(latent="mean", mirror=False)  # a mean over mirror images would hide what a latent does
+NUM_LATE = 100  # drift is measured on the last scored frame and this many frames before it
+NUM_SAMPLES = 3  # samples of one sequence, to measure how much they differ
+# No mirror images here: a mean over them would hide the effect of the latent.
+PRIOR_MEAN = EvaluationConfig(latent="mean", mirror=False)
 SAMPLE = EvaluationConfig(latent="sample", mirror=False)
 
 
 class DanceRollouts(NamedTuple):
-    """What a model makes of the validation take, (T, 3, H, W) uint8 each, on the device."""
+    """The validation take and a model's rollouts of it, (T, 3, H, W) uint8 each, on the device."""
 
     truth: Tensor
     poses: Tensor
-    drawn: Tensor  # by the run's settings
-    unshifted: Tensor  # with the prior's mean, without shifts
-    posterior: Tensor  # the same with latents that have seen the truth
-    samples: list[Tensor]  # of the prior, without mirror images and shifts
+    drawn: Tensor  # with the run's settings
+    unshifted: Tensor  # latent: the prior's mean; no shifts
+    posterior: Tensor  # latent: the posterior's mean, which has seen the true frames; no shifts
+    samples: list[Tensor]  # latent: samples of the prior; no mirror images, no shifts
     mean_of_samples: Tensor
-    prior_mean: Tensor  # with the prior's mean, without mirror images and shifts
+    prior_mean: Tensor  # latent: the prior's mean; no mirror images, no shifts
     held_out_score: float | None  # dB
-    seconds: float  # that `drawn` took
-    scored: tuple[int, int]  # first and last frame that count
-    psnr: dict[str, Tensor]  # of the run and of each baseline, (T,) in dB; empty until they are scored
+    seconds: float  # time to compute `drawn`
+    scored: tuple[int, int]  # first and last scored frame
+    psnr: dict[str, Tensor]  # name of the run or baseline -> PSNR in dB, (T,); `score` fills it
 
 
 def score(trained: Trained, data: DanceData) -> tuple[DanceScores, DanceRollouts]:
-    """Rolls out the validation take and returns its scores, and the rollouts that they are of."""
-    run, config = trained.folder.name, trained.config
-    validation = known_takes(config, data, context=trained.model.context, device=trained.device)
-    made = roll_out(trained, validation)
-    truth = made.truth
-    scored = made.scored
-    own_psnr = psnr_per_frame(made.drawn, truth)
+    """Rolls out the validation take. Returns the scores and the rollouts."""
+    run = trained.folder.name
+    config = trained.config
+    validation = validation_takes(config, data, context=trained.model.context, device=trained.device)
+    rollouts = roll_out(trained, validation)
+    truth = rollouts.truth
+    scored = rollouts.scored
+    own_psnr = psnr_per_frame(rollouts.drawn, truth)
     psnr = {run: own_psnr}
     baseline_scores = {}
-    for name, clip in baselines(data, truth[0].cpu(), made.poses.cpu()).items():
+    for name, clip in baselines(data, truth[0].cpu(), rollouts.poses.cpu()).items():
         psnr[name] = psnr_per_frame(clip.to(truth.device), truth)
         baseline_scores[name] = rollout_scores(psnr[name], ssim_per_frame(clip.to(truth.device), truth), scored)
-    posterior = rollout_scores(psnr_per_frame(made.posterior, truth), ssim_per_frame(made.posterior, truth), scored)
-    between, between_vague = psnr_between(made.samples, made.poses)
+    posterior = rollout_scores(
+        psnr_per_frame(rollouts.posterior, truth), ssim_per_frame(rollouts.posterior, truth), scored
+    )
+    between, between_near_empty = psnr_between(rollouts.samples, rollouts.poses)
     scores = DanceScores(
         run=run,
-        **rollout_scores(own_psnr, ssim_per_frame(made.drawn, truth), scored).model_dump(),
-        posterior_minus_prior_db=posterior.score - validation.score(made.unshifted),
-        held_out_score=made.held_out_score,
+        **rollout_scores(own_psnr, ssim_per_frame(rollouts.drawn, truth), scored).model_dump(),
+        posterior_minus_prior_db=posterior.score - validation.score(rollouts.unshifted),
+        held_out_score=rollouts.held_out_score,
         drift_db=drift(validation, trained.model, own_psnr),
-        score_prior_mean=validation.score(made.prior_mean),
-        score_single=validation.score(made.samples[0]),
-        score_mean_of_samples=validation.score(made.mean_of_samples),
+        score_prior_mean=validation.score(rollouts.prior_mean),
+        score_single=validation.score(rollouts.samples[0]),
+        score_mean_of_samples=validation.score(rollouts.mean_of_samples),
         num_samples_compared=NUM_SAMPLES,
         psnr_between_samples=between,
-        psnr_between_samples_vague=between_vague,
+        psnr_between_samples_vague=between_near_empty,
         posterior_latent=posterior,
         baselines=baseline_scores,
         protocol=protocol_of(config, len(truth), scored),
         num_given=trained.model.num_given,
         scored_frames=scored,
         psnr_by_frame=own_psnr.tolist(),
-        rollout_seconds=made.seconds,
+        rollout_seconds=rollouts.seconds,
         **origin_of(trained),
     )
-    return scores, made._replace(psnr=psnr)
+    return scores, rollouts._replace(psnr=psnr)
 
 
 def what_is_rolled_out(data: DanceData) -> str:
@@ -96,7 +100,7 @@ def what_is_rolled_out(data: DanceData) -> str:
 
 
 def protocol_of(config: Config, num_frames: int, scored: tuple[int, int]) -> str:
-    """Returns in words how the scores are made."""
+    """Returns in words how the scores are computed."""
     evaluation = config.evaluation
     return (
         f"free rollout of {num_frames} frames from frame 0 of the validation take of {config.dataset}; "
@@ -107,8 +111,9 @@ def protocol_of(config: Config, num_frames: int, scored: tuple[int, int]) -> str
 
 
 def roll_out(trained: Trained, validation: TakeValidation) -> DanceRollouts:
-    """Returns the rollouts of the validation take that its scores need, and says how far it is."""
-    model, settings = trained.model, trained.config.evaluation
+    """Returns the rollouts of the validation take, and shows its progress. `psnr` is still empty."""
+    model = trained.model
+    settings = trained.config.evaluation
     plain = validation.unshifted.model_copy(update={"latent": "mean"})
     with progress_bar(f"{trained.folder.name}: rollouts", 5 + NUM_SAMPLES) as advance:
         started = time.monotonic()
@@ -145,7 +150,7 @@ def roll_out(trained: Trained, validation: TakeValidation) -> DanceRollouts:
 
 
 def rollout_scores(psnr: Tensor, ssim: Tensor, scored: tuple[int, int] = SCORED_FRAMES) -> DanceRolloutScores:
-    """Returns the numbers of a rollout, from PSNR in dB and SSIM per frame, (T,) each, with frame 0 the given one."""
+    """Returns the scores of a rollout from PSNR in dB and SSIM per frame, (T,) each. Frame 0 is the given frame."""
     return DanceRolloutScores(
         score=competition_score(psnr, scored),
         mean_psnr=psnr[..., 1:].double().mean().item(),
@@ -158,20 +163,21 @@ def rollout_scores(psnr: Tensor, ssim: Tensor, scored: tuple[int, int] = SCORED_
 
 
 def checkpoint_of(config: Config) -> str:
-    """Returns in words which checkpoint is evaluated, and what it was chosen by."""
+    """Returns in words which checkpoint is evaluated and how it was chosen."""
     if config.evaluation.checkpoint == "last":
         return "last"
     return f"best by the validations on {'the takes held out' if config.training.held_out_takes else 'this take'}"
 
 
 def drift(validation: TakeValidation, model: PoseModel, psnr: Tensor) -> float | None:
-    """Returns by how many dB the late scored frames are better in a fresh rollout; None where the take is too short.
+    """Returns how many dB late frames lose because they come late in a rollout; None if the take is too short.
 
-    Late are the last scored frame and the `NUM_LATE` before it, of the competition 500 to 600. It is their mean PSNR,
-    drawn as the first ones of a fresh rollout, minus their mean PSNR in the full one, `psnr` (T,). The fresh rollout
-    follows the given frame and the poses that the model sees around those frames.
+    The late frames are the last scored frame and the `NUM_LATE` frames before it (competition: 500 to 600). The result
+    is their mean PSNR as the first frames of a new rollout, minus their mean PSNR in the full rollout, `psnr` (T,). The
+    new rollout has the same given frame. Its poses are those that the model sees around the late frames.
     """
-    begin, stop = validation.scored[1] - NUM_LATE, validation.scored[1] + 1
+    begin = validation.scored[1] - NUM_LATE
+    stop = validation.scored[1] + 1
     if len(validation.poses) < stop or begin <= model.context:
         return None
     late = slice(begin, stop)
@@ -182,9 +188,9 @@ def drift(validation: TakeValidation, model: PoseModel, psnr: Tensor) -> float |
 
 
 def psnr_between(samples: list[Tensor], poses: Tensor) -> tuple[float, float]:
-    """Returns how near samples of one sequence are, (T, 3, H, W) uint8 each, in dB: the mean over pairs and frames.
+    """Returns the PSNR in dB between samples of one sequence, (T, 3, H, W) uint8 each: the mean over pairs and frames.
 
-    The second number is over the tenth of the frames whose pose images are emptiest.
+    The second number is the same mean over the 10 % of the frames with the emptiest pose images.
     """
     pairs = torch.stack([psnr_per_frame(a, b)[1:] for a, b in combinations(samples, 2)]).mean(dim=0)
     darkness = (255 - poses[1:].float()).flatten(1).sum(dim=1)
@@ -193,11 +199,15 @@ def psnr_between(samples: list[Tensor], poses: Tensor) -> tuple[float, float]:
 
 
 def baselines(data: DanceData, first: Tensor, poses: Tensor) -> dict[str, Tensor]:
-    """Returns clips (T, 3, H, W) uint8 that need no training, for a first frame (3, H, W) and poses (T, 3, H, W)."""
-    frames, known = (torch.from_numpy(np.array(pixels)) for pixels in (data.train.frames, data.train.poses))
+    """Returns name -> clip (T, 3, H, W) uint8 for each baseline. A baseline needs no training.
+
+    first: (3, H, W) uint8; poses: (T, 3, H, W) uint8.
+    """
+    frames = torch.from_numpy(np.array(data.train.frames))
+    train_poses = torch.from_numpy(np.array(data.train.poses))
     return {
         "first frame": copy_first_frame(first, len(poses)),
         "median frame": copy_first_frame(median_frame(frames), len(poses)),
-        "nearest pose": nearest_pose(frames, known, poses, 1),
-        "mean of 5 nearest poses": nearest_pose(frames, known, poses, 5),
+        "nearest pose": nearest_pose(frames, train_poses, poses, 1),
+        "mean of 5 nearest poses": nearest_pose(frames, train_poses, poses, 5),
     }

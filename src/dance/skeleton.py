@@ -1,13 +1,14 @@
-"""The skeleton in the pose images: its limbs in the competition's colours, and whether given images are drawn so."""
+"""The skeleton in the pose images: the limbs and their colours in the competition, and a test for these colours."""
 
 from typing import Literal
 
 import numpy as np
 
 Palette = Literal["competition", "unknown"]
-WHITE = 255  # the ground of pose images
+WHITE = 255  # the background of pose images
 
-LIMBS = (  # BODY_25 joints in the colours of the competition's files, which are not OpenPose's own
+# Pairs of BODY_25 joints and their colours in the competition's files. OpenPose's own colours are different.
+LIMBS = (
     ("neck", "hips", (0, 0, 255)),
     ("neck", "right_shoulder", (0, 0, 255)),
     ("right_shoulder", "right_elbow", (0, 51, 255)),
@@ -35,35 +36,39 @@ LIMBS = (  # BODY_25 joints in the colours of the competition's files, which are
     *((f"{side}_wrist", f"{side}_finger_2", (0, 90, 180)) for side in ("right", "left")),
 )
 
-SAMPLED = 512  # pose images that are looked at, spread over all
-FAINT = 24  # grey levels of ink below which a pixel's colour says nothing
-NEAR = 0.99  # cosine between a pixel's ink and a limb's, above which the limb explains the pixel
-# Of the competition's own poses 83 % of the ink is explained; of the same poses in other colours, 50 % at most.
+# The darkness of a pixel or a limb is white minus its colour.
+SAMPLED = 512  # number of pose images that are examined, spread over the data set
+FAINT = 24  # paler pixels are ignored; length of their darkness, in grey levels
+NEAR = 0.99  # a limb explains a pixel if the cosine between their darkness is above this
+# Limbs explain 83 % of the darkness of the competition's poses. They explain at most 50 % in other colours.
 EXPLAINED = 0.65
-SEEN = 0.002  # share of the ink from which on a limb's colour counts as seen
+SEEN = 0.002  # a limb's colour is seen if it explains at least this share of the darkness
 
 
-def limb_inks() -> np.ndarray:
-    """Returns the ink (limbs, 3) of each of `LIMBS`, white minus its colour, in 0..255."""
+def limb_darkness() -> np.ndarray:
+    """Returns the darkness (limbs, 3) of each of `LIMBS`, white minus its colour, in 0..255."""
     return WHITE - np.array([colour for _, _, colour in LIMBS], dtype=np.float64)
 
 
 def palette_of(poses: np.ndarray) -> Palette:
-    """Returns whether pose images (N, 3, H, W) uint8 are drawn on white in the competition's limb colours.
+    """Returns "competition" if pose images (N, 3, H, W) uint8 are drawn on white in the competition's limb colours.
 
-    A limb's line is blended with white, so a pixel's ink points in the direction of its limb's ink. The palette is the
-    competition's where such directions explain most of the ink and at least half of the limbs' colours are seen; so
-    pose images in a few of these colours alone do not pass for it.
+    A limb is a line that is blended with white. So the darkness of a pixel has the direction of its limb's darkness.
+    The palette is the competition's if such directions explain most of the darkness. At least half of the limbs'
+    colours must be seen as well. Otherwise images in a few of these colours would be accepted.
     """
     step = max(1, len(poses) // SAMPLED)
-    ink = WHITE - np.moveaxis(poses[::step], 1, -1).reshape(-1, 3).astype(np.float64)
-    amounts = np.linalg.norm(ink, axis=1)
-    ink, amounts = ink[amounts > FAINT], amounts[amounts > FAINT]
-    if not len(ink):
+    darkness = WHITE - np.moveaxis(poses[::step], 1, -1).reshape(-1, 3).astype(np.float64)
+    amounts = np.linalg.norm(darkness, axis=1)
+    is_dark = amounts > FAINT
+    darkness = darkness[is_dark]
+    amounts = amounts[is_dark]
+    if not len(darkness):
         return "unknown"
-    limbs = np.unique(limb_inks(), axis=0)
-    likeness = (ink / amounts[:, None]) @ (limbs / np.linalg.norm(limbs, axis=1, keepdims=True)).T
-    nearest, is_near = likeness.argmax(axis=1), likeness.max(axis=1) > NEAR
+    limbs = np.unique(limb_darkness(), axis=0)
+    cosines = (darkness / amounts[:, None]) @ (limbs / np.linalg.norm(limbs, axis=1, keepdims=True)).T
+    nearest = cosines.argmax(axis=1)
+    is_near = cosines.max(axis=1) > NEAR
     shares = np.bincount(nearest[is_near], amounts[is_near], len(limbs)) / amounts.sum()
     is_known = shares.sum() >= EXPLAINED and (shares >= SEEN).sum() >= len(limbs) / 2
     return "competition" if is_known else "unknown"

@@ -1,4 +1,4 @@
-"""How good a model of dancers is on takes whose truth is known: the score of a free rollout, and the losses."""
+"""Validates a dance model on takes with known true frames: the score of a free rollout, and the losses."""
 
 from collections.abc import Sequence
 from functools import cached_property, partial
@@ -23,7 +23,7 @@ UNCHANGED = AugmentationConfig(mirror=False)
 
 
 class TakeValidation:
-    """A known take on the device, frames and poses (T, 3, H, W) uint8, and what a pose model makes of it."""
+    """A validation take on the device, frames and poses (T, 3, H, W) uint8. It draws rollouts and scores them."""
 
     def __init__(
         self,
@@ -35,31 +35,32 @@ class TakeValidation:
         scored: tuple[int, int] = SCORED_FRAMES,
         held_out: Sequence[Footage] = (),
     ) -> None:
-        """Puts the take on the device, and each of the takes held out of training; scored: as in the manifest."""
+        """Puts the take, and each take held out of training, on the device. scored: as in the manifest."""
         self.config = config
         self.device = device
         self.context = context
         self.scored = scored
         self.footage = footage
         self.frames, self.poses = footage.to(device)
-        self.unshifted = config.evaluation.model_copy(update={"shift": 0})  # five times as fast, for comparisons
+        # Rollouts that are only compared with each other use no shifts, which makes them five times as fast.
+        self.unshifted = config.evaluation.model_copy(update={"shift": 0})
         self.held_out = [
             TakeValidation(config, take, context=context, device=device, scored=scored) for take in held_out
         ]
 
     def check_window(self) -> None:
-        """Raises UserError where the take is too short for a clip of training, on which losses are computed."""
+        """Raises UserError if the take is shorter than a training clip. The validation losses need such clips."""
         window = self.config.training.window
         longest = max(stop - start for start, stop in self.footage.takes)
         if longest < window:
             raise UserError(
-                f"training.window = {window}, but the validation take has {longest} frames in one piece; "
+                f"training.window = {window}, but the validation take has {longest} frames without a cut; "
                 "needed: a shorter window, or a longer validation take"
             )
 
     @cached_property
     def loss_clips(self) -> ClipSampler:
-        """The clips on which the losses of validation are computed; an evaluation needs none."""
+        """The clips for the validation losses. Only training needs them, so they are made on first use."""
         return ClipSampler(
             self.footage,
             window=self.config.training.window,
@@ -70,7 +71,7 @@ class TakeValidation:
         )
 
     def report(self, model: PoseModel, *, kl_weight: float, teacher_forcing_ratio: float) -> dict[str, float]:
-        """Returns the scores in dB and the losses, under the names of training/log.py."""
+        """Returns the scores in dB and the losses. training/log.py explains their names."""
         return {
             "validation_score": self.score(self.draw(model, settings=self.unshifted)),
             "validation_score_posterior": self.score(self.draw_from_posterior(model)),
@@ -86,9 +87,9 @@ class TakeValidation:
         seed: int | None = None,
         poses: Tensor | None = None,
     ) -> Tensor:
-        """Returns a free rollout from the first frame with latents from the prior, (T, 3, H, W) uint8.
+        """Returns a free rollout (T, 3, H, W) uint8 from the first frame, with latents from the prior.
 
-        Settings, seed and poses (T, 3, H, W) uint8 are those of the run and the take, unless others are given.
+        settings, seed: by default those of the run. poses: (T, 3, H, W) uint8, by default those of the take.
         """
         return to_pixels(self.draw_unrounded(model, settings=settings, seed=seed, poses=poses))
 
@@ -100,14 +101,14 @@ class TakeValidation:
         seed: int | None = None,
         poses: Tensor | None = None,
     ) -> Tensor:
-        """Returns the same rollout before it is rounded, (T, 3, H, W) float32 in [0, 1]."""
+        """Returns the rollout of `draw` before rounding, (T, 3, H, W) float32 in [0, 1]."""
         settings = settings or self.config.evaluation
         seed = self.config.seed if seed is None else seed
         followed = self.poses if poses is None else poses
         return predict_dance(model, self.frames[None, :1], followed[None], settings, seed=seed)[0]
 
     def draw_from_posterior(self, model: PoseModel) -> Tensor:
-        """Returns the same rollout, but with the posterior's means as latents, which have seen the true frames."""
+        """Returns a rollout (T, 3, H, W) uint8 with the posterior's means as latents, which have seen the truth."""
         drawn = self._posterior_rollout(model, self.frames, self.poses)
         if self.config.evaluation.mirror:
             mirrored = self._posterior_rollout(model, self.frames.flip(-1), mirror_poses(self.poses))
@@ -116,7 +117,7 @@ class TakeValidation:
 
     @torch.no_grad()
     def _posterior_rollout(self, model: PoseModel, true_frames: Tensor, pose_images: Tensor) -> Tensor:
-        """Returns a rollout (T, 3, H, W) in [0, 1] whose latents are the posterior's means, from uint8 pictures."""
+        """Returns that rollout, (T, 3, H, W) in [0, 1], from uint8 frames and poses."""
         frames = to_unit(true_frames)[None]
         poses = to_unit(pose_images)[None]
         conditions = model.encode_conditions(with_context(poses, model.context))
@@ -134,18 +135,18 @@ class TakeValidation:
         return fmean(take.score(take.draw(model, settings=self.unshifted)) for take in self.held_out)
 
     def losses(self, model: PoseModel, weights: dict[str, float]) -> dict[str, float]:
-        """Returns the validation losses, mean over fixed clips with fixed draws."""
+        """Returns the validation losses: means over fixed clips with fixed random numbers."""
         clips_of = partial(self.loss_clips.batch, 0, 0)
         return mean_losses(model, clips_of, self.config, weights, device=self.device)
 
 
 def to_pixels(drawn: Tensor) -> Tensor:
-    """Returns the uint8 pixels of a rollout in [0, 1]; NaN is black."""
+    """Returns the uint8 pixels of a rollout in [0, 1]. NaN becomes black."""
     return quantise(without_nan(drawn))
 
 
-def known_takes(config: Config, data: DanceData, *, context: int, device: torch.device) -> TakeValidation:
-    """Returns the validation take, and with it the takes held out of training."""
+def validation_takes(config: Config, data: DanceData, *, context: int, device: torch.device) -> TakeValidation:
+    """Returns the validation take together with the takes held out of training."""
     _, held_out = hold_out(data.train, config.training.held_out_takes)
     return TakeValidation(
         config, data.val, held_out=held_out, context=context, device=device, scored=data.manifest.scored_frames
@@ -153,7 +154,7 @@ def known_takes(config: Config, data: DanceData, *, context: int, device: torch.
 
 
 def validation_of(config: Config, data: DanceData, *, context: int, device: torch.device) -> TakeValidation:
-    """Returns what training validates on: the known takes, and clips of the validation take for the losses."""
-    validation = known_takes(config, data, context=context, device=device)
+    """Returns the validation of a training run. UserError if the validation take is too short for its losses."""
+    validation = validation_takes(config, data, context=context, device=device)
     validation.check_window()
     return validation

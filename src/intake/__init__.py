@@ -1,1 +1,1 @@
-"""What people have, a zip or a folder of pictures, read safely, verified, and decoded into arrays."""
+"""Reads a user's zip or folder of pictures safely, checks it, and decodes it into arrays."""

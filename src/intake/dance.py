@@ -1,4 +1,4 @@
-"""The dance data set: what of a source is wanted, its images in chunks, and the manifest that sums it up."""
+"""Packs the dance data set: the user's request, the source's images in chunks, and the manifest of the result."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,15 +24,15 @@ from src.intake.sources import Source
 from src.intake.takes import Takes, find_cuts, list_cuts, takes_between
 
 CHUNK = 512  # images
-SAME_RATIO = 0.01  # how far two aspect ratios may lie apart and count as the same
+SAME_RATIO = 0.01  # aspect ratios that differ by less count as the same
 
 
 @dataclass(frozen=True)
 class DanceRequest:
-    """What shall be packed.
+    """What the user asks to pack.
 
-    cuts: training frames that begin a take, () for one single take, None to find them. scored_frames: the first and the
-    last frame of a rollout that count.
+    cuts: training frames that begin a new take; () means one single take, None means that packing finds the cuts.
+    scored_frames: the first and the last frame of a rollout that count for the score.
     """
 
     source: SourceRecord
@@ -43,14 +43,14 @@ class DanceRequest:
 
     @property
     def cuts_origin(self) -> CutsOrigin:
-        """How the cuts come to be known."""
+        """Where the cuts come from: the user, the search for cuts, or the synthetic data."""
         if self.source.kind == "synthetic":
             return "synthetic"
         return "found" if self.cuts is None else "declared"
 
     @property
     def asked(self) -> str:
-        """What is wanted, for people."""
+        """The request in words."""
         cuts = "to be found" if self.cuts is None else ",".join(map(str, self.cuts)) or "none"
         (height, width), (first, last) = self.frame_size, self.scored_frames
         size = f", frames of {height} x {width}" if self.frame_size != FRAME_SIZE else ""
@@ -58,7 +58,7 @@ class DanceRequest:
         return f"{self.source}, cuts {cuts}, {self.test_length} poses a test{size}{scored}"
 
     def is_met_by(self, manifest: Manifest) -> bool:
-        """Whether packing would give that data set again."""
+        """Returns whether packing this request would give the same data set."""
         if not isinstance(manifest, DanceManifest):
             return False
         same_takes = self.cuts is None or manifest.train_takes == takes_between(self.cuts, manifest.num_train)
@@ -70,7 +70,11 @@ class DanceRequest:
 
 @dataclass(frozen=True)
 class ImageChunk:
-    """Consecutive images of one array, of the size of the first of all; `start` counts those of all tests."""
+    """Consecutive images of one array.
+
+    start: number of the first image in its array; test poses are counted through all tests.
+    first_size: the size of the source's first image, `first_name`. All images must have this size.
+    """
 
     array: str
     start: int
@@ -81,7 +85,7 @@ class ImageChunk:
 
     @property
     def num_bytes(self) -> int:
-        """What the images take on disk."""
+        """Bytes of the packed images."""
         return self._image_bytes * len(self.names)
 
     @property
@@ -90,16 +94,16 @@ class ImageChunk:
         return 3 * height * width
 
     def pieces(self, source: Source) -> Iterator[Piece]:
-        """Yields the decoded images; UserError for one that cannot be used."""
+        """Yields the decoded images; UserError for an image that cannot be used."""
         images = np.empty((len(self.names), *self.frame_size, 3), dtype=np.uint8)
         kinds = []
         for image, name in zip(images, self.names, strict=True):
             data = source.read(name)
             header = read_header(data, name)
             if header.size != self.first_size:
-                known = f"{self.first_name} {self.first_size[0]} x {self.first_size[1]}"
-                found = f"{name} is {header.size[0]} x {header.size[1]} pixels (height x width), {known}"
-                raise UserError(f"{found}; needed: one size for all frames and poses; resize the odd one")
+                first = f"{self.first_name} is {self.first_size[0]} x {self.first_size[1]}"
+                found = f"{name} is {header.size[0]} x {header.size[1]} pixels (height x width), but {first}"
+                raise UserError(f"{found}; needed: one size for all frames and poses; resize the different one")
             image[:] = decode(data, name, self.frame_size)
             kinds.append((name, header.kind))
         pixels = images.transpose(0, 3, 1, 2)
@@ -108,7 +112,7 @@ class ImageChunk:
 
 @dataclass(frozen=True)
 class DanceContent:
-    """What a source holds of what is wanted, verified but not decoded."""
+    """A dance data set in a source: listed and checked, but not decoded yet."""
 
     request: DanceRequest
     source: Source
@@ -116,27 +120,34 @@ class DanceContent:
 
     @property
     def unused(self) -> tuple[str, ...]:
-        """Files of the source that are no part of the data set."""
+        """Files of the source that do not belong to the data set."""
         return self.listing.unused
 
     def plan(self) -> Plan:
-        """Returns what packing will write, and says where pictures are squashed; UserError for what does not fit."""
+        """Returns what packing will write. Prints a line if the aspect ratio changes.
+
+        UserError for a cut or a scored frame that the data set does not have.
+        """
         request, (num_train, num_val) = self.request, self._num_frames
         if request.cuts is not None:
-            takes_between(request.cuts, num_train)  # refuses before the work, not after
-        first, shortest = request.scored_frames[0], min(num_val, request.test_length)
+            takes_between(request.cuts, num_train)  # raises the error before packing, not after
+        first = request.scored_frames[0]
+        shortest = min(num_val, request.test_length)
         if first >= shortest:
-            raise UserError(f"SCORED begins with frame {first}; needed: below {shortest}, the frames of a rollout")
+            raise UserError(
+                f"SCORED begins with frame {first}; needed: below {shortest}, the number of frames of a rollout"
+            )
         (height, width), (rows, columns) = self._image_size, request.frame_size
         if abs(rows * width / (columns * height) - 1) > SAME_RATIO:
-            changed = f"pictures of {height} x {width} become frames of {rows} x {columns}, height x width"
-            say(f"{changed}: another aspect ratio; SIZE=HxW packs frames of another size")
+            changed = f"pictures of {height} x {width} become frames of {rows} x {columns} (height x width)"
+            say(f"{changed}: the aspect ratio changes; SIZE=HxW packs frames of another size")
         shapes = dance_shapes(num_train, num_val, self.listing.num_tests, request.test_length, request.frame_size)
         return Plan(request.source.fingerprint, shapes, CHUNK)
 
     def chunks(self) -> list[Chunk]:
         """Returns the images in chunks."""
-        first, size = self.listing.images["train_frames"][0], self._image_size
+        first = self.listing.images["train_frames"][0]
+        size = self._image_size
         return [
             ImageChunk(array, start, names[start : start + CHUNK], first, size, self.request.frame_size)
             for array, names in self.listing.images.items()
@@ -175,7 +186,10 @@ class DanceContent:
         return image_size(self.source.read(first), first)
 
     def _takes(self, folder: Path) -> tuple[Takes, Takes]:
-        """Returns the takes of training and validation; given cuts are those of training, and validation is one."""
+        """Returns the takes of training and of validation.
+
+        Given cuts are cuts of the training frames. The validation frames are then one take.
+        """
         num_train, num_val = self._num_frames
         if self.request.cuts is not None:
             return takes_between(self.request.cuts, num_train), takes_between((), num_val)
@@ -193,9 +207,9 @@ def read_dance(
     frame_size: Size = FRAME_SIZE,
     scored_frames: tuple[int, int] = SCORED_FRAMES,
 ) -> DanceContent:
-    """Returns the data set of a zip or folder; UserError for what `list_images` refuses.
+    """Returns the dance data set of a zip or folder; UserError as in `list_images`.
 
-    test_length: None to find it. The others are as in `DanceRequest`.
+    test_length: poses of each test sequence; None means that packing finds it. For the others see `DanceRequest`.
     """
     listing = list_images(source, test_length=test_length)
     fingerprint = source.fingerprint(listing.names, listing.prefix)
@@ -210,7 +224,7 @@ def _found_cuts(folder: Path, part: str) -> tuple[int, ...]:
 
 
 def request_of_synthetic(source: SourceRecord, numbers: dict[str, int]) -> DanceRequest:
-    """Returns what shall be packed of synthetic dancers; `numbers` are those they are drawn from."""
+    """Returns the request that packs synthetic dancers; `numbers` are the settings that drew them."""
     take = numbers["take_length"]
     cuts = tuple(range(take, take * numbers["num_takes"], take))
     return DanceRequest(source, cuts, numbers["test_length"])

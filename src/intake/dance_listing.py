@@ -1,8 +1,12 @@
-"""The members of a zip or folder -> the dance data set's images in order, verified before any of them is decoded.
+"""The file names of a zip or folder -> the dance data set's images in order. Names are checked before any decoding.
 
-The layout is the competition's, any number of folders deep: `train/train_img/N.png`, `train/train_label/N.png`, the
-same for `val`, `test/test_img/K/*.png` with one frame each, `test/test_label/K/N.png`; `frameN.png` is also a name, and
-so are .jpg and .jpeg, in capitals or not.
+The layout is the competition's, in any subfolder:
+
+* `train/train_img/N.png` and `train/train_label/N.png`, and the same for `val`
+* `test/test_img/K/*.png`, one frame per test sequence K
+* `test/test_label/K/N.png`
+
+A name may also be `frameN.png`. The suffix may also be .jpg or .jpeg, in lower or upper case.
 """
 
 import re
@@ -15,7 +19,7 @@ from src.base.console import UserError
 from src.intake.pictures import SUFFIXES
 from src.intake.sources import Source, check_sizes
 
-FOLDERS = {  # where the competition keeps the images, and the array that will hold them
+FOLDERS = {  # folder of the competition -> the array that will hold its images
     "train/train_img": "train_frames",
     "train/train_label": "train_poses",
     "val/val_img": "val_frames",
@@ -32,9 +36,9 @@ SEQUENCE = re.compile(r"0|[1-9][0-9]{0,4}")
 class Listing:
     """The images of a data set, in order.
 
-    images: array name -> member names; those of `test_poses` are of one test after the other.
-    prefix: what all names begin with, down to the folder that holds train, val and test.
-    unused: members outside the six folders.
+    images: array name -> file names. `test_poses` lists the tests one after the other.
+    prefix: path of the folder that holds train, val and test; all names begin with it.
+    unused: files outside the six folders.
     """
 
     images: dict[str, tuple[str, ...]]
@@ -53,19 +57,19 @@ class Listing:
 
     @property
     def names(self) -> Iterator[str]:
-        """All images."""
+        """The names of all images."""
         return (name for names in self.images.values() for name in names)
 
 
 def holds_dance(source: Source) -> bool:
-    """Returns whether the source has a file in one of the six folders, whatever else there is or lacks."""
+    """Returns whether the source has a file in at least one of the six folders."""
     return any(_place(name.rpartition("/")[0]) for name in source.members if not is_litter(name))
 
 
 def list_images(source: Source, *, test_length: int | None) -> Listing:
-    """Returns the images in order, each frame with its pose; UserError for what is missing, unexpected or too big.
+    """Returns the images in order; each frame has its pose. UserError for missing, unexpected or too big files.
 
-    test_length: poses of each test sequence; None to take as many as most of them have.
+    test_length: poses of each test sequence; None means the length that most sequences have.
     """
     prefix, found, unused = _sort_into_folders(source)
     missing = [folder for folder in FOLDERS if folder not in found]
@@ -96,14 +100,14 @@ def list_images(source: Source, *, test_length: int | None) -> Listing:
 
 
 def is_litter(name: str) -> bool:
-    """Returns whether a member is what macOS leaves in folders and zips."""
+    """Returns whether a file is one that macOS adds to folders and zips."""
     *folders, file = name.split("/")
     return file == ".DS_Store" or file.startswith("._") or "__MACOSX" in folders
 
 
 @lru_cache(maxsize=4096)
 def _place(directory: str) -> tuple[str, str, str] | None:
-    """Returns a directory as (top, one of `FOLDERS`, rest); None where it lies in none of them."""
+    """Returns a directory as (top, one of `FOLDERS`, rest); None if it is in none of `FOLDERS`."""
     parts = directory.split("/")
     for index in range(len(parts) - 1):
         folder = "/".join(parts[index : index + 2])
@@ -113,14 +117,17 @@ def _place(directory: str) -> tuple[str, str, str] | None:
 
 
 def _sort_into_folders(source: Source) -> tuple[str, dict[str, list[tuple[str, str]]], list[str]]:
-    """Returns the prefix, folder -> (subfolder or "", member name), and the members in none of the folders."""
+    """Returns the prefix, the files of each folder, and the files outside `FOLDERS`.
+
+    The files of a folder are pairs (subfolder or "", file name).
+    """
     found: dict[str, list[tuple[str, str]]] = {}
-    tops, unused = set(), []
+    tops: set[str] = set()
+    unused: list[str] = []
     for name in source.members:
-        directory = name.rpartition("/")[0]
         if is_litter(name):
             continue
-        place = _place(directory)
+        place = _place(name.rpartition("/")[0])
         if place is None:
             unused.append(name)
             continue
@@ -138,7 +145,7 @@ def _sort_into_folders(source: Source) -> tuple[str, dict[str, list[tuple[str, s
 
 
 def _numbered(folder: str, entries: list[tuple[str, str]]) -> dict[int, str]:
-    """Returns frame number -> member name."""
+    """Returns frame number -> file name."""
     numbers: dict[int, str] = {}
     for subfolder, name in entries:
         match = NUMBERED.fullmatch(name.rpartition("/")[2])
@@ -162,7 +169,7 @@ def _check_pairs(frames: dict[int, str], poses: dict[int, str], frame_folder: st
     ):
         alone = sorted(present.keys() - others.keys())
         if alone:
-            more = f" (nor have {len(alone) - 1} more)" if len(alone) > 1 else ""
+            more = f" ({len(alone) - 1} more like it)" if len(alone) > 1 else ""
             raise UserError(
                 f"{present[alone[0]]} has no {other} in {folder}{more}; needed: both; add one or remove the other"
             )
@@ -170,10 +177,10 @@ def _check_pairs(frames: dict[int, str], poses: dict[int, str], frame_folder: st
 
 def _in_order(folder: str, numbers: dict[int, str]) -> tuple[str, ...]:
     first, last = min(numbers), max(numbers)
-    holes = last - first + 1 - len(numbers)
-    if holes:
-        hole = next(number for number in range(first, last) if number not in numbers)
-        found = f"{hole} and {holes - 1} more are" if holes > 1 else f"{hole} is"
+    num_missing = last - first + 1 - len(numbers)
+    if num_missing:
+        missing = next(number for number in range(first, last) if number not in numbers)
+        found = f"{missing} and {num_missing - 1} more are" if num_missing > 1 else f"{missing} is"
         raise UserError(
             f"{folder}: number {found} missing between {first} and {last}; needed: no holes; add what is missing"
         )
@@ -183,7 +190,7 @@ def _in_order(folder: str, numbers: dict[int, str]) -> tuple[str, ...]:
 
 
 def _by_sequence(folder: str, entries: list[tuple[str, str]]) -> dict[int, list[str]]:
-    """Returns test sequence -> member names."""
+    """Returns test sequence -> file names."""
     sequences: dict[int, list[str]] = {}
     for subfolder, name in entries:
         if not SEQUENCE.fullmatch(subfolder):
@@ -204,7 +211,9 @@ def _test_poses(folder: str, names: list[str], test_length: int) -> tuple[str, .
     if len(numbers) != test_length:
         missing = next((number for number in range(test_length) if number not in numbers), None)
         found = f"{len(numbers)} poses" if missing is None or not numbers else f"{len(numbers)} poses, no {missing}.png"
-        raise UserError(f"{folder} holds {found}; needed: {test_length}, as many for each test; add or remove some")
+        raise UserError(
+            f"{folder} holds {found}; needed: {test_length}, the same number for each test; add or remove some"
+        )
     if min(numbers) != 0:
         raise UserError(f"{folder} starts at number {min(numbers)}; needed: numbers from 0; renumber it")
     return _in_order(folder, numbers)

@@ -1,4 +1,4 @@
-"""What a packed data set is: the shapes of its arrays, and the manifest that says what they hold and came from."""
+"""A packed data set: the shapes of its arrays, and the manifest that says what they hold and where they come from."""
 
 import hashlib
 import json
@@ -25,13 +25,13 @@ from src.intake.facts import (
 )
 from src.intake.takes import Takes, list_cuts
 
-FORMAT = 1  # of arrays and manifest together; data sets of another format are refused
-SPLITS = ("train", "validate", "test")  # of robot pushing
+FORMAT = 1  # version of arrays and manifest; data sets of another version are refused
+SPLITS = ("train", "validate", "test")  # parts of a pushing data set
 SLOW_TO_HASH_BYTES = 2**30
 CutsOrigin = Literal["declared", "found", "synthetic"]
 Camera = Literal["main", "aux1"]
 SourceKind = Literal["zip", "folder", "records", "synthetic"]
-Shapes = dict[str, tuple[int, ...]]  # of the arrays, by name
+Shapes = dict[str, tuple[int, ...]]  # array name -> shape
 OTHER_COLOURS = "the pose images have other colours than the competition's, so left and right limbs cannot be exchanged"
 OF_ROBOTS = "the actions and positions of a robot would not fit"
 
@@ -47,12 +47,12 @@ class ClipShape:
 
     @property
     def num_pixels(self) -> int:
-        """Numbers of a clip's frames."""
+        """Number of pixel values in a clip."""
         return 3 * self.length * self.frame_size[0] * self.frame_size[1]
 
     @property
     def num_conditions(self) -> int:
-        """Numbers of a clip's conditions."""
+        """Number of condition values in a clip."""
         return self.length * (self.num_action + self.num_position)
 
 
@@ -63,7 +63,7 @@ class Record(BaseModel):
 
 
 class SourceRecord(Record):
-    """What a data set was packed from; `fingerprint` tells its content."""
+    """The source that a data set was packed from. `fingerprint` is a hash of its content."""
 
     name: str
     kind: SourceKind
@@ -74,21 +74,21 @@ class SourceRecord(Record):
 
 
 class Manifest(Record):
-    """What a packed data set holds, whatever its system; nothing in it depends on the machine that packed it."""
+    """What a packed data set of any system holds. It does not depend on the machine that packs the data set."""
 
-    stated: ClassVar[tuple[str, ...]] = ()  # facts that have a default, which sets packed before they were known have
+    stated: ClassVar[tuple[str, ...]] = ()  # optional facts; manifests of older versions lack them and mean the default
 
     version: int = FORMAT
     system: str
     source: SourceRecord
     arrays: dict[str, str]  # name -> sha256 of its .npy file
-    fingerprint: str  # of all that a model can see
+    fingerprint: str  # hash of all data that a model can see
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Returns the manifest of a packed data set; UserError where there is none, or half, damaged or old.
+        """Returns the manifest of a packed data set; UserError if it is missing, incomplete, damaged or old.
 
-        Of a system's own class, also where the data set is of another system.
+        Called on a system's class, it also raises UserError for a data set of another system.
         """
         repack = f"make data SOURCE=... DATASET={folder.name}"
         if not folder.is_dir():
@@ -103,7 +103,7 @@ class Manifest(Record):
                 raise UserError(f"{folder} has format {version}; needed: format {FORMAT}; {mend}")
             manifest = SYSTEMS[content["system"]].model_validate_json(text)
         except FileNotFoundError as error:
-            raise UserError(f"{folder} holds no manifest.json: half written, or no data set; {mend}") from error
+            raise UserError(f"{folder} holds no manifest.json: incomplete, or not a data set; {mend}") from error
         except (ValidationError, UnicodeDecodeError, json.JSONDecodeError, TypeError, KeyError) as error:
             raise UserError(f"{folder}/manifest.json is damaged; {mend}") from error
         if not isinstance(manifest, cls):
@@ -120,33 +120,36 @@ class Manifest(Record):
 
     @property
     def content(self) -> str:
-        """The fingerprint that belongs to what else the manifest says."""
+        """The fingerprint, computed from the other fields. In an unchanged manifest it equals `fingerprint`."""
         return content_fingerprint(self.arrays, facts=self.unusual_facts)
 
     @property
     def unusual_facts(self) -> dict[str, Any]:
-        """The facts that differ from their defaults; only these enter the fingerprint, so that of old sets stays."""
+        """The optional facts that differ from their defaults.
+
+        The fingerprint includes no others, so the fingerprints of data sets of older versions stay the same.
+        """
         values = {name: getattr(self, name) for name in type(self).stated}
         return {name: value for name, value in values.items() if value != type(self).model_fields[name].default}
 
     @property
     def facts(self) -> DataFacts:
-        """What networks and configurations must know of it."""
+        """The facts that networks and configurations need."""
         raise NotImplementedError
 
     @property
     def shapes(self) -> Shapes:
-        """Shape of each array by name."""
+        """The shape of each array, by name."""
         raise NotImplementedError
 
     @property
     def origin(self) -> str:
-        """What it was packed from, for people."""
+        """What it was packed from, in words."""
         return str(self.source)
 
     @property
     def summary(self) -> str:
-        """How much of what it holds, for people."""
+        """What it holds and how much, in words."""
         raise NotImplementedError
 
 
@@ -165,34 +168,34 @@ class DanceManifest(Manifest):
     train_takes: Takes
     val_takes: Takes
     frame_size: Size = FRAME_SIZE  # height and width of the packed frames and poses
-    scored_frames: tuple[int, int] = SCORED_FRAMES  # first and last frame of a rollout that count for the score
-    palette: Palette = "competition"  # are the poses drawn in the competition's limb colours?
+    scored_frames: tuple[int, int] = SCORED_FRAMES  # first and last scored frame of a rollout
+    palette: Palette = "competition"  # the colours of the limbs in the pose images
 
     @property
     def content(self) -> str:
-        """The fingerprint that belongs to what else the manifest says."""
+        """The fingerprint, computed from the other fields. In an unchanged manifest it equals `fingerprint`."""
         return content_fingerprint(self.arrays, self.train_takes, self.val_takes, facts=self.unusual_facts)
 
     @property
     def facts(self) -> DataFacts:
-        """What networks and configurations must know of it."""
+        """The facts that networks and configurations need."""
         height, width = self.frame_size
         unknown = None if self.palette == "competition" else OTHER_COLOURS
         return DataFacts({"height": height, "width": width}, unknown, is_notable=unknown is not None)
 
     @property
     def shapes(self) -> Shapes:
-        """Shape of each array by name."""
+        """The shape of each array, by name."""
         return dance_shapes(self.num_train, self.num_val, self.num_tests, self.test_length, self.frame_size)
 
     @property
     def origin(self) -> str:
-        """What it was packed from, for people."""
+        """What it was packed from, in words."""
         return f"{self.source}, cuts {self.cuts}: {list_cuts(self.train_takes)}"
 
     @property
     def summary(self) -> str:
-        """How much of what it holds, for people."""
+        """What it holds and how much, in words."""
         (height, width), (rows, columns) = self.image_size, self.frame_size
         resized = f"; resized from {height} x {width}" if self.image_size != self.frame_size else ""
         size = f"; frames of {rows} x {columns}" if self.frame_size != FRAME_SIZE else ""
@@ -212,16 +215,16 @@ class PushingManifest(Manifest):
     num_train: int
     num_validate: int
     num_test: int
-    camera: Camera | None  # that of the original records; None where the source has one alone
+    camera: Camera | None  # one of the original records' two; None if the source has only one
     held_out: bool  # the validation clips are the last of the source's training clips
     clip_length: int = CLIP_LENGTH  # frames
     frame_size: Size = CLIP_SIZE  # height and width of the frames
-    num_action: int = NUM_ACTION  # numbers per frame that say what the robot is told
-    num_position: int = NUM_POSITION  # numbers per frame that say where its end effector is
+    num_action: int = NUM_ACTION  # numbers per frame in an action
+    num_position: int = NUM_POSITION  # numbers per frame in an effector's position
 
     @property
     def facts(self) -> DataFacts:
-        """What networks and configurations must know of it."""
+        """The facts that networks and configurations need."""
         height, width = self.frame_size
         network = {"height": height, "width": width, "num_action": self.num_action, "num_position": self.num_position}
         return DataFacts(network, OF_ROBOTS)
@@ -233,17 +236,17 @@ class PushingManifest(Manifest):
 
     @property
     def shapes(self) -> Shapes:
-        """Shape of each array by name."""
+        """The shape of each array, by name."""
         return pushing_shapes(self.num_train, self.num_validate, self.num_test, clip=self.clip)
 
     @property
     def origin(self) -> str:
-        """What it was packed from, for people."""
+        """What it was packed from, in words."""
         return f"{self.source}, camera {self.camera}" if self.camera else str(self.source)
 
     @property
     def summary(self) -> str:
-        """How much of what it holds, for people."""
+        """What it holds and how much, in words."""
         counts = f"training {self.num_train}, validation {self.num_validate}, test {self.num_test}"
         return f"clips of {self.clip_length} frames: {counts}"
 
@@ -252,7 +255,7 @@ SYSTEMS: dict[str, type[Manifest]] = {"dance": DanceManifest, "pushing": Pushing
 
 
 def partial_folder(folder: Path) -> Path:
-    """Returns where a data set is packed until it is whole."""
+    """Returns the folder in which a data set is packed until it is complete."""
     return folder.with_name(f".{folder.name}.partial")
 
 
@@ -270,7 +273,7 @@ def dance_shapes(num_train: int, num_val: int, num_tests: int, test_length: int,
 
 
 def pushing_shapes(*num_clips: int, clip: ClipShape) -> Shapes:
-    """Returns the shape of each array of a pushing data set by name, given the clips of each of `SPLITS`."""
+    """Returns the shape of each array of a pushing data set by name. num_clips: one number for each of `SPLITS`."""
     shapes: Shapes = {}
     for split, count in zip(SPLITS, num_clips, strict=True):
         shapes[f"{split}_frames"] = (count, clip.length, 3, *clip.frame_size)
@@ -279,7 +282,7 @@ def pushing_shapes(*num_clips: int, clip: ClipShape) -> Shapes:
 
 
 def array_type(name: str) -> np.dtype:
-    """Returns what the numbers of an array of that name are: float32 for conditions, uint8 for pictures."""
+    """Returns the dtype of an array by its name: float32 for conditions, uint8 for pictures."""
     return np.dtype(np.float32 if name.endswith("conditions") else np.uint8)
 
 
@@ -289,18 +292,18 @@ def array_hashes(folder: Path) -> dict[str, str]:
     total = sum(file.stat().st_size for file in files)
     if total >= SLOW_TO_HASH_BYTES:
         say(f"hashing {total / 2**30:.1f} GiB of arrays")
-    with ThreadPoolExecutor() as threads:  # hashing lets other threads run
+    with ThreadPoolExecutor() as threads:  # hashing releases the interpreter lock
         return dict(zip((file.stem for file in files), threads.map(file_hash, files), strict=True))
 
 
 def content_fingerprint(arrays: dict[str, str], *takes: Takes, facts: dict[str, Any]) -> str:
-    """Returns the sha256 of all that a model can see of a data set: arrays, takes of dancers, and unusual facts."""
+    """Returns the sha256 of all data that a model can see: the arrays, the takes of dancers and the unusual facts."""
     content = [arrays, *takes, *([facts] if facts else [])]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def is_whole(path: Path, shape: tuple[int, ...]) -> bool:
-    """Returns whether the file is an array of that shape and of its name's type, not cut off, without reading it."""
+    """Returns whether the file is a complete array of this shape and of its name's dtype. Its values are not read."""
     try:
         array = np.load(path, mmap_mode="r")
     except (FileNotFoundError, ValueError, EOFError):

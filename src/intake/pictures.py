@@ -1,4 +1,4 @@
-"""PNG and JPEG files -> RGB pixels. What can be meant is converted and counted, all else refused."""
+"""PNG and JPEG files -> RGB pixels. Other kinds of PNG and JPEG are converted and counted. Damaged ones are refused."""
 
 import io
 import struct
@@ -14,10 +14,10 @@ from src.base.console import UserError
 from src.intake.facts import Size
 
 MAX_IMAGE_PIXELS = 25_000_000
-SUFFIXES = r"\.(?i:png|jpe?g)"  # of picture files, as a regular expression
-PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"  # how the files begin
+SUFFIXES = r"\.(?i:png|jpe?g)"  # suffixes of picture files, as a regular expression
+PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"  # the first bytes of the files
 GREY, RGB, PALETTE, GREY_ALPHA, RGBA = 0, 2, 3, 4, 6  # PNG's colour types
-DEPTHS = {  # bits that PNG allows, by colour type
+DEPTHS = {  # colour type -> bits that PNG allows
     GREY: (1, 2, 4, 8, 16),
     RGB: (8, 16),
     PALETTE: (1, 2, 4, 8),
@@ -26,30 +26,34 @@ DEPTHS = {  # bits that PNG allows, by colour type
 }
 NAMES = {GREY: "grey", RGB: "RGB", PALETTE: "palette", GREY_ALPHA: "grey with alpha", RGBA: "RGBA"}
 NEEDED = "needed: a PNG or JPEG picture"
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, zlib.error, struct.error)  # what Pillow raises
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, zlib.error, struct.error)  # the errors that Pillow raises
 
-Conversions = dict[str, tuple[int, str]]  # kind of picture -> how many there were, and the name of the first
+Conversions = dict[str, tuple[int, str]]  # kind of picture -> number of pictures, name of the first one
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a picture is: (height, width), and its kind in words where it is not 8-bit RGB or palette already."""
+    """Size and kind of a picture.
+
+    size: (height, width).
+    kind: the kind in words. None for a PNG with 8-bit RGB or a palette, which needs no conversion.
+    """
 
     size: Size
     kind: str | None
 
 
 def read_header(data: bytes, name: str) -> Header:
-    """Returns what a picture is, told by its content and not by its name; UserError where it cannot be used.
+    """Returns size and kind of a picture, from its content and not from its name. UserError if it cannot be used.
 
-    Nothing is unpacked before this.
+    This check comes before any pixels are unpacked.
     """
     if data.startswith(PNG):
         header = _png_header(data, name)
     elif data.startswith(JPEG):
         header = _jpeg_header(data, name)
     else:
-        raise UserError(f"{name} is no PNG or JPEG file, whatever its name; {NEEDED}; convert it or copy it again")
+        raise UserError(f"{name} is no PNG or JPEG file, by its content; {NEEDED}; convert it or copy it again")
     height, width = header.size
     if height * width > MAX_IMAGE_PIXELS:
         raise UserError(f"{name} has {height} x {width} pixels; needed: at most {MAX_IMAGE_PIXELS:,}; scale it down")
@@ -57,20 +61,22 @@ def read_header(data: bytes, name: str) -> Header:
 
 
 def image_size(data: bytes, name: str) -> Size:
-    """Returns (height, width) of a picture in pixels; UserError where it cannot be used."""
+    """Returns (height, width) of a picture in pixels; UserError if it cannot be used."""
     return read_header(data, name).size
 
 
 def _png_header(data: bytes, name: str) -> Header:
-    """Returns what a PNG is. Each part's checksum is verified here because Pillow reads past a wrong one."""
+    """Returns size and kind of a PNG. It checks each chunk's checksum, because Pillow ignores wrong ones."""
     if data[12:16] != b"IHDR" or len(data) < 33:
         raise UserError(
             f"{name} is damaged or cut off in its header; needed: the whole file; copy or download it again"
         )
-    position, kinds = 8, set()
+    position = 8
+    kinds: set[bytes] = set()
     while b"IEND" not in kinds:
         length = int.from_bytes(data[position : position + 4])
-        kind, stop = data[position + 4 : position + 8], position + 8 + length
+        kind = data[position + 4 : position + 8]
+        stop = position + 8 + length
         if zlib.crc32(data[position + 4 : stop]) != int.from_bytes(data[stop : stop + 4]) or len(data) < stop + 4:
             raise UserError(
                 f"{name} is damaged or cut off at byte {position}; needed: the whole file; copy or download it again"
@@ -79,9 +85,9 @@ def _png_header(data: bytes, name: str) -> Header:
         position = stop + 4
     width, height, depth, colours = struct.unpack(">IIBB", data[16:26])
     if depth not in DEPTHS.get(colours, ()):
-        raise UserError(f"{name} is {depth}-bit of unknown colours; {NEEDED}; save it anew")
+        raise UserError(f"{name} is {depth}-bit of an unknown colour type; {NEEDED}; save it again")
     if b"acTL" in kinds:
-        raise UserError(f"{name} is animated; {NEEDED} that stands still; save the one frame that is meant")
+        raise UserError(f"{name} is animated; {NEEDED} without animation; save one of its frames")
     is_plain = colours == PALETTE or (colours == RGB and depth == 8)
     transparent = " with transparent colours" if b"tRNS" in kinds else ""
     kind_in_words = f"{depth}-bit {NAMES[colours]}{transparent}"
@@ -89,12 +95,12 @@ def _png_header(data: bytes, name: str) -> Header:
 
 
 def _jpeg_header(data: bytes, name: str) -> Header:
-    """Returns what a JPEG is; a camera's note that it lies on its side is heeded."""
+    """Returns size and kind of a JPEG. The size is that of the picture turned as its EXIF orientation says."""
     with _opened(data, name) as image:
         width, height = image.size
-        lies = image.getexif().get(0x0112, 1) >= 5  # orientations that exchange height and width
+        is_turned = image.getexif().get(0x0112, 1) >= 5  # orientations that exchange height and width
         kind = {"L": "grey JPEG", "CMYK": "CMYK JPEG"}.get(image.mode, "JPEG")
-    return Header((width, height) if lies else (height, width), kind)
+    return Header((width, height) if is_turned else (height, width), kind)
 
 
 def _opened(data: bytes, name: str) -> Image.Image:
@@ -109,9 +115,9 @@ def _undecodable(name: str, error: Exception) -> UserError:
 
 
 def decode(data: bytes, name: str, size: Size) -> np.ndarray:
-    """Returns the pixels (*size, 3) uint8 of a picture that `read_header` has passed, resized where it must be.
+    """Returns the pixels (*size, 3) uint8 of a picture that `read_header` has accepted. It is resized if needed.
 
-    Transparent pixels are laid over white, 16 bits are cut to the upper 8. Pillow's bilinear filter widens with the
+    Transparent pixels are blended with white. Of 16 bits the upper 8 are kept. Pillow's bilinear filter grows with the
     scale, so shrinking is antialiased.
     """
     image = _opened(data, name)
@@ -130,7 +136,7 @@ def decode(data: bytes, name: str, size: Size) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Picture:
-    """A person's own picture: pixels (3, H, W) uint8; its size before it was resized and its kind, as in `Header`."""
+    """A picture that the user gives: pixels (3, H, W) uint8, its size before resizing, and its kind as in `Header`."""
 
     name: str
     pixels: np.ndarray
@@ -139,7 +145,7 @@ class Picture:
 
 
 def read_picture(path: Path, size: Size, name: str) -> Picture:
-    """Returns the picture in a file, resized as training frames are; UserError, which says `name`, for any other."""
+    """Returns the picture in a file, resized like training frames. UserError, with `name`, if it cannot be used."""
     if not path.is_file():
         raise UserError(f"{name} is no file; {NEEDED}")
     data = path.read_bytes()
@@ -149,9 +155,9 @@ def read_picture(path: Path, size: Size, name: str) -> Picture:
 
 
 def _as_rgb(image: Image.Image, *, depth: int) -> Image.Image:
-    """Returns a picture of any mode as RGB, over white where it is transparent."""
+    """Returns a picture of any mode as RGB. Transparent pixels are blended with white."""
     transparent = image.info.pop("transparency", None)
-    if image.mode.startswith("I"):  # 16-bit grey, whose numbers Pillow would clip instead of scale
+    if image.mode.startswith("I"):  # 16-bit grey; Pillow would clip its values instead of scaling them
         numbers = np.asarray(image).astype(np.int32)
         alpha = None if transparent is None else Image.fromarray(np.uint8(255) * (numbers != transparent))
         image = Image.fromarray((numbers >> 8).astype(np.uint8))
@@ -161,8 +167,9 @@ def _as_rgb(image: Image.Image, *, depth: int) -> Image.Image:
         image.info["transparency"] = transparent
         image = image.convert("RGBA")
         alpha = image.getchannel("A")
-    else:  # one colour that is to be seen through; of 16 bits Pillow has kept the upper 8
-        full = {2: 85, 4: 17}.get(depth, 1)  # Pillow spreads 2 and 4 bits over 0..255, but not this colour
+    else:  # one colour is transparent; of 16 bits Pillow has kept the upper 8
+        # Pillow scales pixels of 2 and 4 bits to 0..255. It does not scale the transparent colour, so we do.
+        full = {2: 85, 4: 17}.get(depth, 1)
         colour = (np.atleast_1d(transparent) >> (8 if depth == 16 else 0)) * full
         shown = np.asarray(image.convert("RGB"))
         one = Image.new(image.mode, (1, 1), tuple(map(int, colour)) if len(colour) > 1 else int(colour[0]))
@@ -176,7 +183,10 @@ def _as_rgb(image: Image.Image, *, depth: int) -> Image.Image:
 
 
 def count_kinds(kinds: Iterable[tuple[str, str | None]]) -> Conversions:
-    """Returns the kinds of (name, kind) pairs that were converted, each with its number and its first name."""
+    """Returns each converted kind with its number of pictures and the name of the first one.
+
+    kinds: (name, kind) of each picture; kind is None for a picture that needs no conversion.
+    """
     counted: Conversions = {}
     for name, kind in kinds:
         if kind is not None:
@@ -186,7 +196,7 @@ def count_kinds(kinds: Iterable[tuple[str, str | None]]) -> Conversions:
 
 
 def add_conversions(*parts: Conversions) -> Conversions:
-    """Returns the sum of such counts; the first name of a kind is the least, in whatever order the parts came."""
+    """Returns the sum of the counts. Of the names it keeps the first in alphabetical order, so order is irrelevant."""
     total: Conversions = {}
     for part in parts:
         for kind, (count, name) in part.items():
@@ -196,10 +206,10 @@ def add_conversions(*parts: Conversions) -> Conversions:
 
 
 def say_conversions(conversions: Conversions, say: Callable[[str], None]) -> None:
-    """Says in one line how many pictures of what kinds were converted, with an example of each; else nothing."""
+    """Says in one line how many pictures of each kind were converted, with an example. Says nothing if none were."""
     if not conversions:
         return
     kinds = [f"{count:,} of {kind}, such as {first}" for kind, (count, first) in sorted(conversions.items())]
-    is_seen_through = any("alpha" in kind or "RGBA" in kind or "transparent" in kind for kind in conversions)
-    over_white = "; what is transparent is laid over white" if is_seen_through else ""
+    has_transparency = any("alpha" in kind or "RGBA" in kind or "transparent" in kind for kind in conversions)
+    over_white = "; transparent pixels are blended with white" if has_transparency else ""
     say(f"pictures converted to 8-bit RGB: {'; '.join(kinds)}{over_white}")

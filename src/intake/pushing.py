@@ -1,4 +1,4 @@
-"""The pushing data set: what of a source is wanted, its clips in chunks, and the manifest that sums it up."""
+"""Packs the pushing data set: the user's request, the source's clips in chunks, and the manifest of the result."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -26,9 +26,11 @@ CHUNK = 16  # clips
 
 
 class ClipContent(NamedTuple):
-    """A clip: frames (T, 3, H, W) uint8 and conditions (T, N) float32, the action and then the position.
+    """A clip.
 
-    conversions: the pictures that had to be converted.
+    frames: (T, 3, H, W) uint8.
+    conditions: (T, N) float32; each row is the action followed by the position.
+    conversions: counts of the pictures that were converted.
     """
 
     frames: np.ndarray
@@ -37,45 +39,48 @@ class ClipContent(NamedTuple):
 
 
 class Clip(Protocol):
-    """Where a clip is found; its frames and its conditions are always read from the same place."""
+    """The place of a clip in a source. It reads frames and conditions together, so that they always belong together."""
 
     def read(self, source: Source) -> ClipContent:
-        """Returns the clip; UserError where it is damaged or not whole."""
+        """Returns the clip; UserError if it is damaged or incomplete."""
 
 
 @dataclass(frozen=True)
 class ClipListing:
-    """The clips of a data set, in order. unused: files that are no part of it. camera, held_out: as in the manifest."""
+    """The clips of a data set, in order.
 
-    clips: dict[str, tuple[Clip, ...]]  # by split
+    unused: files that do not belong to it. camera, held_out: as in the manifest.
+    """
+
+    clips: dict[str, tuple[Clip, ...]]  # split -> clips
     fingerprint: str
     unused: tuple[str, ...]
     camera: Camera | None = None
     held_out: bool = False
-    shape: ClipShape = field(default_factory=ClipShape)  # of every clip
+    shape: ClipShape = field(default_factory=ClipShape)  # the same for every clip
 
 
 @dataclass(frozen=True)
 class PushingRequest:
-    """What shall be packed."""
+    """What the user asks to pack."""
 
     source: SourceRecord
     camera: Camera | None
 
     @property
     def asked(self) -> str:
-        """What is wanted, for people."""
+        """The request in words."""
         return f"{self.source}, camera {self.camera}" if self.camera else str(self.source)
 
     def is_met_by(self, manifest: Manifest) -> bool:
-        """Whether packing would give that data set again."""
+        """Returns whether packing this request would give the same data set."""
         same = manifest.source.fingerprint == self.source.fingerprint
         return same and isinstance(manifest, PushingManifest) and manifest.camera == self.camera
 
 
 @dataclass(frozen=True)
 class ClipChunk:
-    """Consecutive clips of one split; `start` is the first one's number."""
+    """Consecutive clips of one split. `start` is the number of the first one."""
 
     split: str
     start: int
@@ -84,11 +89,11 @@ class ClipChunk:
 
     @property
     def num_bytes(self) -> int:
-        """What the clips take on disk."""
+        """Bytes of the packed clips."""
         return (self.shape.num_pixels + 4 * self.shape.num_conditions) * len(self.clips)
 
     def pieces(self, source: Source) -> Iterator[Piece]:
-        """Yields the frames and the conditions; UserError for a clip that cannot be used."""
+        """Yields the frames, then the conditions; UserError for a clip that cannot be used."""
         contents = [clip.read(source) for clip in self.clips]
         frames = np.stack([content.frames for content in contents])
         conditions = np.stack([content.conditions for content in contents])
@@ -99,7 +104,7 @@ class ClipChunk:
 
 @dataclass(frozen=True)
 class PushingContent:
-    """What a source holds of what is wanted, verified but not decoded."""
+    """A pushing data set in a source: listed and checked, but not decoded yet."""
 
     request: PushingRequest
     source: Source
@@ -107,12 +112,12 @@ class PushingContent:
 
     @property
     def unused(self) -> tuple[str, ...]:
-        """Files of the source that are no part of the data set."""
+        """Files of the source that do not belong to the data set."""
         return self.listing.unused
 
     def plan(self) -> Plan:
         """Returns what packing will write."""
-        # The source's fingerprint does not tell its cameras apart.
+        # The source's fingerprint is the same for both cameras.
         fingerprint = f"{self.request.source.fingerprint} {self.request.camera}"
         return Plan(fingerprint, pushing_shapes(*self._num_clips, clip=self.listing.shape), CHUNK)
 
@@ -156,5 +161,5 @@ def content_of(source: Source, listing: ClipListing, *, kind: SourceKind) -> Pus
 
 
 def request_of_synthetic(source: SourceRecord, numbers: dict[str, int]) -> PushingRequest:
-    """Returns what shall be packed of synthetic clips; `numbers` are those they are drawn from."""
+    """Returns the request that packs synthetic clips; `numbers` are the settings that drew them."""
     return PushingRequest(source, None)

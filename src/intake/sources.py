@@ -1,4 +1,4 @@
-"""A zip or a folder as people have it: its files are read safely, one by one, and never extracted to disk."""
+"""Reads the files of a user's zip or folder, one at a time and safely. Nothing is extracted to disk."""
 
 import difflib
 import hashlib
@@ -15,27 +15,26 @@ from typing import Literal
 from src.base.console import UserError, track
 from src.base.files import file_hash
 
-WORDS = ("synthetic", "synthetic-pushing", "kaggle")  # that SOURCE may be besides FILE.zip or FOLDER
-MAX_FILES = 2_000_000  # all 44,000 clips of robot pushing are 1.4 million
+WORDS = ("synthetic", "synthetic-pushing", "kaggle")  # values of SOURCE other than FILE.zip or FOLDER
+MAX_FILES = 2_000_000  # all 44,000 clips of robot pushing have 1.4 million
 SLOW_TO_HASH = 100_000  # files
 MAX_IMAGE_BYTES = 64 * 2**20
 MAX_TOTAL_BYTES = 64 * 2**30
-MAX_EXPANSION, EXPANSION_SLACK_BYTES = (
-    200,
-    2**20,
-)  # zipping hardly shrinks a picture; one that unpacks further is a bomb
+# Zipping hardly shrinks a picture. A file that unpacks to more than 200 times its stored size is a zip bomb.
+MAX_EXPANSION = 200
+EXPANSION_SLACK_BYTES = 2**20
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """Sizes of one file in bytes: unpacked, and as stored."""
+    """The sizes of one file in bytes: unpacked, and as stored in the zip."""
 
     size: int
     stored_size: int
 
 
 class ZipSource:
-    """A zip file; UserError where it is not one, or not whole."""
+    """A zip file; UserError if the file is no zip or is not complete."""
 
     kind: Literal["zip"] = "zip"
 
@@ -51,19 +50,19 @@ class ZipSource:
         self._infos = {info.filename: info for info in self._archive.infolist()}
 
     def reopen(self) -> None:
-        """Gives a forked process a position of its own in the file."""
+        """Opens the file again, so that a forked process has its own position in it."""
         self._archive.fp = self.path.open("rb")
 
     @cached_property
     def members(self) -> dict[str, Member]:
-        """The files by name; UserError where reading them is unsafe: escaping names, links, encryption, doubles."""
+        """The files by name. UserError for unsafe files: paths outside the archive, links, encryption, duplicates."""
         if len(self._infos) > MAX_FILES:
             raise UserError(f"{self.path} holds more than {MAX_FILES:,} files; needed: the data set alone")
         seen = set()
         for info in self._archive.infolist():
             name = info.filename
             if name.startswith("/") or ".." in name.split("/") or "\\" in name or name[1:2] == ":":
-                problem = "is no plain path inside the archive"
+                problem = "is not a plain path inside the archive"
             elif stat.S_ISLNK(info.external_attr >> 16):
                 problem = "is a symbolic link"
             elif info.flag_bits & 0x1:
@@ -76,18 +75,18 @@ class ZipSource:
                 seen.add(name)
                 continue
             raise UserError(
-                f"{self.path}: {name!r} {problem}; needed: plain files; unpack it with care and zip it anew"
+                f"{self.path}: {name!r} {problem}; needed: plain files; unpack it with care and zip it again"
             )
         return {
             name: Member(info.file_size, info.compress_size) for name, info in self._infos.items() if not info.is_dir()
         }
 
     def read(self, name: str) -> bytes:
-        """Returns the bytes of one member; UserError where they are damaged or not as many as declared."""
+        """Returns the bytes of one file; UserError if they are damaged or if their number is not the declared one."""
         info = self._infos[name]
         try:
             with self._archive.open(info) as member:
-                data = member.read(info.file_size + 1)  # a bound: without one, all that is stored would be inflated
+                data = member.read(info.file_size + 1)  # without this limit a zip bomb would be unpacked whole
         except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError, OSError) as error:
             raise UserError(
                 f"{self.path}: {name} is damaged ({error}); needed: a whole archive; download it again"
@@ -99,7 +98,7 @@ class ZipSource:
         return data
 
     def fingerprint(self, names: Iterable[str], prefix: str) -> str:
-        """Returns the sha256 of the whole file, whatever the names."""
+        """Returns the sha256 of the whole zip file. It does not use the names."""
         return file_hash(self.path)
 
 
@@ -112,11 +111,11 @@ class FolderSource:
         self.path = path
 
     def reopen(self) -> None:
-        """Does nothing: forked processes share no position."""
+        """Does nothing: every read opens its own file."""
 
     @cached_property
     def members(self) -> dict[str, Member]:
-        """The files by name relative to the folder; UserError for links and whatever is no plain file or folder."""
+        """The files by name relative to the folder. UserError for links and for special files."""
         members: dict[str, Member] = {}
         folders = [(self.path, "")]
         while folders:
@@ -135,17 +134,16 @@ class FolderSource:
         return members
 
     def read(self, name: str) -> bytes:
-        """Returns the bytes of one file, as many as it has now and `MAX_IMAGE_BYTES` at most."""
-        descriptor = os.open(
-            f"{self.path}/{name}", os.O_RDONLY
-        )  # Path.open takes five times as long, 2 s of 50,000 files
+        """Returns the bytes of one file, at most `MAX_IMAGE_BYTES` of them."""
+        # Path.open takes five times as long: 2 seconds for 50,000 files.
+        descriptor = os.open(f"{self.path}/{name}", os.O_RDONLY)
         try:
             return os.read(descriptor, min(os.fstat(descriptor).st_size, MAX_IMAGE_BYTES))
         finally:
             os.close(descriptor)
 
     def fingerprint(self, names: Iterable[str], prefix: str) -> str:
-        """Returns the sha256 of the named files and of their names after `prefix`, the same wherever they lie."""
+        """Returns the sha256 of the named files and of their names after `prefix`. It does not depend on the folder."""
         total = hashlib.sha256()
         ordered = sorted(names)
         for name in track(ordered, "hashing files", len(ordered)) if len(ordered) >= SLOW_TO_HASH else ordered:
@@ -157,7 +155,7 @@ Source = ZipSource | FolderSource
 
 
 def open_source(path: Path) -> Source:
-    """Returns the zip or folder, opened; UserError where it is missing or neither."""
+    """Returns the opened zip or folder; UserError if it is missing or neither."""
     if path.is_dir():
         return FolderSource(path)
     if not path.is_file():
@@ -168,7 +166,7 @@ def open_source(path: Path) -> Source:
 
 
 def check_sizes(source: Source, names: Iterable[str]) -> None:
-    """Raises UserError where the named images, once unpacked, are too big for images, alone or together."""
+    """Raises UserError if one of the named images is too big when unpacked, or if all together are."""
     total = 0
     for name in names:
         member = source.members[name]
@@ -177,7 +175,7 @@ def check_sizes(source: Source, names: Iterable[str]) -> None:
             raise UserError(f"{name} takes {member.size:,} bytes; needed: {MAX_IMAGE_BYTES:,} at most; scale it down")
         if member.size > MAX_EXPANSION * member.stored_size + EXPANSION_SLACK_BYTES:
             found = f"{name} unpacks from {member.stored_size:,} to {member.size:,} bytes"
-            raise UserError(f"{found}; needed: an image, which a zip hardly shrinks; replace it")
+            raise UserError(f"{found}; needed: an image (a zip hardly shrinks one); replace it")
     if total > MAX_TOTAL_BYTES:
         raise UserError(
             f"{source.path} unpacks to {total:,} bytes; needed: {MAX_TOTAL_BYTES:,} at most; scale the images"

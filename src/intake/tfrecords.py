@@ -1,8 +1,8 @@
-"""TensorFlow's files of records, read without TensorFlow: framing, checksums, and the features of an Example.
+"""Reads TensorFlow's TFRecord files without TensorFlow: framing, checksums, and the features of an Example.
 
-A record is its length in 8 bytes, their checksum, the data, its checksum. A checksum is the CRC-32C rotated right by 15
-bits plus a constant, all little-endian. An Example is a protocol buffer: features by name, each a list of byte strings,
-of floats or of integers.
+A record consists of its length in 8 bytes, the checksum of these bytes, the data, and the checksum of the data. A
+checksum is the CRC-32C, rotated right by 15 bits, plus a constant. All numbers are little-endian. An Example is a
+protocol buffer. It holds features by name. Each feature is a list of byte strings, of floats or of integers.
 """
 
 import os
@@ -18,12 +18,12 @@ from src.base.console import UserError
 
 MASK = 0xA282EAD8
 HEADER, FOOTER = struct.Struct("<QI"), struct.Struct("<I")
-LENGTH_DELIMITED = 2  # protocol buffers: how a field is written
-FIXED_BYTES = {1: 8, 5: 4}
+LENGTH_DELIMITED = 2  # wire type of a protocol buffer field that begins with its length
+FIXED_BYTES = {1: 8, 5: 4}  # wire type -> length of the field
 
 
 class TFRecord(NamedTuple):
-    """Where a record lies in its file, in bytes, and the checksum of its data as the file has it."""
+    """The place of a record in its file, in bytes, and the checksum of its data that the file states."""
 
     number: int
     offset: int
@@ -32,8 +32,12 @@ class TFRecord(NamedTuple):
 
 
 def index_records(path: Path) -> Iterator[TFRecord]:
-    """Yields the records of a file without reading their data; UserError where it is cut off or a length is damaged."""
-    size, offset, number = path.stat().st_size, 0, 0
+    """Yields the records of a file without reading their data.
+
+    UserError if the file is cut off, if a record is empty, or if a length is damaged.
+    """
+    size = path.stat().st_size
+    offset = number = 0
     descriptor = os.open(path, os.O_RDONLY)
     try:
         while offset < size:
@@ -57,7 +61,7 @@ def index_records(path: Path) -> Iterator[TFRecord]:
 
 
 def read_record(path: Path, record: TFRecord) -> bytes:
-    """Returns the data of a record; UserError where they are not those of its checksum."""
+    """Returns the data of a record; UserError if the checksum does not match."""
     with path.open("rb") as file:
         file.seek(record.offset + HEADER.size)
         data = file.read(record.length)
@@ -68,7 +72,10 @@ def read_record(path: Path, record: TFRecord) -> bytes:
 
 
 def parse_example(data: bytes) -> dict[str, memoryview]:
-    """Returns the features of an Example by name, each to be read by one of the two below; ValueError for others."""
+    """Returns the features of an Example by name. `byte_strings` or `floats` reads a feature.
+
+    ValueError if the data are not a protocol buffer.
+    """
     features: dict[str, memoryview] = {}
     for _, message in _fields(memoryview(data), 1):
         for _, entry in _fields(message, 1):
@@ -78,37 +85,39 @@ def parse_example(data: bytes) -> dict[str, memoryview]:
 
 
 def byte_strings(feature: memoryview) -> list[memoryview]:
-    """Returns the byte strings of a feature, none where it holds numbers."""
+    """Returns the byte strings of a feature; an empty list if it holds numbers."""
     return [value for _, values in _fields(feature, 1) for _, value in _fields(values, 1)]
 
 
 def floats(feature: memoryview) -> np.ndarray:
-    """Returns the floats (N,) float32 of a feature, none where it holds others; packed or one by one alike."""
+    """Returns the floats of a feature, (N,) float32; N is 0 if it holds no floats. They may be packed or not."""
     found = [bytes(value) for _, values in _fields(feature, 2) for _, value in _fields(values, 1)]
     return np.frombuffer(b"".join(found), dtype="<f4")
 
 
 def masked_crc32c(data: bytes) -> int:
-    """Returns the checksum of a record's data or of its length."""
+    """Returns the checksum that belongs to a record's data or length."""
     crc = google_crc32c.value(data)
     return ((crc >> 15 | crc << 17) + MASK) & 0xFFFFFFFF
 
 
 def _fields(message: memoryview, *wanted: int) -> Iterator[tuple[int, memoryview]]:
-    """Yields (number, content) of the fields with the wanted numbers; ValueError where it is no protocol buffer."""
+    """Yields (number, content) of the fields with the wanted numbers; ValueError if it is no protocol buffer."""
     position = 0
     while position < len(message):
         key, position = _varint(message, position)
         kind = key & 7
         if kind == 0:
-            start, (_, position) = position, _varint(message, position)
+            start = position
+            _, position = _varint(message, start)
         elif kind == LENGTH_DELIMITED:
             length, start = _varint(message, position)
             position = start + length
         elif kind in FIXED_BYTES:
-            start, position = position, position + FIXED_BYTES[kind]
+            start = position
+            position += FIXED_BYTES[kind]
         else:
-            raise ValueError(f"unknown kind of field {kind}")
+            raise ValueError(f"a field has the unknown wire type {kind}")
         if position > len(message):
             raise ValueError("a field ends beyond its message")
         if key >> 3 in wanted:
@@ -116,7 +125,7 @@ def _fields(message: memoryview, *wanted: int) -> Iterator[tuple[int, memoryview
 
 
 def _varint(message: memoryview, position: int) -> tuple[int, int]:
-    """Returns the number written from a position on in groups of 7 bits, and the position behind it."""
+    """Returns the varint that begins at a position, and the position after it. A varint has 7 bits per byte."""
     value = 0
     for shift in range(0, 70, 7):
         if position == len(message):

@@ -1,4 +1,4 @@
-"""Mirrored poses: every limb is drawn as its twin, and twice mirrored is hardly changed. Shifts, pixel by pixel."""
+"""Mirroring exchanges the colours of left and right limbs. Mirroring twice changes little. Shifts move each pixel."""
 
 from pathlib import Path
 
@@ -19,11 +19,13 @@ def side_swapped(joint: str) -> str:
 
 
 @pytest.mark.parametrize(("start", "end"), [(start, end) for start, end, _ in LIMBS])
-def test_a_mirrored_limb_is_drawn_as_its_twin(start: str, end: str) -> None:
+def test_a_mirrored_limb_has_the_colour_of_the_other_side(start: str, end: str) -> None:
     def drawing(first: str, second: str, ends: list[tuple[float, float]]) -> torch.Tensor:
-        positions, detected = np.zeros((1, len(INDEX), 2)), np.zeros((1, len(INDEX)), dtype=bool)
+        positions = np.zeros((1, len(INDEX), 2))
+        detected = np.zeros((1, len(INDEX)), dtype=bool)
         for joint, place in zip((first, second), ends, strict=True):
-            positions[0, INDEX[joint]], detected[0, INDEX[joint]] = place, True
+            positions[0, INDEX[joint]] = place
+            detected[0, INDEX[joint]] = True
         return torch.from_numpy(draw_poses(positions, detected)).permute(0, 3, 1, 2)
 
     ends = [(11.3, 5.2), (27.6, 21.9)]
@@ -31,22 +33,22 @@ def test_a_mirrored_limb_is_drawn_as_its_twin(start: str, end: str) -> None:
     expected = drawing(side_swapped(start), side_swapped(end), [(WIDTH - x, y) for x, y in ends])
     mirrored = mirror_poses(pose)
     assert mirrored.dtype == torch.uint8
-    assert (255 - pose.int()).sum() > 300  # something is drawn
-    assert (mirrored.int() - expected.int()).abs().max() <= 4  # of 255; ink so thin is known to a few grey levels
+    assert (255 - pose.int()).sum() > 300  # the limb is visible
+    assert (mirrored.int() - expected.int()).abs().max() <= 4  # of 255; pale pixels are exact to a few grey levels
 
 
 def test_mirroring_twice_changes_little(data_folder: Path) -> None:
     poses = torch.from_numpy(np.array(open_data("tiny", data_folder).train.poses))
     mirrored = mirror_poses(poses)
-    ink = 255 - poses.int()
-    assert (mirror_poses(mirrored).int() - poses.int()).abs().sum() < 0.1 * ink.sum()
+    darkness = 255 - poses.int()
+    assert (mirror_poses(mirrored).int() - poses.int()).abs().sum() < 0.1 * darkness.sum()
     assert torch.equal((mirrored < 255).any(1), (poses < 255).any(1).flip(-1))
     assert torch.equal(mirror_poses(poses[:6].unflatten(0, (2, 3))).flatten(0, 1), mirrored[:6])
     assert torch.equal(mirror_poses(poses[0]), mirrored[0])
 
 
 def moved_by_hand(pictures: torch.Tensor, down: int, right: int, beyond: int | None) -> torch.Tensor:
-    """Pixel by pixel."""
+    """Returns the shifted pictures, computed by a loop over pixels."""
     height, width = pictures.shape[-2:]
     moved = torch.empty_like(pictures)
     for y in range(height):

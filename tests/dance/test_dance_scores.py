@@ -1,4 +1,4 @@
-"""The numbers of a rollout of dancers against hand computation, and infinity in their JSON."""
+"""The scores of a dance rollout, compared with values computed by hand. Infinity is valid in their JSON."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""BAIR's original files: clips are read byte for byte, the last are held out, every error names its place."""
+"""BAIR's original files: clips are read byte for byte, the last ones are held out, and errors name their place."""
 
 from pathlib import Path
 
@@ -47,7 +47,7 @@ def test_fingerprint_depends_only_on_the_content(tmp_path: Path) -> None:
     assert fingerprint("d", FILES | {"test/traj_0_to_0.tfrecords": [4]}) != original
 
 
-LISTED = {  # file -> content, the error
+LISTED = {  # file -> its content, the expected error
     "cut off": (
         {"train/traj_10_to_12.tfrecords": clip_record(2) + clip_record(3)[:-9]},
         r"train/traj_10_to_12.tfrecords: record 1 at byte 7\d{5} is cut off; needed: the whole file",
@@ -88,7 +88,7 @@ def test_missing_split_is_named(tmp_path: Path) -> None:
         list_records(open_source(packed), "main")
 
 
-SPOILED = {  # changes of the features, the error
+SPOILED = {  # case -> changes of the features, the expected error
     "29 frames": (dict.fromkeys(["29/image_main/encoded"]), "has no feature '29/image_main/encoded'; needed: 30"),
     "no action": (dict.fromkeys(["3/action"]), "has no feature '3/action'"),
     "smaller": ({"7/image_main/encoded": bytes(100)}, r"7/image_main/encoded holds \[100\] bytes, not 12288"),

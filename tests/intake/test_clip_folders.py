@@ -1,4 +1,4 @@
-"""Folders of clips: numerical order at any depth, exact content, and one line for every error."""
+"""Folders of clips: clips are found at any depth, in numerical order, and read exactly. Each error is one line."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -80,7 +80,7 @@ def test_error_in_the_names_is_reported(tmp_path: Path, case: str) -> None:
 
 
 _, ACTIONS, POSITIONS = clip(1)
-READ = {  # file of a clip, content, the error
+READ = {  # case -> file of a clip, its content, the expected error
     "29 rows": ("actions.csv", table(ACTIONS[:29]), "actions.csv holds 29 lines of 4 numbers; needed: 30 lines of 4"),
     "31 rows": ("actions.csv", table(np.vstack([ACTIONS, ACTIONS[:1]])), "actions.csv holds 31 lines of 4 numbers"),
     "3 columns": (

@@ -1,4 +1,4 @@
-"""The competition's layout, by names alone: every way to nest and name it is listed in order, every fault is named."""
+"""The competition's layout, tested with file names only. All valid names are listed in order; faults are reported."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from tests.dance_images import dance_names
 
 @dataclass
 class Names:
-    """A source that has only names."""
+    """A source that has file names but no contents."""
 
     names: Iterable[str]
     path: Path = Path("dance.zip")
@@ -66,13 +66,13 @@ def test_what_macos_leaves_is_ignored_and_files_elsewhere_are_reported() -> None
     assert listing == Listing(listed(dance_names()).images, "", ("readme.txt", "train/notes.csv"))
 
 
-FAULTS = {  # names to add, beginnings of names to remove, the error
+FAULTS = {  # case -> names to add, beginnings of names to remove, the expected error
     "no frame for a pose": ([], ["train/train_img/3."], r"train/train_label/3.png has no frame in train/train_img;"),
     "no pose": ([], ["val/val_label/2."], r"val/val_img/2.png has no pose in val/val_label;"),
     "no poses": (
         [],
         ["train/train_label/4.", "train/train_label/6."],
-        r"train_img/4.png has no pose .*nor have 1 more",
+        r"train_img/4.png has no pose .*1 more like it",
     ),
     "hole": ([], ["val/val_img/1.", "val/val_label/1."], "val/val_img: number 1 is missing between 0 and 3;"),
     "holes": (["val/val_img/8.png", "val/val_label/8.png"], [], "number 4 and 3 more are missing between 0 and 8"),
@@ -99,7 +99,7 @@ FAULTS = {  # names to add, beginnings of names to remove, the error
     "one pose too few": (
         [],
         ["test/test_label/1/3."],
-        r"test_label/1 holds 4 poses, no 3.png; needed: 5, as many for each test",
+        r"test_label/1 holds 4 poses, no 3.png; needed: 5, the same number for each test",
     ),
     "one pose too many": (["test/test_label/0/5.png"], [], "test/test_label/0 holds 6 poses; needed: 5"),
     "hole in a test": (["test/test_label/0/7.png"], ["test/test_label/0/2."], "test_label/0: number 2 and 2 more are"),

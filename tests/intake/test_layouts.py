@@ -1,4 +1,4 @@
-"""Which system a source holds is told by its layout; what has none, two, or an option too many is refused."""
+"""A source's layout decides its system. Sources with no layout or two, and options of another layout, are refused."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ RECORDS = {"train/traj_0_to_1.tfrecords": [0, 1], "test/traj_0_to_0.tfrecords": 
 
 @pytest.fixture
 def folders(tmp_path: Path) -> dict[str, Path]:
-    """A source of each layout."""
+    """Returns one source of each layout."""
     dance = dict.fromkeys(dance_names(), png(0))
     return {
         "dance": write_zip(tmp_path / "dance.zip", dance),

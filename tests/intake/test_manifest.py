@@ -1,4 +1,4 @@
-"""Manifests: what was packed is opened again, and everything short of a whole data set is refused in one clear line."""
+"""Manifests: a packed data set opens again. An incomplete or damaged one is refused with one clear line."""
 
 import hashlib
 import json
@@ -23,11 +23,13 @@ from src.intake.manifest import (
 
 
 def write_data_set(folder: Path) -> Manifest:
-    """A data set of black pictures, as packing leaves it."""
+    """Writes a packed data set of black pictures."""
     folder.mkdir(parents=True)
     for name, shape in dance_shapes(3, 2, 1, 2, (32, 64)).items():
         np.save(folder / f"{name}.npy", np.zeros(shape, dtype=np.uint8))
-    arrays, train_takes, val_takes = array_hashes(folder), ((0, 1), (1, 3)), ((0, 2),)
+    arrays = array_hashes(folder)
+    train_takes = ((0, 1), (1, 3))
+    val_takes = ((0, 2),)
     manifest = DanceManifest(
         source=SourceRecord(name="dance.zip", kind="zip", fingerprint="0" * 64),
         num_train=3,
@@ -70,7 +72,7 @@ NEW_FACTS = {
 
 
 def written_before(folder: Path, system: str) -> dict[str, object]:
-    """A manifest and its arrays as they were packed before manifests knew `NEW_FACTS`, written by hand."""
+    """Writes arrays and a hand-made manifest of an older version, without `NEW_FACTS`. Returns the manifest."""
     folder.mkdir()
     content: dict[str, object] = {"version": 1, "system": system}
     content["source"] = {"name": "a.zip", "kind": "zip", "fingerprint": "0" * 64}
@@ -100,7 +102,7 @@ def test_a_data_set_packed_before_its_facts_were_written_down_still_opens(system
     manifest = Manifest.load(tmp_path / "old")
     assert json.loads(manifest.model_dump_json()) == before | NEW_FACTS[system]
     assert manifest.unusual_facts == {}
-    assert manifest.content == before["fingerprint"]  # one that is packed today has the same fingerprint
+    assert manifest.content == before["fingerprint"]  # the same data set packed today has this fingerprint
 
 
 def test_an_unusual_fact_changes_the_fingerprint_and_comes_back(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Pictures of every kind: what can be meant becomes the right pixels; what is damaged is refused in one line."""
+"""Pictures of every kind: valid ones are converted to the right pixels, damaged ones are refused with one line."""
 
 import io
 import struct
@@ -53,7 +53,7 @@ ONE_COLOUR = np.where(RNG.random(SIZE)[..., None] < 0.5, PIXELS[0, 0], PIXELS[5,
 
 
 def over_white(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """What a transparent picture shows when it lies on white paper, by the formula of every book."""
+    """Returns a transparent picture blended with white: alpha * colour + (1 - alpha) * 255."""
     share = alpha[..., None] / 255
     return np.rint(share * pixels + (1 - share) * 255)
 
@@ -63,12 +63,12 @@ def threefold(grey: np.ndarray) -> np.ndarray:
 
 
 def deep_png(values: np.ndarray, colour_type: int, transparent: bytes = b"") -> bytes:
-    """A PNG of 16 bits, which Pillow cannot write in colour."""
+    """Returns a 16-bit PNG in colour. Pillow cannot write one."""
     rows = zlib.compress(b"".join(b"\0" + row.astype(">u2").tobytes() for row in values))
     return _hand_made_png(*SIZE[::-1], depth=16, colour_type=colour_type, pixels=rows, transparent=transparent)
 
 
-CONVERTED = {  # kind in words -> the file, and the pixels that it must become
+CONVERTED = {  # kind in words -> the file, its expected pixels
     "8-bit grey": (encoded(Image.fromarray(GREYS)), threefold(GREYS)),
     "1-bit grey": (encoded(Image.fromarray(GREYS > 99)), threefold(255 * (GREYS > 99).astype(np.uint8))),
     "8-bit grey with alpha": (
@@ -129,7 +129,7 @@ def test_pictures_as_the_competition_has_them_are_not_called_converted() -> None
 
 def test_a_camera_s_picture_that_lies_on_its_side_is_turned() -> None:
     exif = Image.Exif()
-    exif[0x0112] = 6  # turn by 90 degrees, clockwise
+    exif[0x0112] = 6  # rotate by 90 degrees clockwise
     upright = np.zeros((48, 24, 3), np.uint8)
     upright[:24] = (250, 0, 0)
     data = encoded(Image.fromarray(np.rot90(upright).copy()), "JPEG", quality=95, exif=exif)
@@ -148,7 +148,7 @@ def test_kinds_are_counted_and_said_in_one_line() -> None:
     say_conversions({}, said.append)
     assert said == [
         "pictures converted to 8-bit RGB: 1 of 8-bit RGBA, such as b.png; 2 of JPEG, such as a/2.jpg; "
-        "what is transparent is laid over white"
+        "transparent pixels are blended with white"
     ]
 
 
@@ -164,9 +164,9 @@ def _gif() -> bytes:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (_hand_made_png(64, 32, colour_type=5), "of unknown colours; needed"),
-        (_hand_made_png(64, 32, depth=4), "4-bit of unknown colours; needed"),
-        (_animated(), "is animated; needed: a PNG or JPEG picture that stands still"),
+        (_hand_made_png(64, 32, colour_type=5), "of an unknown colour type; needed"),
+        (_hand_made_png(64, 32, depth=4), "4-bit of an unknown colour type; needed"),
+        (_animated(), "is animated; needed: a PNG or JPEG picture without animation"),
         (_gif(), "is no PNG or JPEG file.*needed"),
         (b"", "is no PNG or JPEG file.*needed"),
         (b"not found", "is no PNG or JPEG file.*needed"),
@@ -210,7 +210,7 @@ def test_pixels_that_cannot_be_decoded_are_refused(pixels: bytes) -> None:
 
 def test_pixels_of_a_hand_made_png_come_out_unchanged() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (*FRAME_SIZE, 3), dtype=np.uint8)
-    rows = b"".join(b"\0" + row.tobytes() for row in pixels)  # each row begins with its filter: none
+    rows = b"".join(b"\0" + row.tobytes() for row in pixels)  # each row begins with its filter; 0 is no filter
     data = _hand_made_png(FRAME_SIZE[1], FRAME_SIZE[0], pixels=zlib.compress(rows))
     np.testing.assert_array_equal(decode(data, "0.png", FRAME_SIZE), pixels)
 

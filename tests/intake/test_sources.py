@@ -1,4 +1,4 @@
-"""Zips and folders: what is whole is read as it is; what is unsafe or damaged is refused in one line."""
+"""Zips and folders: complete ones are read unchanged, unsafe or damaged ones are refused with one line."""
 
 import io
 import os
@@ -65,10 +65,10 @@ def _zip_with_double() -> bytes:
 
 
 UNSAFE = {
-    "parent": (lambda: _zip_of("train/../../0.png"), "train/../../0.png.* no plain path"),
-    "absolute": (lambda: _zip_of("/etc/0.png"), "/etc/0.png.* no plain path"),
-    "drive": (lambda: _zip_of("C:0.png"), "C:0.png.* no plain path"),
-    "backslash": (lambda: _zip_of("..\\0.png"), "no plain path"),
+    "parent": (lambda: _zip_of("train/../../0.png"), "train/../../0.png.* not a plain path"),
+    "absolute": (lambda: _zip_of("/etc/0.png"), "/etc/0.png.* not a plain path"),
+    "drive": (lambda: _zip_of("C:0.png"), "C:0.png.* not a plain path"),
+    "backslash": (lambda: _zip_of("..\\0.png"), "not a plain path"),
     "link": (lambda: _zip_of("0.png", mode=stat.S_IFLNK | 0o777), "0.png.* symbolic link"),
     "encrypted": (lambda: _zip_with_flag(1), "0.png.* encrypted"),
     "method": (lambda: _zip_of("0.png", method=zipfile.ZIP_LZMA), "method 14"),
@@ -83,7 +83,7 @@ def test_unsafe_zip_is_refused_before_anything_is_read(tmp_path: Path, case: str
     path.write_bytes(make())
     source = open_source(path)
     with pytest.raises(UserError, match=f"unsafe.zip: .*{message}.*needed"):
-        source.members  # noqa: B018  the property verifies
+        source.members  # noqa: B018  reading the property runs the checks
 
 
 def _missing(path: Path) -> None:
@@ -152,7 +152,7 @@ def test_changed_byte_in_a_zip_is_noticed(tmp_path: Path, method: int) -> None:
 def test_bytes_missing_inside_a_zip_are_noticed(tmp_path: Path) -> None:
     path = write_zip(tmp_path / "short.zip", {f"{n}.png": png(n) for n in range(9)})
     data = path.read_bytes()
-    path.write_bytes(data[:3000] + data[4000:])  # the directory at the end is whole
+    path.write_bytes(data[:3000] + data[4000:])  # the directory at the end stays complete
     source = open_source(path)
     with pytest.raises(UserError, match="is damaged"):
         for name in source.members:

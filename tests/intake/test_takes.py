@@ -1,4 +1,4 @@
-"""Cuts: declared cuts are read and checked; hidden cuts are found where takes are joined, and nowhere else."""
+"""Cuts: declared cuts are read and checked. Unknown cuts are found exactly where takes are joined."""
 
 import re
 

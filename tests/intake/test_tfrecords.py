@@ -1,4 +1,4 @@
-"""TFRecords: checksums by definition, Examples written by hand, and damage that is found where it is."""
+"""TFRecords: checksums follow their definition, hand-written Examples are read, and errors name the place of damage."""
 
 import struct
 from pathlib import Path
@@ -31,7 +31,7 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("data", "value"),  # RFC 3720, B.4, and the check value of the catalogues
+    ("data", "value"),  # from RFC 3720, B.4, and the check value in CRC catalogues
     [
         (bytes(32), 0x8A9136AA),
         (b"\xff" * 32, 0x62A8AB43),
