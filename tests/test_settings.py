@@ -49,10 +49,10 @@ ELSEWHERE = {  # settings without effect in one step, and the test that shows th
     "model.teacher_forcing.kind": "test_trainer.py::test_svg_trains_through_the_plan_of_teacher_forcing",
     "dataset": "test_pipeline.py::test_from_pictures_to_a_valid_csv",
     "model.name": "test_trainer.py::test_the_seed_decides",
-    "training.device": "test_trainer.py::test_what_cannot_be_meant_is_refused",
+    "training.device": "test_trainer.py::test_impossible_settings_are_refused",
     "training.compile": "test_trainer.py::test_the_blocks_are_compiled_where_asked",
     "training.channels_last": "training/test_step.py::test_weights_have_the_layout_that_is_asked_for",
-    "training.validate_every": "test_trainer.py::test_how_often_a_run_is_validated_may_change_and_no_weight_does",
+    "training.validate_every": "test_trainer.py::test_the_number_of_validations_changes_no_weight",
     "training.patience": "test_trainer.py::test_patience_ends_a_run_early",
     "evaluation.checkpoint": "test_tester.py::test_the_last_checkpoint_can_be_read",
 }
