@@ -1,4 +1,4 @@
-# Every command a person runs. The logic is in src/; a stage is also `python -m src.<stage>`.
+# All commands for users. The logic is in src/: a target runs `python -m src.<command>`.
 
 PYTHON ?= python3
 DATASET ?=
@@ -19,19 +19,19 @@ POSES ?=
 OUT ?= prediction.gif
 GRID ?= configs/experiments/dance_lab_schedules.toml
 
-# A thread that waits for another by spinning takes the core from it where other programs use the cores, too:
-# training was 20 times slower then. Asleep it costs nothing.
+# By default, a waiting OpenMP thread keeps its core busy. If other programs also need the cores, training becomes up to
+# 20 times slower. With "passive", a waiting thread sleeps.
 export OMP_WAIT_POLICY ?= passive
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 py := .venv/bin/python
 makefile := $(firstword $(MAKEFILE_LIST))
-quoted = '$(subst ','\'',$(value $(1)))'# a variable's text as one word of the shell, whatever is in it
+quoted = '$(subst ','\'',$(value $(1)))'# a variable's text as one word of the shell, with all special characters quoted
 shown := DATASET RUN SOURCE CUTS CAMERA SIZE SCORED GPUS MINUTES SET COMPETITION MESSAGE ARGS FRAME POSES OUT GRID
-unexport $(shown)  # else make expands what a text contains, for the environment of its children
+unexport $(shown)  # otherwise make expands "$" in their texts when it passes them to child processes
 
-# A variable that no rule reads would be ignored in silence, and so would one that this target does not read.
+# Without this check, make ignores a misspelt variable, or one that the target does not read.
 given := $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name)))
 goals := $(or $(MAKECMDGOALS),help)
 fault := $(shell if command -v $(call quoted,PYTHON) > /dev/null; then $(call quoted,PYTHON) -I -S .ci/variables.py \
@@ -42,28 +42,28 @@ $(if $(fault),$(error $(fault)))
 .DELETE_ON_ERROR:
 .PHONY: help setup lock demo data train evaluate submission submit submissions leaderboard kernel predict experiments report cost bench test lint format check clean
 
-help: ## list the targets and the variables' present values
+help: ## list the targets, and the variables with their values
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo; echo "Variables:"
 	@$(foreach name,$(shown),printf '  %-12s %s\n' '$(name)' $(call quoted,$(name));)
 
-setup: ## .venv with the locked dependencies
+setup: ## install the locked dependencies into .venv
 	@PYTHON="$(PYTHON)" sh .ci/setup
 
-lock: setup ## resolve pyproject.toml anew into requirements.lock
+lock: setup ## update requirements.lock from pyproject.toml
 	@.venv/bin/uv pip compile -q pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-header -o requirements.lock
 
-demo: setup ## the whole job on synthetic dancers: data, train, evaluate, submission, report
+demo: setup ## run all steps on synthetic dancers: data, train, evaluate, submission, report
 	@$(py) -m src.packing --source synthetic --dataset demo
 	@$(py) -m src.trainer configs/demo.toml
-	@$(py) -m src.tester evaluate demo > /dev/null # its table comes last
+	@$(py) -m src.tester evaluate demo > /dev/null # the last command prints the table
 	@$(py) -m src.tester submission demo
 	@$(py) -m src.report
 	@$(py) -m src.tester scores demo
 
-data: setup ## SOURCE=synthetic | synthetic-pushing | kaggle (with COMPETITION=slug) | FILE.zip | FOLDER -> data/DATASET/, verified and packed; SIZE=HxW of the frames
-	@$(if $(value DATASET),,$(error DATASET=name is needed, the folder to make below data/; configs/dance.toml reads DATASET=dance))
+data: setup ## pack SOURCE=synthetic | synthetic-pushing | kaggle (with COMPETITION=slug) | FILE.zip | FOLDER -> data/DATASET/, verified and packed; SIZE=HxW sets the frame size
+	@$(if $(value DATASET),,$(error DATASET=name is needed, the name of the new folder in data/; configs/dance.toml reads DATASET=dance))
 	@source=$(call quoted,SOURCE); \
 	if [ "$$source" = kaggle ]; then \
 		source=$$($(py) -m src.kaggle_client download --competition $(call quoted,COMPETITION) --folder data/.downloads \
@@ -73,60 +73,60 @@ data: setup ## SOURCE=synthetic | synthetic-pushing | kaggle (with COMPETITION=s
 		$(if $(value CAMERA),--camera $(call quoted,CAMERA)) $(if $(value SIZE),--size $(call quoted,SIZE)) \
 		$(if $(value SCORED),--scored $(call quoted,SCORED))
 
-train: setup ## configs/RUN.toml -> runs/RUN/; repeat it to resume; MINUTES=30 chooses the recipe that fits the time
+train: setup ## train configs/RUN.toml -> runs/RUN/; repeat the command to resume; MINUTES=30 chooses settings that fit the time
 	@$(py) -m src.trainer configs/$(call quoted,RUN).toml --gpus $(call quoted,GPUS) --minutes $(call quoted,MINUTES) \
 		--set $(call quoted,SET)
 
-evaluate: setup ## validation rollout of RUN -> runs/RUN/scores.json, plots, GIF
+evaluate: setup ## roll out the validation data with RUN -> runs/RUN/scores.json, plots, GIF
 	@$(py) -m src.tester evaluate $(call quoted,RUN) --set $(call quoted,SET)
 
-submission: setup ## test rollout of RUN -> submissions/RUN.csv and .json, checked; no network
+submission: setup ## roll out the test sequences with RUN -> submissions/RUN.csv and .json, checked; needs no network
 	@$(py) -m src.tester submission $(call quoted,RUN) --set $(call quoted,SET)
 
-submit: setup ## uploads submissions/RUN.csv to COMPETITION once, with MESSAGE, and waits for the score; ARGS="--team NAME | --again | --force-stale | --deadline S"
+submit: setup ## upload submissions/RUN.csv to COMPETITION once, with MESSAGE, and wait for the score; ARGS="--team NAME | --again | --force-stale | --deadline S"
 	@$(py) -m src.kaggle_client submit --run $(call quoted,RUN) --competition $(call quoted,COMPETITION) \
 		--message=$(call quoted,MESSAGE) $(value ARGS)
 
-submissions: setup ## the ledger of what was submitted, and its scores; ARGS=--refresh asks Kaggle first
+submissions: setup ## list all submissions and their scores; ARGS=--refresh asks Kaggle first
 	@$(py) -m src.kaggle_client submissions $(value ARGS)
 
-leaderboard: setup ## the top of COMPETITION's leaderboard, and our place; ARGS="--team NAME --rows N"
+leaderboard: setup ## show the top of COMPETITION's leaderboard and your place; ARGS="--team NAME --rows N"
 	@$(py) -m src.kaggle_client leaderboard --competition $(call quoted,COMPETITION) $(value ARGS)
 
-kernel: setup ## a folder kernel/ that trains RUN on Kaggle's GPU, for `kaggle kernels push`
+kernel: setup ## write kernel/, which trains RUN on Kaggle's GPU; upload it with `kaggle kernels push`
 	@$(py) -m src.kaggle_client kernel --run $(call quoted,RUN) --competition $(call quoted,COMPETITION) --folder kernel \
 		$(value ARGS)
 
-predict: setup ## RUN on your own FRAME=first.png and POSES=folder -> OUT=out.gif
+predict: setup ## draw a clip with RUN from your own FRAME=first.png and POSES=folder -> OUT=out.gif
 	@$(py) -m src.tester predict $(call quoted,RUN) --frame $(call quoted,FRAME) --poses $(call quoted,POSES) \
 		--out $(call quoted,OUT) --set $(call quoted,SET)
 
-experiments: setup ## every arm and seed of GRID -> reports/<grid>.md; the same command goes on with a stopped grid
+experiments: setup ## train every arm and seed of GRID -> reports/<grid>.md; repeat the command to resume
 	@$(py) -m src.experiments $(call quoted,GRID)
 
-report: setup ## reports/index.html: table of runs, curves, rollouts
+report: setup ## write reports/index.html: table of runs, curves, rollouts
 	@$(py) -m src.report
 
-cost: setup ## parameters, arithmetic, memory and hours of RUN before it is started
+cost: setup ## estimate the parameters, arithmetic, memory and hours of RUN before training
 	@$(py) -m src.cost configs/$(call quoted,RUN).toml --set $(call quoted,SET)
 
-bench: setup ## speed, side by side with the plain loop, in one run
+bench: setup ## measure the speed, compared with plain loops
 	@$(py) -m src.benchmark
 
-test: setup ## all tests; no network, no data, no GPU needed
+test: setup ## run all tests; they need no network, no data and no GPU
 	@$(py) -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
-lint: setup ## ruff and mypy
+lint: setup ## run ruff and mypy
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
 
-format: setup ## format and mend what ruff can
+format: setup ## format the code and fix what ruff can fix
 	@.venv/bin/ruff check --fix .
 	@.venv/bin/ruff format .
 
-check: lint test ## lint, then test
+check: lint test ## run lint, then test
 
-clean: ## remove caches and the report; data, runs and submissions stay (a packing begun, too: rm -r data/.NAME.*)
+clean: ## remove caches and the report; data, runs and submissions stay, also unfinished packings (data/.NAME.*)
 	@rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis reports/index.html reports/figures
 	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -1,17 +1,17 @@
-"""Says in one line what is wrong with the targets and variables of a make command; nothing where all is well.
+"""Prints one line about a mistake in the targets and variables of a make command; nothing if there is none.
 
     python3 .ci/variables.py MAKEFILE "TARGETS" "NAMES OF GIVEN VARIABLES" "VALUE OF DATASET"
 
-make runs this before any target, also where there is no .venv yet, so it needs the standard library alone. The Makefile
-itself says what there is: a line `NAME ?=` is a variable, and a target reads the variables that its recipe quotes.
+make runs this before every target, even before .venv exists, so it needs only the standard library. It reads targets
+and variables from the Makefile. A line `NAME ?=` is a variable. A target reads the variables that its recipe quotes.
 """
 
-from __future__ import annotations  # an older Python shall come as far as .ci/setup, which says what is needed
+from __future__ import annotations  # so that an old Python can run this, and .ci/setup can then print what it needs
 
 import re
 import sys
 
-# May be set on the command line as well, beside all names with an underscore: they are the environment's.
+# Variables of the environment that the command line may also set. Names with an underscore are always allowed.
 USUAL = {"PYTHON", "SHELL", "MAKEFLAGS", "HOME", "PATH", "TMPDIR", "CI", "CC", "CXX"}
 
 
@@ -21,16 +21,17 @@ def variables_of(makefile: str) -> list[str]:
 
 
 def reads_of(makefile: str) -> dict[str, list[str]]:
-    """Returns the documented targets of a Makefile, each with the variables that its recipe reads."""
+    """Returns {target: variables that its recipe reads} for the documented targets of a Makefile."""
     recipes = re.findall(r"^([a-z-]+):.*##.*\n((?:\t.*\n)*)", makefile, re.MULTILINE)
     quoted = re.compile(r"\((?:call quoted,|value )([A-Z]+)\)")
     reads = {target: list(dict.fromkeys(quoted.findall(recipe))) for target, recipe in recipes}
-    return {**reads, "help": variables_of(makefile)}  # it shows them all
+    return {**reads, "help": variables_of(makefile)}  # help shows all variables
 
 
 def fault(makefile: str, targets: list[str], given: list[str], dataset: str) -> str:
-    """Returns what is wrong with these targets and variables in words, "" where nothing is."""
-    known, reads = variables_of(makefile), reads_of(makefile)
+    """Returns a message about the first mistake in these targets and variables; "" if there is none."""
+    known = variables_of(makefile)
+    reads = reads_of(makefile)
     for name in given:
         if name not in known and name not in USUAL and "_" not in name:
             return f"{name} is no variable of this Makefile; {suggestion(name.upper(), known)}"
@@ -48,8 +49,8 @@ def fault(makefile: str, targets: list[str], given: list[str], dataset: str) -> 
 
 
 def suggestion(name: str, known: list[str]) -> str:
-    """Returns the known name that may be meant, or all of them."""
-    import difflib  # noqa: PLC0415  (only a mistake needs it, and every command pays for an import)
+    """Returns a question with the most similar known name, or a list of all names."""
+    import difflib  # noqa: PLC0415  (only a mistake needs it, and an import slows every command down)
 
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
     return f"did you mean {close[0]}?" if close else f"known: {' '.join(known)}"

@@ -1,10 +1,9 @@
-"""runs/, reports/*.json, submissions/*.json -> reports/index.html: tables, curves, rollouts that play.
+"""runs/, reports/*.json, submissions/*.json -> reports/index.html: tables, curves and rollouts.
 
     python -m src.report
-    python -m src.report --markdown [RUN ...]     the table of runs, and all comparisons where no run is named
+    python -m src.report --markdown [RUN ...]     print the table of these runs; without RUN: all runs and comparisons
 
-The page needs nothing but reports/figures/ and the comparisons' figures beside it. What is missing or damaged in a run
-is said there; no run is left out.
+The page only needs the figures in reports/. It shows every run, and says what is missing or damaged in it.
 """
 
 import argparse
@@ -42,7 +41,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class RunSection:
-    """What the page shows of one run."""
+    """The section of a run on the page."""
 
     run: Run
     protocol: str | None
@@ -54,7 +53,7 @@ class RunSection:
 
 @dataclass(frozen=True)
 class Chapter:
-    """What the page shows of one comparison."""
+    """The section of a comparison on the page."""
 
     title: str
     header: list[str]
@@ -65,7 +64,7 @@ class Chapter:
 
 
 def write_report(runs_folder: Path, submissions_folder: Path, reports_folder: Path) -> Path:
-    """Writes the page and its figures, and returns the page; figures of runs that are gone are removed."""
+    """Writes the page and its figures, and returns the path of the page. Removes the figures of deleted runs."""
     runs = read_runs(runs_folder)
     figures = reports_folder / "figures"
     sections = {run.name: section_of(run, figures) for run in runs}
@@ -90,16 +89,17 @@ def write_report(runs_folder: Path, submissions_folder: Path, reports_folder: Pa
     page = reports_folder / "index.html"
     reports_folder.mkdir(parents=True, exist_ok=True)
     write_atomically(page, text.encode())
-    shown = {reports_folder / figure.path for part in sections.values() for figure in (*part.stills, *part.gifs)}
-    _remove_others(figures, shown)
+    in_use = {reports_folder / figure.path for part in sections.values() for figure in (*part.stills, *part.gifs)}
+    _remove_others(figures, in_use)
     return page
 
 
 def section_of(run: Run, figures: Path) -> RunSection:
-    """Returns the section of a run; copies its pictures into its folder below `figures` and draws its curves."""
-    folder, notes = figures / run.name, list(run.notes)
+    """Returns the section of a run. Copies its pictures to figures/<run>/ and plots its curves there."""
+    folder = figures / run.name
     folder.mkdir(parents=True, exist_ok=True)
-    shown = []
+    notes = list(run.notes)
+    pictures = []
     for pattern, caption, target in SYSTEMS[run.system].part("pictures").PICTURES if run.system else ():
         paths = sorted(run.folder.glob(pattern))
         if not paths and run.scores and target == "evaluate":
@@ -108,31 +108,32 @@ def section_of(run: Run, figures: Path) -> RunSection:
             if is_whole(path):
                 _copy(path, folder / path.name)
                 number = path.stem.removeprefix("pred_seq")
-                shown.append(Figure(f"figures/{run.name}/{path.name}", caption.format(number)))
+                pictures.append(Figure(f"figures/{run.name}/{path.name}", caption.format(number)))
             else:
                 notes.append(f"{path.name} is damaged; make {target} RUN={run.name}")
     if run.log.rows:
         plot_history(folder / "curves.png", run.log.rows, run.schedules)
-        shown.append(Figure(f"figures/{run.name}/curves.png", "the log by epoch; the names are explained below"))
+        pictures.append(Figure(f"figures/{run.name}/curves.png", "the log by epoch; the names are explained below"))
     return RunSection(
         run=run,
         protocol=protocol_of(run.scores) if run.scores else None,
         settings=flatten(run.config) if run.config else {},
-        stills=[figure for figure in shown if not figure.path.endswith(".gif")],
-        gifs=[figure for figure in shown if figure.path.endswith(".gif")],
+        stills=[figure for figure in pictures if not figure.path.endswith(".gif")],
+        gifs=[figure for figure in pictures if figure.path.endswith(".gif")],
         notes=notes,
     )
 
 
 def _copy(path: Path, copy: Path) -> None:
-    """Copies what has changed; rollouts are large."""
-    old, new = copy.stat() if copy.is_file() else None, path.stat()
+    """Copies a file if it has changed since the last copy, because rollouts are large."""
+    old = copy.stat() if copy.is_file() else None
+    new = path.stat()
     if old is None or old.st_mtime < new.st_mtime or old.st_size != new.st_size:
         write_atomically(copy, path.read_bytes())
 
 
 def is_whole(path: Path) -> bool:
-    """Returns whether a picture can be shown to its end."""
+    """Returns whether a picture file is complete and can be read."""
     try:
         with Image.open(path) as image:
             image.load()
@@ -141,20 +142,20 @@ def is_whole(path: Path) -> bool:
         with path.open("rb") as file:
             file.seek(-len(GIF_END), os.SEEK_END)
             return file.read() == GIF_END
-    except (OSError, SyntaxError):  # Pillow's word for a broken PNG
+    except (OSError, SyntaxError):  # Pillow raises SyntaxError for a broken PNG
         return False
 
 
-def _remove_others(folder: Path, shown: set[Path]) -> None:
-    for path in sorted(folder.rglob("*"), reverse=True):  # files before their folders
-        if path.is_file() and path not in shown:
+def _remove_others(folder: Path, in_use: set[Path]) -> None:
+    for path in sorted(folder.rglob("*"), reverse=True):  # the files of a folder come before the folder
+        if path.is_file() and path not in in_use:
             path.unlink()
         elif path.is_dir() and not any(path.iterdir()):
             path.rmdir()
 
 
 def chapter_of(comparison: Comparison) -> Chapter:
-    """Returns the chapter of a comparison."""
+    """Returns the section of a comparison."""
     over = ": mean and sample standard deviation over seeds" if len(comparison.seeds) > 1 else ""
     return Chapter(
         comparison.title,
@@ -188,7 +189,7 @@ def _submissions(folder: Path, notes: list[str]) -> list[Provenance]:
 
 
 def markdown(runs_folder: Path, reports_folder: Path, chosen: list[str]) -> str:
-    """Returns the table of all runs and those of all comparisons, or the table of the chosen runs, in Markdown."""
+    """Returns tables in Markdown: of the chosen runs, or, if none are chosen, of all runs and all comparisons."""
     if unknown := [name for name in chosen if not (runs_folder / name).is_dir()]:
         known = ", ".join(run.name for run in read_runs(runs_folder)) or "none"
         raise UserError(f"there is no run {unknown[0]}; runs: {known}")
@@ -202,10 +203,11 @@ def markdown(runs_folder: Path, reports_folder: Path, chosen: list[str]) -> str:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m src.report", description="Runs and comparisons on one page.")
-    parser.add_argument("--markdown", nargs="*", metavar="RUN", help="print tables instead: of these runs, or of all")
+    parser = argparse.ArgumentParser(prog="python -m src.report", description="A page with all runs and comparisons.")
+    parser.add_argument("--markdown", nargs="*", metavar="RUN", help="print tables instead: these runs, or all")
     chosen = parser.parse_args().markdown
-    runs_folder, reports_folder = Path("runs"), Path("reports")
+    runs_folder = Path("runs")
+    reports_folder = Path("reports")
     if chosen is not None:
         say(markdown(runs_folder, reports_folder, chosen).rstrip())
     else:

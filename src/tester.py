@@ -1,4 +1,4 @@
-"""runs/<run>/ -> predictions and scores: evaluation on known footage, the test rollout, a person's own pictures."""
+"""runs/<run>/ -> predictions and scores: evaluation, the submission, and predictions for a user's own pictures."""
 
 import argparse
 import re
@@ -31,25 +31,25 @@ from src.training.log import TrainingLog, read_log
 
 
 def announce(line: str) -> None:
-    """Prints a line that says what takes long: to stderr on a terminal, where progress bars are, else to stdout."""
+    """Prints a status line: to stderr on a terminal, where the progress bars are, else to stdout."""
     print(line, file=sys.stderr if terminal.is_terminal else sys.stdout, flush=True)
 
 
 def unfinished(trained: Trained, log: TrainingLog) -> str:
-    """Returns in words how far an unfinished training has come, from its log alone; "" for a finished one."""
+    """Describes the progress of an unfinished run, from its log; "" for a finished one."""
     config = trained.config
     if log.is_finished(config):
         return ""
-    stands = f"{log.num_epochs} of {config.training.num_epochs} epochs"
-    return f"; its training stands at {stands}, make train RUN={trained.folder.name} goes on"
+    progress = f"{log.num_epochs} of {config.training.num_epochs} epochs"
+    return f"; only {progress} are trained, make train RUN={trained.folder.name} continues"
 
 
 def evaluate(
     run: str, *, overrides: str = "", data_folder: Path = Path("data"), runs_folder: Path = Path("runs")
 ) -> Scores:
-    """Rolls out the known footage, writes scores.json and pictures into the run's folder, and returns the scores.
+    """Rolls out the validation data and returns the scores. Writes scores.json and pictures into the run's folder.
 
-    `overrides` are words of SET that say how; the run keeps them.
+    `overrides` is the text of SET: evaluation settings to change. They are saved with the run.
     """
     trained = open_run(run, runs_folder, overrides)
     data = data_of(trained, data_folder)
@@ -61,16 +61,16 @@ def evaluate(
     system.part("pictures").save_pictures(trained.folder, rollouts)
     plot_history(trained.folder / "curves.png", log.rows, log.schedules(trained.config))
     save_settings(trained)
-    write_scores(trained.folder / "scores.json", scores)  # last: whoever reads it can rely on the pictures
+    write_scores(trained.folder / "scores.json", scores)  # last: if this file exists, the pictures exist, too
     return scores
 
 
 def roll_out_tests(trained: Trained, data: DanceData) -> Tensor:
-    """Returns the prediction of all test sequences as one batch, (K, T, 3, H, W) uint8; frame 0 is the given one."""
+    """Returns the predictions of all test sequences, (K, T, 3, H, W) uint8. Frame 0 is the given frame."""
     given = torch.from_numpy(np.array(data.test_frames)).to(trained.device)
     poses = torch.from_numpy(np.array(data.test_poses)).to(trained.device)
     num_sequences, length = data.manifest.num_tests, data.manifest.test_length
-    assert given.shape == (num_sequences, 3, *data.frame_size), f"one given frame a sequence: {given.shape}"
+    assert given.shape == (num_sequences, 3, *data.frame_size), f"one given frame per sequence: {given.shape}"
     assert poses.shape == (num_sequences, length, 3, *data.frame_size), f"a pose for each frame: {poses.shape}"
     drawn = predict_dance(trained.model, given[:, None], poses, trained.config.evaluation, seed=trained.config.seed)
     assert drawn.shape == (num_sequences, length, 3, *data.frame_size), f"rollout of {tuple(drawn.shape)}"
@@ -87,25 +87,17 @@ def submission(
     runs_folder: Path = Path("runs"),
     submissions_folder: Path = Path("submissions"),
 ) -> Path:
-    """Rolls out the test sequences and returns submissions/<run>.csv, checked; writes its provenance and GIFs.
+    """Returns submissions/<run>.csv, the checked predictions of the test sequences; writes its provenance and GIFs.
 
-    `overrides` are words of SET that say how; the run keeps them. The csv takes its place last, so that it never lies
-    there without its provenance.
+    Does nothing if the csv is up to date. `overrides` is the text of SET: evaluation settings to change. They are saved
+    with the run.
     """
     trained = _open_pose_run(run, runs_folder, overrides)
-    config = trained.config
     data: DanceData = data_of(trained, data_folder)
     path = submissions_folder / f"{run}.csv"
     safe_to_replace(path)
-    source = origin_of(trained)
-    origin = {
-        "run": run,
-        "dataset": config.dataset,
-        **{name: value for name, value in source.items() if name in Provenance.model_fields and name != "commit"},
-        "local_score": _local_score(trained, source),
-        "seed": config.seed,
-    }
-    if path.is_file() and origin.items() <= Provenance.load(path.with_suffix(".json")).model_dump().items():
+    origin = _origin_of_csv(trained)
+    if path.is_file() and _is_up_to_date(path, origin):
         say(f"{path} is up to date: it was written from this checkpoint, configuration and data set")
         return path
     num_sequences, length = data.test_poses.shape[:2]
@@ -119,6 +111,30 @@ def submission(
     unchecked = path.with_name(f".{path.name}")
     checked = _write_and_check(unchecked, rollouts, data)
     save_settings(trained)
+    _publish(unchecked, path, checked, origin, data)
+    return path
+
+
+def _origin_of_csv(trained: Trained) -> dict[str, Any]:
+    """Returns what a csv is made from, by the names of `Provenance`: run, checkpoint, settings, data set and code."""
+    source = origin_of(trained)
+    return {
+        "run": trained.folder.name,
+        "dataset": trained.config.dataset,
+        **{name: value for name, value in source.items() if name in Provenance.model_fields},
+        "local_score": _local_score(trained, source),
+        "seed": trained.config.seed,
+    }
+
+
+def _is_up_to_date(path: Path, origin: dict[str, Any]) -> bool:
+    """Returns whether an existing csv has this origin. The commit of the code may differ."""
+    written = Provenance.load(path.with_suffix(".json")).model_dump()
+    return all(written[name] == value for name, value in origin.items() if name != "commit")
+
+
+def _publish(unchecked: Path, path: Path, checked: CheckedSubmission, origin: dict[str, Any], data: DanceData) -> None:
+    """Writes the provenance of a checked csv, then moves the csv to `path`. So no csv is there without provenance."""
     path.unlink(missing_ok=True)
     Provenance(
         **origin,
@@ -127,16 +143,16 @@ def submission(
         num_sequences=checked.num_sequences,
         frame_size=data.frame_size,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        commit=source["commit"],
     ).save(path.with_suffix(".json"))
     unchecked.rename(path)
-    return path
 
 
 def _write_and_check(path: Path, rollouts: Tensor, data: DanceData) -> CheckedSubmission:
-    """Writes the rollouts of a data set's test sequences as csv and returns what the file holds, read back."""
+    """Writes the rollouts of the test sequences as csv, reads the file back, and returns what it holds."""
     path.unlink(missing_ok=True)
-    num_sequences, length, shape = data.manifest.num_tests, data.manifest.test_length, (3, *data.frame_size)
+    num_sequences = data.manifest.num_tests
+    length = data.manifest.test_length
+    shape = (3, *data.frame_size)
     write_submission(path, rollouts, frame_shape=shape, sequence_length=length)
     given = data.test_frames
     return check_submission(
@@ -145,47 +161,48 @@ def _write_and_check(path: Path, rollouts: Tensor, data: DanceData) -> CheckedSu
 
 
 def _open_pose_run(run: str, runs_folder: Path, overrides: str) -> Trained:
-    """Returns a trained run that draws dancers; UserError where it draws robot pushing."""
+    """Returns a trained run that draws dancers; UserError if the run draws robot pushing."""
     trained = open_run(run, runs_folder, overrides)
     if not SYSTEMS[trained.config.model.system].has_submission:
         raise UserError(
             f"{run} draws robot pushing ({trained.config.model.name}), but the csv and pose pictures are of dancers; "
-            f"needed: a run of dancers; what this one can do: make evaluate RUN={run}"
+            f"needed: a run that draws dancers; to evaluate this one: make evaluate RUN={run}"
         )
     return trained
 
 
 def _local_score(trained: Trained, origin: dict[str, Any]) -> float | None:
-    """Returns the validation score of this very checkpoint and configuration, if it has been evaluated."""
+    """Returns the validation score of this checkpoint and configuration; None if they have not been evaluated."""
     path = trained.folder / "scores.json"
     if not path.is_file():
         return None
     scores = read_scores(path)
-    made_of = {"checkpoint_sha256": scores.checkpoint_sha256, "config_sha256": scores.config_sha256}
-    return scores.score if made_of.items() <= origin.items() else None
+    evaluated = {"checkpoint_sha256": scores.checkpoint_sha256, "config_sha256": scores.config_sha256}
+    return scores.score if evaluated.items() <= origin.items() else None
 
 
 def predict_pictures(
     run: str, frame: Path, poses: Path, out: Path, *, overrides: str = "", runs_folder: Path = Path("runs")
 ) -> Tensor:
-    """Draws a person's own clip, (T, 3, H, W) uint8, from a first frame and a folder of numbered pose pictures.
+    """Returns a clip (T, 3, H, W) uint8, drawn from a user's first frame and folder of numbered pose pictures.
 
-    Writes a GIF of prediction and poses to `out`, and the frames as PNG into a folder of the same name. `overrides` are
-    words of SET that say how, this once.
+    Writes a GIF of prediction and poses to `out`, and the frames as PNG into a folder of the same name. `overrides` is
+    the text of SET: evaluation settings to change, for this prediction only.
     """
     trained = _open_pose_run(run, runs_folder, overrides)
     if out.suffix.lower() != ".gif":
         raise UserError(f"OUT={out}: the result is a GIF; give a name that ends in .gif")
     folder = out.with_suffix("")
     given, conditions = (part.to(trained.device) for part in _own_clip(frame, poses, trained.frame_size))
-    if folder.exists() and not (out.is_file() and _holds_frames_alone(folder, besides=(frame, poses))):
+    if folder.exists() and not (out.is_file() and _holds_only_frames(folder, inputs=(frame, poses))):
         raise UserError(f"{folder} exists and was not written together with {out}; move it away, or give another OUT")
-    settings, seed = trained.config.evaluation, trained.config.seed
+    settings = trained.config.evaluation
+    seed = trained.config.seed
     announce(f"{trained.folder}: rolling out {len(conditions)} frames")
     drawn = quantise(predict_dance(trained.model, given[None, None], conditions[None], settings, seed=seed)[0])
     folder.mkdir(parents=True, exist_ok=True)
     save_gif(out, side_by_side([drawn.cpu(), conditions.cpu()]))
-    for earlier in folder.glob("*.png"):  # a longer clip would leave its last frames among these
+    for earlier in folder.glob("*.png"):  # otherwise the last frames of a longer clip would stay
         earlier.unlink()
     for number, picture in enumerate(drawn.cpu()):
         Image.fromarray(picture.permute(1, 2, 0).numpy()).save(folder / f"{number}.png")
@@ -193,7 +210,7 @@ def predict_pictures(
 
 
 def _own_clip(frame: Path, poses: Path, size: Size) -> tuple[Tensor, Tensor]:
-    """Returns a person's first frame (3, H, W) and poses (T, 3, H, W) uint8, and says what was done to fit them."""
+    """Returns a user's first frame (3, H, W) and poses (T, 3, H, W) uint8. Prints how they were converted."""
     given = read_picture(frame, size, f"FRAME={frame}")
     numbered = [read_picture(path, size, f"POSES: {path}") for path in _numbered_pictures(poses)]
     say_conversions(count_kinds((picture.name, picture.kind) for picture in (given, *numbered)), announce)
@@ -202,29 +219,29 @@ def _own_clip(frame: Path, poses: Path, size: Size) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(given.pixels), torch.from_numpy(np.stack([picture.pixels for picture in numbered]))
 
 
-def _holds_frames_alone(folder: Path, besides: tuple[Path, ...]) -> bool:
-    """Returns whether a folder holds what `predict_pictures` writes and nothing else, and none of these files."""
-    outside = not any(folder.resolve() in (path.resolve(), *path.resolve().parents) for path in besides)
+def _holds_only_frames(folder: Path, inputs: tuple[Path, ...]) -> bool:
+    """Returns whether a folder holds only frames that `predict_pictures` wrote, and none of the inputs."""
+    outside = not any(folder.resolve() in (path.resolve(), *path.resolve().parents) for path in inputs)
     return outside and folder.is_dir() and all(re.fullmatch(r"[0-9]+\.png", path.name) for path in folder.iterdir())
 
 
 def _numbered_pictures(folder: Path) -> list[Path]:
-    """Returns the pictures N.png or frameN.png, or .jpg, of a folder in the order of their numbers."""
+    """Returns the pictures of a folder in the order of their numbers. Names: N.png, frameN.png, or the same as .jpg."""
     if not folder.is_dir():
         raise UserError(f"POSES={folder} is not a folder; needed: a folder with the pose pictures 0.png, 1.png, ...")
     matches = {path: NUMBERED.fullmatch(path.name) for path in folder.iterdir() if PICTURE.fullmatch(path.name)}
     numbers = {int(match[1]): path for path, match in matches.items() if match}
-    hole = next((first + 1 for first, second in pairwise(sorted(numbers)) if second > first + 1), None)
-    if len(numbers) != len(matches) or hole is not None:
-        found = f"{len(matches)} pictures" + (f", but no {hole}.png" if hole is not None else "")
-        raise UserError(f"{folder} holds {found}; needed: one for each number, without holes: 0.png, 1.png, ...")
+    missing = next((first + 1 for first, second in pairwise(sorted(numbers)) if second > first + 1), None)
+    if len(numbers) != len(matches) or missing is not None:
+        found = f"{len(matches)} pictures" + (f", but no {missing}.png" if missing is not None else "")
+        raise UserError(f"{folder} holds {found}; needed: one picture for each number: 0.png, 1.png, ...")
     if len(numbers) < 2:
-        raise UserError(f"{folder} holds {len(numbers)} poses; needed: 2 or more, the first belongs to the given frame")
+        raise UserError(f"{folder} holds {len(numbers)} poses; needed: 2 or more; the first belongs to the given frame")
     return [numbers[number] for number in sorted(numbers)]
 
 
 def print_scores(run: str, runs_folder: Path = Path("runs")) -> None:
-    """Prints the score of an evaluated run beside the baselines, and below it all other numbers."""
+    """Prints a table with the score of an evaluated run and of the baselines, then all other numbers."""
     path = runs_folder / run / "scores.json"
     scores = read_scores(path)
     table = Table("rollout", "score (dB)", "SSIM")
@@ -236,30 +253,32 @@ def print_scores(run: str, runs_folder: Path = Path("runs")) -> None:
     for line in lines_of_scores(scores):
         say(line)
     best = max(baseline.score for baseline in scores.baselines.values())
-    say(f"{scores.score - best:+.2f} dB against the best baseline; all of it in {path}")
+    say(f"{scores.score - best:+.2f} dB against the best baseline; all numbers are in {path}")
 
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m src.tester", description="What a trained run predicts.")
+    parser = argparse.ArgumentParser(
+        prog="python -m src.tester", description="Predictions and scores of a trained run."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("scores", help="the scores of an evaluated run").add_argument("run")
-    scored = commands.add_parser("evaluate", help="validation rollout and scores")
-    submitted = commands.add_parser("submission", help="test rollout and csv")
-    own = commands.add_parser("predict", help="a clip from a person's own pictures")
+    commands.add_parser("scores", help="print the scores of an evaluated run").add_argument("run")
+    scored = commands.add_parser("evaluate", help="roll out the validation data and score it")
+    submitted = commands.add_parser("submission", help="roll out the test sequences and write the csv")
+    own = commands.add_parser("predict", help="draw a clip from your own pictures")
     for command in (scored, submitted, own):
         command.add_argument("run")
-        command.add_argument("--set", default="", help="evaluation.key=value words; evaluate and submission keep them")
+        command.add_argument("--set", default="", help="evaluation.key=value ...; evaluate and submission save them")
     own.add_argument("--frame", default="", help="the first frame")
     own.add_argument("--poses", default="", help="folder of numbered pose pictures")
     own.add_argument("--out", type=Path, required=True, help="GIF to write")
     arguments = parser.parse_args()
     if arguments.command == "predict":
-        wanted = {
+        needed = {
             "FRAME=first.png, the PNG file of the first frame": arguments.frame,
             "POSES=folder, with the pose pictures 0.png, 1.png, ...": arguments.poses,
         }
-        if missing := [text for text, value in wanted.items() if not value]:
+        if missing := [text for text, value in needed.items() if not value]:
             raise UserError(f"missing: {'; '.join(missing)}")
     if arguments.command == "evaluate":
         evaluate(arguments.run, overrides=arguments.set)
@@ -268,11 +287,12 @@ def main() -> None:
         print_scores(arguments.run)
     elif arguments.command == "submission":
         path = submission(arguments.run, overrides=arguments.set)
-        made = Provenance.load(path.with_suffix(".json"))
-        (height, width), length = made.frame_size, made.num_rows // made.num_sequences
-        say(f"{path}: valid, {made.num_sequences} sequences of {length} frames of {height} x {width}. Upload it with")
+        written = Provenance.load(path.with_suffix(".json"))
+        height, width = written.frame_size
+        content = f"{written.num_sequences} sequences of {written.num_rows // written.num_sequences} frames"
+        say(f"{path}: valid, {content} of {height} x {width}. Upload it with")
         say(f'  make submit RUN={arguments.run} COMPETITION=slug MESSAGE="..."')
-        say(f'  or, unknown to the ledger: .venv/bin/kaggle competitions submit -c slug -f {path} -m "..."')
+        say(f'  or, without an entry in the ledger: .venv/bin/kaggle competitions submit -c slug -f {path} -m "..."')
     else:
         frame, poses = Path(arguments.frame), Path(arguments.poses)
         drawn = predict_pictures(arguments.run, frame, poses, arguments.out, overrides=arguments.set)

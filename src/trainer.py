@@ -1,7 +1,8 @@
 """configs/<run>.toml -> runs/<run>/: the only training loop.
 
-`python -m src.trainer configs/dance.toml`, or under torchrun for several processes. The same command goes on where a
-stopped run stood, bit by bit on CPU; a larger `training.num_epochs` extends a finished one without a jump.
+Run `python -m src.trainer configs/dance.toml`, or start it under torchrun for several processes. The same command
+resumes a stopped run. On a CPU the resumed run is identical, bit for bit, to one that was never stopped. A larger
+`training.num_epochs` extends a finished run, and the learning rate does not jump.
 """
 
 import argparse
@@ -45,6 +46,7 @@ from src.training.checkpoint import (
     load_weights,
     read_config,
     refuse_moved_schedules,
+    refuse_path_as_run,
     save_checkpoint,
     write_config,
 )
@@ -59,18 +61,21 @@ LOSSES = ("total", "reconstruction", "kl")
 
 
 class Trainer:
-    """One run: data, network, moving average, optimiser, and how far it has come."""
+    """One run: data, network, averaged weights, optimiser, and progress."""
 
     def __init__(self, config: Config, data: PackedData, folder: Path, device: torch.device) -> None:
-        self.config, self.folder, self.device, settings = config, folder, device, config.training
+        settings = config.training
+        self.config = config
+        self.folder = folder
+        self.device = device
         self.data_fingerprint = data.manifest.fingerprint
-        torch.manual_seed(config.seed)  # for the initial weights; every other number comes from a keyed generator
+        torch.manual_seed(config.seed)  # for the initial weights; all other random numbers have keyed generators
         self.facts = data.manifest.facts
         model = build_model(config, **self.facts.network).to(device)
         self.model = model.to(memory_format=torch.channels_last) if settings.channels_last else model
         self.ema = copy.deepcopy(self.model).requires_grad_(False).eval()
         self.network: Any = DistributedDataParallel(self.model) if world_size() > 1 else self.model
-        if settings.compile:  # the blocks alone: drawing keyed random numbers cannot be compiled
+        if settings.compile:  # only the blocks: code that draws keyed random numbers cannot be compiled
             for child in self.model.children():
                 for block in child if isinstance(child, nn.ModuleList) else [child]:
                     block.compile()
@@ -81,18 +86,19 @@ class Trainer:
         system = SYSTEMS[config.model.system]
         self.sampler = system.part("data").sampler(config, data, context=context, device=device)
         self.validation: Any = None
-        if rank() == 0:  # the others do not validate
+        if rank() == 0:  # the other processes do not validate
             self.validation = system.part("validation").validation_of(config, data, context=context, device=device)
         clips = settings.clips_per_epoch or len(self.sampler)
         self.steps_per_epoch = max(1, clips // settings.batch_size)
         self.num_steps = self.steps_per_epoch * settings.num_epochs
         self.step = 0
         self.plan = change_plan((), step=0, num_steps=self.num_steps)
-        self.best_score, self.without_gain = -math.inf, 0
-        self.sums = torch.zeros(len(LOSSES) + 1, dtype=torch.float64, device=device)  # last: skipped steps
+        self.best_score = -math.inf
+        self.validations_without_improvement = 0
+        self.sums = torch.zeros(len(LOSSES) + 1, dtype=torch.float64, device=device)  # the last one: skipped steps
 
     def train_step(self) -> None:
-        """Takes one optimiser step; one whose gradient is not finite leaves the weights alone and is counted."""
+        """Takes one optimiser step. If the gradient is not finite, no weight changes; the step counts as skipped."""
         settings = self.config.training
         epoch, position = divmod(self.step, self.steps_per_epoch)
         num_clips = settings.batch_size // world_size()
@@ -110,19 +116,19 @@ class Trainer:
         loss.total.backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), settings.gradient_clip)
         skipped = (~torch.isfinite(norm)).to(torch.float32)
-        # A fused optimiser skips its update where found_inf is 1: the guard costs no transfer from the device.
+        # A fused optimiser skips its update if found_inf is 1. So the check needs no transfer from the device.
         self.optimizer.found_inf = skipped  # type: ignore[attr-defined]
         self.optimizer.step()
         self.average_weights()
-        parts = [getattr(loss, name).detach() for name in LOSSES]
-        taken = torch.where(skipped.bool(), 0.0, torch.stack(parts).double())
-        self.sums += torch.cat([taken, skipped.double()[None]])
+        losses = torch.stack([getattr(loss, name).detach() for name in LOSSES])
+        counted = torch.where(skipped.bool(), 0.0, losses.double())
+        self.sums += torch.cat([counted, skipped.double()[None]])
         self.step += 1
 
     def average_weights(self) -> None:
-        """Moves the averaged weights towards the present ones; the decay grows with the step, so early ones fade."""
+        """Moves the averaged weights towards the current ones. The decay grows with the step, up to `ema_decay`."""
         decay = min(self.config.training.ema_decay, (1 + self.step) / (10 + self.step))
-        average = get_ema_multi_avg_fn(decay)  # AveragedModel itself keeps no decay that grows
+        average = get_ema_multi_avg_fn(decay)  # torch's AveragedModel supports only a fixed decay
         average(list(self.ema.parameters()), list(self.model.parameters()), self.step)
 
     def learning_rate(self, step: int) -> float:
@@ -138,10 +144,12 @@ class Trainer:
         )
 
     def finish_epoch(self) -> dict[str, float]:
-        """Returns the log's row for the epoch that has just ended; starts new sums, validates where it is time to."""
-        settings, epoch = self.config.training, self.step // self.steps_per_epoch
+        """Returns the log row of the epoch that has just ended, with the scores of a validation if one is due."""
+        settings = self.config.training
+        epoch = self.step // self.steps_per_epoch
         *losses, skipped = mean_over_processes(self.sums.clone()).tolist()
-        seconds, steps = time.monotonic() - self.epoch_started, self.step - self.epoch_first_step
+        seconds = time.monotonic() - self.epoch_started
+        steps = self.step - self.epoch_first_step
         data_share = self.data_seconds / seconds
         taken = self.steps_per_epoch - skipped
         if taken == 0:
@@ -162,42 +170,46 @@ class Trainer:
         return row
 
     def start_clock(self) -> None:
-        """Starts measuring the speed of an epoch, or of the part of it that this process trains."""
-        self.epoch_started, self.epoch_first_step, self.data_seconds = time.monotonic(), self.step, 0.0
+        """Starts to measure the speed of an epoch. After a resume it measures the rest of the epoch."""
+        self.epoch_started = time.monotonic()
+        self.epoch_first_step = self.step
+        self.data_seconds = 0.0
 
     def is_over(self) -> bool:
-        """Returns whether there is no step left to take."""
+        """Returns whether training has ended: all steps are taken, or the patience is used up."""
         return self.step >= self.num_steps or self.patience_is_over()
 
     def patience_is_over(self) -> bool:
         """Returns whether `training.patience` validations have passed without a better score."""
-        return 0 < self.config.training.patience <= self.without_gain
+        return 0 < self.config.training.patience <= self.validations_without_improvement
 
     def validate(self, weights: dict[str, float]) -> dict[str, float]:
-        """Returns the scores of the averaged weights; keeps them as best.pt where they are the best so far."""
+        """Returns the scores of the averaged weights. Saves the weights as best.pt if they are the best so far."""
         scores = self.validation.report(self.ema, **weights)
         score = score_to_choose_by(scores)
         if score > self.best_score:
-            self.best_score, self.without_gain = score, 0
+            self.best_score = score
+            self.validations_without_improvement = 0
             self.save("best.pt")
         else:
-            self.without_gain += 1
+            self.validations_without_improvement += 1
         return scores
 
     def save(self, name: str) -> None:
-        """Writes the averaged weights; into last.pt also all that going on needs."""
+        """Writes the averaged weights to a checkpoint. last.pt also holds everything that `resume` needs."""
         state: dict[str, Any] = {"step": self.step, "ema": self.ema.state_dict(), "best_score": self.best_score}
         state |= {"dataset_fingerprint": self.data_fingerprint, "facts": asdict(self.facts)}
         if name == "last.pt":
             state |= {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "plan": self.plan}
-            state |= {"sums": self.sums, "without_gain": self.without_gain}
+            state |= {"sums": self.sums, "without_gain": self.validations_without_improvement}
         save_checkpoint(self.folder / name, state, self.config)
 
     def resume(self) -> Config:
-        """Goes on from last.pt and returns what its config.json shall say.
+        """Loads last.pt and returns the configuration to write to config.json.
 
-        That is this configuration, but with the evaluation settings that `make evaluate SET=...` has left there, unless
-        those of the TOML have changed since. UserError where last.pt belongs to other settings or another data set.
+        Usually that is this configuration with the evaluation settings of config.json, which `make evaluate SET=...`
+        may have changed. If the evaluation settings of the TOML have changed, the TOML counts. Raises UserError if
+        last.pt has other settings or another data set.
         """
         path = self.folder / "last.pt"
         state = load_checkpoint(path, self.device)
@@ -211,27 +223,29 @@ class Trainer:
         load_weights(self.ema, state["ema"], path)
         self.optimizer.load_state_dict(state["optimizer"])
         self.sums.copy_(state["sums"])
-        self.step, before = state["step"], from_json(state["config"], str(path))
+        self.step = state["step"]
+        before = from_json(state["config"], str(path))
         refuse_moved_schedules(before, self.config, self.folder)
         self.evaluation_changed = before.evaluation != self.config.evaluation
-        if not self.evaluation_changed:  # else scores cannot be compared: the next one is the best
-            self.best_score, self.without_gain = state["best_score"], state["without_gain"]
+        if not self.evaluation_changed:  # after a change, old and new scores cannot be compared: the best starts anew
+            self.best_score = state["best_score"]
+            self.validations_without_improvement = state["without_gain"]
         self.plan = change_plan([tuple(entry) for entry in state["plan"]], step=self.step, num_steps=self.num_steps)
         if self.evaluation_changed or not (self.folder / "config.json").is_file():
             return self.config
         return self.config.model_copy(update={"evaluation": read_config(self.folder).evaluation})
 
-    def settle(self, settled: Config) -> None:
-        """Writes the files of a finished run that say other settings than it has now; else touches none."""
+    def update_settings(self, config: Config) -> None:
+        """Brings the settings in the files of a finished run up to date. Writes nothing if they already are."""
         path = self.folder / "config.json"
-        if not path.is_file() or read_config(self.folder) != settled:
-            write_config(self.folder, settled)
+        if not path.is_file() or read_config(self.folder) != config:
+            write_config(self.folder, config)
         if self.evaluation_changed:
             self.save("last.pt")
 
 
 def train(config: Config, folder: Path, *, data_folder: Path = Path("data"), stop_at_step: int | None = None) -> bool:
-    """Trains until the end, a stop signal or `stop_at_step`, and returns whether the run is finished."""
+    """Trains to the last step, a stop signal or `stop_at_step`. Returns whether the run is finished."""
     device = pick_device(config.training.device)
     with process_group(device):
         as_written = config
@@ -241,38 +255,40 @@ def train(config: Config, folder: Path, *, data_folder: Path = Path("data"), sto
         lines += [f"{folder}: no clip is mirrored: {unmirrored}"] if unmirrored else []
         config = dialled(resolved_for(config, data.manifest), folder, data, device)
         refuse_unequal_shares(config.training.batch_size, world_size())
-        check_config(folder, config)  # by all processes: one that stops alone leaves the others waiting
-        trainer, settled = Trainer(config, data, folder, device), config
+        check_config(folder, config)  # in every process: if one stopped alone, the others would wait for ever
+        trainer = Trainer(config, data, folder, device)
+        to_write = config
         if (folder / "last.pt").is_file():
-            settled = trainer.resume()
+            to_write = trainer.resume()
         elif not (folder / "config.json").is_file():
             refuse_idle_settings(as_written, trainer.num_steps, stop=config.kl_weight.stop)
         if trainer.is_over():
             if rank() == 0:
-                say(f"{folder}: {_nothing_to_do(trainer, settled)}")
+                say(f"{folder}: {_nothing_to_do(trainer, to_write)}")
             return True
         if rank() == 0:
-            write_config(folder, settled)
-            place = f"step {trainer.step} of {trainer.num_steps} ({trainer.steps_per_epoch} an epoch)"
-            for line in (*lines, f"{folder}: {place} on {device}"):
+            write_config(folder, to_write)
+            progress = f"step {trainer.step} of {trainer.num_steps} ({trainer.steps_per_epoch} an epoch)"
+            for line in (*lines, f"{folder}: {progress} on {device}"):
                 say(line)
         with stop_signals() as stopped:
             return _loop(trainer, stopped, trainer.num_steps if stop_at_step is None else stop_at_step)
 
 
-def _nothing_to_do(trainer: Trainer, settled: Config) -> str:
-    """Writes what a finished run's files do not say yet, other epochs or evaluation settings; says where it stands."""
+def _nothing_to_do(trainer: Trainer, config: Config) -> str:
+    """Describes the progress of a run that has ended, and brings the settings in its files up to date."""
     if trainer.step > trainer.num_steps:
-        asked = f"beyond the {trainer.num_steps} of {trainer.config.training.num_epochs} epochs"
-        return f"already at step {trainer.step}, {asked}; nothing to do"
-    trainer.settle(settled)
+        wanted = f"beyond the {trainer.num_steps} of {trainer.config.training.num_epochs} epochs"
+        return f"already at step {trainer.step}, {wanted}; nothing to do"
+    trainer.update_settings(config)
     return f"step {trainer.step} of {trainer.num_steps}, finished; nothing to do"
 
 
 def _loop(trainer: Trainer, stopped: list[int], last_step: int) -> bool:
-    """Takes steps up to `last_step`, saving after each epoch and when stopped; returns whether the run is finished."""
+    """Takes steps up to `last_step`; returns whether the run is finished. Saves after each epoch and when stopped."""
     history = History(trainer.folder, trainer.step) if rank() == 0 else None
-    first_step, end = trainer.step, min(last_step, trainer.num_steps)
+    first_step = trainer.step
+    end = min(last_step, trainer.num_steps)
     trainer.start_clock()
     bar = progress_bar(f"{trainer.folder.name}: steps", trainer.num_steps, trainer.step, visible=rank() == 0)
     with bar as advance:
@@ -291,19 +307,19 @@ def _loop(trainer: Trainer, stopped: list[int], last_step: int) -> bool:
         history.close()
         if trainer.step > first_step:
             trainer.save("last.pt")
-        what = "finished" if finished else "stopped; the same command goes on from here"
-        say(f"{trainer.folder}: step {trainer.step} of {trainer.num_steps}, {what}")
+        result = "finished" if finished else "stopped; run the same command again to resume"
+        say(f"{trainer.folder}: step {trainer.step} of {trainer.num_steps}, {result}")
     return finished
 
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m src.trainer", description="Trains a run, or goes on with it.")
+    parser = argparse.ArgumentParser(prog="python -m src.trainer", description="Trains a run, or resumes it.")
     parser.add_argument("config", type=Path, help="configs/<run>.toml")
-    parser.add_argument("--set", default="", metavar="'section.key=value ...'", help="settings to replace")
-    parser.add_argument("--minutes", default="", help="choose width, members and epochs for so many minutes here")
-    parser.add_argument("--name", help="the run's name, if not the stem of the file")
-    parser.add_argument("--gpus", default="1", metavar="N", help="processes that train together (default: %(default)s)")
+    parser.add_argument("--set", default="", metavar="'section.key=value ...'", help="settings to override")
+    parser.add_argument("--minutes", default="", help="training time: chooses width, members and epochs that fit it")
+    parser.add_argument("--name", help="name of the run (default: the name of the file without .toml)")
+    parser.add_argument("--gpus", default="1", metavar="N", help="number of training processes (default: %(default)s)")
     arguments = parser.parse_args()
     refuse_path_as_run(arguments.config)
     overrides = with_minutes(arguments.set, arguments.minutes)
@@ -324,13 +340,6 @@ def main() -> None:
         report_mistake(error)
         sys.exit(2)
     sys.exit(0 if finished else 130)
-
-
-def refuse_path_as_run(config: Path) -> None:
-    """Raises UserError where RUN was given as configs/<run>.toml, to which Make adds the folder and .toml again."""
-    run = config.name.split(".toml")[0]
-    if not config.is_file() and Path("configs", f"{run}.toml").is_file():
-        raise UserError(f"{config} does not exist; did you mean RUN={run}?")
 
 
 if __name__ == "__main__":

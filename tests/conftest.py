@@ -1,4 +1,4 @@
-"""Shared fixtures: a small packed data set, a smaller one of 4 x 8 pixels, configurations that train in a second."""
+"""Shared fixtures: small packed data sets, one of them with 4 x 8 pixels, and configurations that train in a second."""
 
 import os
 from collections.abc import Callable
@@ -21,8 +21,8 @@ from src.packing import pack_synthetic
 from src.pushing.data import PushingBatch, PushingData
 from src.training.resolution import resolved
 
-torch.set_num_threads(1)  # the tests' tensors are small: more threads cost more than they bring
-os.environ["OMP_NUM_THREADS"] = "1"  # nor in the processes that tests start
+torch.set_num_threads(1)  # the tensors of the tests are small, so more threads are slower
+os.environ["OMP_NUM_THREADS"] = "1"  # the same for processes that tests start
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT.parent / "shared" / "data" / "dance-mini.zip"
 TEST_LENGTH = 12
@@ -32,12 +32,12 @@ PUSHING_MODELS = ("svg", "conv_svg")
 
 @pytest.fixture
 def tell(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
-    """Says a line at the end of the test run, in whatever process the test ran."""
+    """Prints a line at the end of the test run, from any test process."""
     return partial(record_property, "told")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Prints what tests told, whether they passed or not."""
+    """Prints the lines that tests have reported, whether they passed or not."""
     for outcome in ("passed", "failed"):
         for report in terminalreporter.getreports(outcome):
             for line in (value for name, value in report.user_properties if name == "told" and report.when == "call"):
@@ -46,7 +46,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(scope="session")
 def sample() -> Path:
-    """The real sample, where it lies beside the checkout."""
+    """The real sample, if it is in a folder next to the checkout."""
     if not SAMPLE.is_file():
         pytest.skip("the real sample is not here")
     return SAMPLE
@@ -54,7 +54,7 @@ def sample() -> Path:
 
 @pytest.fixture(scope="session")
 def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder with `tiny`, packed: 2 takes of 24 synthetic frames, 12 frames for validation, 2 tests of 12."""
+    """A data folder with the packed set `tiny`: 2 synthetic takes of 24 frames, 12 validation frames, 2 tests of 12."""
     folder = tmp_path_factory.mktemp("data")
     lengths = {"take_length": 24, "val_length": TEST_LENGTH, "test_length": TEST_LENGTH}
     pack_synthetic(
@@ -65,7 +65,7 @@ def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def pushing_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder with `pushed`, packed: 4 synthetic clips of robot pushing to train on, 3 to validate, 3 to test."""
+    """A data folder with the packed set `pushed`: synthetic clips, 4 for training, 3 for validation and 3 for tests."""
     folder = tmp_path_factory.mktemp("pushing")
     pack_synthetic("synthetic-pushing", "pushed", data_folder=folder, seed=3, num_train=4, num_validate=3, num_test=3)
     return folder
@@ -73,13 +73,13 @@ def pushing_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def pushing_data(pushing_folder: Path) -> PushingData:
-    """`pushed`, opened."""
+    """The opened data set `pushed`."""
     return open_data("pushed", pushing_folder)
 
 
 @pytest.fixture
 def small_data(data_folder: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> DanceData:
-    """`tiny` at 4 x 8 pixels, where the lab model trains in a second, too; the trainer opens it in place of `tiny`."""
+    """`tiny` at 4 x 8 pixels, so that the lab model also trains in a second. The trainer opens it instead of `tiny`."""
     small = shrink(open_data("tiny", data_folder))
 
     def open_either(name: str, folder: Path) -> DanceData | PushingData:
@@ -90,7 +90,7 @@ def small_data(data_folder: Path, request: pytest.FixtureRequest, monkeypatch: p
 
 
 def shrink(data: DanceData) -> DanceData:
-    """The same data set with every eighth row and column: 4 x 8 pixels."""
+    """Returns the same data set with only every eighth row and column: 4 x 8 pixels."""
 
     def smaller(pixels: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray(pixels[..., ::8, ::8])
@@ -105,7 +105,7 @@ def shrink(data: DanceData) -> DanceData:
 
 
 def tiny_config(model: str, /, **settings: object) -> Config:
-    """A resolved configuration of any model, for `tiny` or `pushed`; settings: sections by name, others of training."""
+    """Returns a resolved configuration for `tiny` or `pushed`. settings: whole sections, or settings of [training]."""
     table: dict[str, dict[str, object]] = {
         "model": {"name": model},
         "kl_weight": {"stop": 1e-4},
@@ -131,7 +131,7 @@ def tiny_config(model: str, /, **settings: object) -> Config:
 
 
 def random_batch(model: torch.nn.Module, num_frames: int, *, seed: int = 1) -> Batch | PushingBatch:
-    """Two clips of noise for a model of either system: poses of 8 x 16 pixels, or numbers with frames of 64 x 64."""
+    """Returns two clips of noise for any model: 8 x 16 pixels with poses, or 64 x 64 pixels with numbers."""
     generator = torch.Generator().manual_seed(seed)
 
     def rand(*shape: int) -> torch.Tensor:
@@ -146,12 +146,12 @@ def random_batch(model: torch.nn.Module, num_frames: int, *, seed: int = 1) -> B
 
 
 def frame_size(model: str) -> dict[str, int]:
-    """Height and width at which a model of that name is tested."""
+    """Returns the height and width at which this model is tested."""
     return {"height": 64, "width": 64} if model in PUSHING_MODELS else {"height": 8, "width": 16}
 
 
 def roughen(model: torch.nn.Module, scale: float = 0.05) -> torch.nn.Module:
-    """The model with noise on every weight, since layers that start at zero would hide what stands behind them."""
+    """Adds noise to every weight, because layers that start at zero would hide the layers behind them."""
     noise = torch.Generator().manual_seed(8)
     with torch.no_grad():
         for parameter in model.parameters():

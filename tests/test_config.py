@@ -76,7 +76,7 @@ def test_every_config_loads_and_survives_json(path: Path) -> None:
         ),
         ({"model": {"name": "vgs"}}, "model.name must be one of conv_svg, lab_cvae, reference_cvae, svg; found 'vgs'"),
         ({"model": {"width": 8}}, "model.name must be one of conv_svg, lab_cvae, reference_cvae, svg; found None"),
-        ({"model": 3}, "model = 3: "),
+        ({"model": 3}, "model = 3; "),
         ({"training": 3}, "training = 3: "),
         ({"seed": "0"}, "seed = '0': input should be a valid integer"),
         ({"seed": True}, "seed = True: input should be a valid integer"),
@@ -108,7 +108,7 @@ def test_every_config_loads_and_survives_json(path: Path) -> None:
         ),
         (
             {"model": {"name": "lab_cvae", "teacher_forcing": {"kind": "late", "begin": 15, "start": 1.0}}},
-            "decay_from = 10: it would fall before begin = 15",
+            "decay_from = 10 is before begin = 15",
         ),
         (
             {
@@ -122,7 +122,10 @@ def test_every_config_loads_and_survives_json(path: Path) -> None:
             {"training": {"learning_rate_kind": "constant", "final_ratio": 0.5}},
             "training: final_ratio would have no effect with learning_rate_kind",
         ),
-        ({"training": {"shuffle": False}}, "training.shuffle = false: reference_cvae draws its clips at random"),
+        (
+            {"training": {"shuffle": False}},
+            "training.shuffle = false, but reference_cvae always draws its clips at random",
+        ),
         ({"model": {"name": "svg"}, "training": {"window": 2}}, "training.window = 2: svg needs at least 3 frames"),
         (
             {"model": {"name": "svg"}, "training": {"window": 12}, "evaluation": {"mirror": True}},

@@ -1,4 +1,4 @@
-"""The whole chain, as a person runs it: pictures, data set, run, scores, csv, own pictures; and what is refused."""
+"""The whole chain as a user runs it: pictures, data set, run, scores, csv, own pictures; and error messages."""
 
 import json
 import os
@@ -27,7 +27,7 @@ Outcome = Callable[..., tuple[int, str]]
 
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The present folder, empty but for pictures in `dancers`."""
+    """The current folder, which holds only pictures in `dancers`."""
     lengths = {"take_length": 10, "val_length": LENGTH, "test_length": LENGTH}
     write_dance(tmp_path / "dancers", num_takes=2, num_tests=2, num_processes=1, **lengths)
     (tmp_path / "configs").mkdir()
@@ -36,7 +36,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def write_config(model: str) -> str:
-    """Writes configs/own.toml, which trains for a step or two, and returns its name."""
+    """Writes configs/own.toml, which trains for one or two steps, and returns its name."""
     brief = {"num_epochs": 1, "validate_every": 1, "batch_size": 1, "clips_per_epoch": 1, "warmup_steps": 1}
     if model == "lab_cvae":
         brief |= {"window": 2}
@@ -72,7 +72,7 @@ def test_from_pictures_to_a_valid_csv(model: str, workplace: Path, outcome: Outc
 
 
 def write_pushing_config() -> str:
-    """Writes configs/pusher.toml, which trains for a step, and returns its name."""
+    """Writes configs/pusher.toml, which trains for one step, and returns its name."""
     sections = {
         "model": {"name": "svg", "width": 8, "num_features": 32, "num_latents": 3, "num_hidden": 16},
         "model.teacher_forcing": {"kind": "plan"},

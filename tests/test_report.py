@@ -1,4 +1,4 @@
-"""The page: whole, self-contained, and silent about nothing."""
+"""The page: it is complete, needs no other files, and reports everything that is missing or damaged."""
 
 import json
 import os
@@ -27,7 +27,7 @@ VOID = {"meta", "link", "img", "br", "hr", "input"}
 
 
 class Page(HTMLParser):
-    """Follows the tags: `text` is what a reader sees, `tables` the text of cells; ill-nested tags fail."""
+    """Parses the page: `text` is the visible text, `tables` the text of the cells. Wrongly nested tags fail."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -63,14 +63,14 @@ class Page(HTMLParser):
 
 @pytest.fixture(autouse=True)
 def quick_curves(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An empty picture in place of curves, which take a second each."""
+    """Replaces the plots of curves by an empty picture, because each takes a second."""
     for module, name in ((report, "plot_history"), (comparison, "plot_bands")):
         monkeypatch.setattr(module, name, lambda path, *content, **options: Image.new("RGB", (4, 2)).save(path))
 
 
 @pytest.fixture
 def make(tmp_path: Path) -> Callable[[], Page]:
-    """Writes the page from runs, submissions and reports below the test's folder, and reads it again."""
+    """Writes the page from the runs, submissions and reports in the test's folder, and parses it."""
     return lambda: Page(write_report(*(tmp_path / name for name in ("runs", "submissions", "reports"))))
 
 
@@ -127,7 +127,7 @@ def test_figures_of_a_run_that_is_gone_are_removed(tmp_path: Path, make: Callabl
     assert not list((tmp_path / "reports").rglob("*.partial"))
 
 
-def test_every_damage_is_said(tmp_path: Path, make: Callable[[], Page]) -> None:
+def test_every_damage_is_reported(tmp_path: Path, make: Callable[[], Page]) -> None:
     runs = tmp_path / "runs"
     (write_run(runs / "unread") / "config.json").write_text("{")
     (write_run(runs / "untested") / "scores.json").unlink()
@@ -165,13 +165,16 @@ def test_every_damage_is_said(tmp_path: Path, make: Callable[[], Page]) -> None:
 
 def test_an_empty_folder_gives_a_page_that_says_so(make: Callable[[], Page]) -> None:
     page = make()
-    assert "There is no run yet: make train" in page.text and "There is no submission yet" in page.text
+    assert "There are no runs yet. To train one: make train" in page.text
+    assert "There are no submissions yet" in page.text
 
 
 def test_numbers_stand_beside_their_protocol(tmp_path: Path, make: Callable[[], Page]) -> None:
     write_run(tmp_path / "runs" / "one", score=24.5)
     page = make()
-    assert page.text.count("free rollout of 12 frames of tiny; data abababababab") == 2  # below the table, at the run
+    assert (
+        page.text.count("free rollout of 12 frames of tiny; data abababababab") == 2
+    )  # below the table, and in the section of the run
     assert "24.50" in page.text and "median frame" in page.text
 
 
@@ -179,7 +182,7 @@ PUSHING = {"score_prior_mean": 21.5, "score_single": 20.25, "score_best_of_n": 2
 PUSHING |= {"score_shuffled_conditions": 16.375, "psnr_by_protocol": {}, "ssim_by_frame": []}
 PUSHING |= {"system": "pushing", "num_given": 2, "num_clips": 3}
 PUSHING |= {"baselines": {name: {"score": score, "mean_ssim": 0.8125} for name, score in BASELINES.items()}}
-NUMBERS = {  # by heading, of ROLLOUT and scores() in run_folders.py, and of the changes here
+NUMBERS = {  # heading: the number in ROLLOUT or scores() of run_folders.py, or as changed in this file
     "dance": {
         "mean PSNR": "24.00",
         "PSNR 1-10": "30.00",
@@ -203,7 +206,7 @@ NUMBERS = {  # by heading, of ROLLOUT and scores() in run_folders.py, and of the
 
 
 @pytest.mark.parametrize("system", NUMBERS)
-def test_under_each_heading_stands_its_number(tmp_path: Path, make: Callable[[], Page], system: str) -> None:
+def test_each_column_has_its_number(tmp_path: Path, make: Callable[[], Page], system: str) -> None:
     model, changes = {"dance": ("reference_cvae", {"drift_db": -0.75}), "pushing": ("svg", PUSHING)}[system]
     config = tiny_config(model)
     write_run(tmp_path / "runs" / "one", score=24.5, config=config, **changes)
@@ -239,12 +242,12 @@ def test_captions_name_the_columns_of_each_system(tmp_path: Path, make: Callable
     assert "prior's mean |" not in text
     (tmp_path / "runs" / "dancer").rename(tmp_path / "dancer")
     pusher = write_run(tmp_path / "runs" / "pusher", config=tiny_config("conv_svg"), **PUSHING)
-    (pusher / "samples.gif").unlink()  # no run of pushing has one
+    (pusher / "samples.gif").unlink()  # runs of pushing do not have this file
     for _ in range(2):
         text = make().text
         assert text.count("true | prior's mean | samples") == 2 and "pose" not in text
         assert "samples.gif" not in text
-        (pusher / "config.json").unlink(missing_ok=True)  # the scores tell, too
+        (pusher / "config.json").unlink(missing_ok=True)  # the scores also name the system
 
 
 def test_a_comparison_comes_last_and_links_to_the_runs_on_the_page(tmp_path: Path, make: Callable[[], Page]) -> None:

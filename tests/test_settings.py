@@ -1,4 +1,4 @@
-"""Every setting of every model changes something: a tiny run with another value differs, or the value is refused."""
+"""Every setting of every model has an effect: a tiny run with another value differs, or the value is refused."""
 
 import itertools
 import json
@@ -25,14 +25,14 @@ SETTINGS = (ROOT / "src/config.py", ROOT / "src/models/configs.py")
 FORCED = {"kind": "late", "start": 0.9, "begin": 1, "decay_from": 2, "decay_step": 0.2}
 RISING = {"kind": "cyclical", "start": 0.1, "stop": 1.0, "cycles": 2, "ratio": 0.7}
 SAMPLED = {"latent": "mean_of_samples"}
-MODELS: dict[str, dict[str, Any]] = {  # settings in which as much as can be has an effect
+MODELS: dict[str, dict[str, Any]] = {  # configurations in which as many settings as possible have an effect
     "reference_cvae": {},
     "reference_cvae, autoregressive": {"previous_frame": True, "teacher_forcing": FORCED},
     "lab_cvae": {"teacher_forcing": FORCED},
     "svg": {"prior": "learned", "teacher_forcing": FORCED},
     "conv_svg": {},
 }
-OTHER = {  # values that show an effect in one step, where a value nearby would not, or would not fit into 4 x 8 pixels
+OTHER = {  # values with a visible effect in one step that fit 4 x 8 pixels; a value nearby might do neither
     "training.gradient_clip": 1e-3,
     "training.ema_decay": 0.0,
     "training.held_out_takes": [1],
@@ -44,19 +44,19 @@ OTHER = {  # values that show an effect in one step, where a value nearby would 
     "model.num_features": 64,
     "kl_weight.maximum": 0.05,
 }
-ELSEWHERE = {  # settings of which one step shows nothing, and the test that shows what they do
+ELSEWHERE = {  # settings without effect in one step, and the test that shows their effect
     "kl_weight.kind": "test_trainer.py::test_pushing_trains_under_every_kl_schedule",
     "model.teacher_forcing.kind": "test_trainer.py::test_svg_trains_through_the_plan_of_teacher_forcing",
     "dataset": "test_pipeline.py::test_from_pictures_to_a_valid_csv",
     "model.name": "test_trainer.py::test_the_seed_decides",
-    "training.device": "test_trainer.py::test_what_cannot_be_meant_is_refused",
+    "training.device": "test_trainer.py::test_impossible_settings_are_refused",
     "training.compile": "test_trainer.py::test_the_blocks_are_compiled_where_asked",
     "training.channels_last": "training/test_step.py::test_weights_have_the_layout_that_is_asked_for",
-    "training.validate_every": "test_trainer.py::test_how_often_a_run_is_validated_may_change_and_no_weight_does",
+    "training.validate_every": "test_trainer.py::test_the_number_of_validations_changes_no_weight",
     "training.patience": "test_trainer.py::test_patience_ends_a_run_early",
     "evaluation.checkpoint": "test_tester.py::test_the_last_checkpoint_can_be_read",
 }
-REFUSED = {  # settings of which a model takes one value
+REFUSED = {  # settings for which a model accepts only one value
     "reference_cvae": {"training.shuffle", *(f"model.teacher_forcing.{setting}" for setting in ("coin", *FORCED))},
     "reference_cvae, autoregressive": {"training.shuffle", "model.previous_frame"},
     "lab_cvae": {"training.shuffle"},
@@ -77,7 +77,7 @@ def base(name: str) -> Config:
 
 
 def others(value: object, key: str) -> Iterator[object]:
-    """Values of the same kind, one of which may be valid, the one that is sure to show an effect first."""
+    """Returns other values of the same type; the first is the most likely to have an effect. Some may be invalid."""
     words = {word for path in SETTINGS for word in re.findall(r'"(\w+)"', path.read_text(encoding="utf-8"))}
     if key in OTHER:
         yield OTHER[key]
@@ -93,7 +93,7 @@ def others(value: object, key: str) -> Iterator[object]:
 
 
 def altered(config: Config, key: str) -> Config | None:
-    """The configuration with another valid value of one setting; None where each is refused."""
+    """Returns the configuration with another valid value of one setting; None if all other values are refused."""
     *sections, name = key.split(".")
     for value in others(flatten(config)[key], key):
         table: dict[str, Any] = json.loads(to_json(config))
@@ -111,7 +111,7 @@ def altered(config: Config, key: str) -> Config | None:
 
 
 def evidence(config: Config, data: DanceData | PushingData) -> Iterator[list[torch.Tensor]]:
-    """What a run shows of its settings, cheapest first: its plan, a step from its middle, a rollout."""
+    """Yields results that depend on the settings, the cheapest first: the schedules, a training step, a rollout."""
     subject = Trainer(config, data, Path("nowhere"), CPU)
     subject.start_clock()
     steps = range(subject.num_steps)
@@ -129,7 +129,7 @@ def evidence(config: Config, data: DanceData | PushingData) -> Iterator[list[tor
 
 
 def differ(first: list[torch.Tensor], second: list[torch.Tensor]) -> bool:
-    """Whether two lists of tensors are not the same bit by bit."""
+    """Returns whether two lists of tensors differ in any bit."""
     same = len(first) == len(second) and all(itertools.starmap(torch.equal, zip(first, second, strict=True)))
     return not same
 

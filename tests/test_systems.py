@@ -1,4 +1,4 @@
-"""One key says which system a model is of: no other switch, and a new model needs its file, its settings and a line."""
+"""One key names the system of a model. No other code asks for it, and a new model needs a file, settings and a line."""
 
 import ast
 import subprocess
@@ -16,13 +16,13 @@ from src.trainer import train
 from tests.conftest import ROOT
 from tests.models.toys import ToyPoseConfig, ToyPushingConfig
 
-DOOR = ("intake", "synthetic")  # where data of either system come in
+DOOR = ("intake", "synthetic")  # these folders read and write data of both systems
 OF_A_SYSTEM = ("Dance", "Pushing", "Pose", "SVG", "CVAE", "Footage", "Clips", "TakeValidation", "ClipValidation")
 LAYERS = ("data", "validation", "schema", "scores", "pictures", "cost")
 
 
 def switches(tree: ast.AST) -> list[int]:
-    """The lines that ask which system or which model something is of."""
+    """Returns the lines that ask for the system or for the class of a model."""
     lines = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "isinstance":
@@ -75,7 +75,7 @@ def test_the_way_of_a_dancer_imports_no_robot_code() -> None:
 
 @pytest.fixture
 def toys(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Adds a toy model to each system, by one line each."""
+    """Adds a toy model to each system, with one line per model."""
     monkeypatch.setitem(MODELS, "toy_pose", ToyPoseConfig)
     monkeypatch.setitem(MODELS, "toy_pushing", ToyPushingConfig)
 
@@ -117,5 +117,5 @@ def test_a_new_pushing_model_goes_all_the_way(pushing_folder: Path, tmp_path: Pa
 
 @pytest.mark.usefixtures("toys")
 def test_a_model_of_one_system_refuses_data_of_the_other(data_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="whose models are reference_cvae or lab_cvae or toy_pose, not toy_pushing"):
+    with pytest.raises(UserError, match="its models are reference_cvae or lab_cvae or toy_pose, not toy_pushing"):
         train(toy_config("toy_pushing", "tiny"), tmp_path / "toy", data_folder=data_folder)

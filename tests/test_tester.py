@@ -1,4 +1,4 @@
-"""What a trained run predicts: scores against hand-made ones, the csv, a person's own pictures, and every refusal."""
+"""Predictions of a trained run: scores computed by hand, the csv, a user's own pictures, and every error message."""
 
 import json
 import math
@@ -47,7 +47,7 @@ def trained_runs(data_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture
 def places(trained_runs: Path, data_folder: Path, tmp_path: Path) -> dict[str, Path]:
-    """Where the commands look, with a copy of the trained run."""
+    """The folders that the commands read, with a copy of the trained run."""
     shutil.copytree(trained_runs, tmp_path / "runs")
     return {"runs_folder": tmp_path / "runs", "data_folder": data_folder}
 
@@ -55,7 +55,7 @@ def places(trained_runs: Path, data_folder: Path, tmp_path: Path) -> dict[str, P
 def predicted(
     places: dict[str, Path], frames: np.ndarray, poses: np.ndarray, *, rounding: bool = True, **changed: object
 ) -> np.ndarray:
-    """The pixels (T, 3, H, W) in 0..255 of one clip, by a model put together here. `changed`: seed, settings."""
+    """The pixels (T, 3, H, W) in 0..255 of one clip, from a model built here. `changed`: the seed and settings."""
     model = build_model(CONFIG, height=32, width=64)
     weights = torch.load(places["runs_folder"] / "tiny" / "best.pt", weights_only=True)["ema"]
     model.load_state_dict(weights)
@@ -71,7 +71,7 @@ def rounded(pixels: np.ndarray) -> np.ndarray:
 
 
 def mean_psnr(drawn: np.ndarray, truth: np.ndarray) -> float:
-    """Mean over frames 1, 2, ..., by another library."""
+    """Mean PSNR over frames 1, 2, ..., computed by another library."""
     return float(np.mean([peak_signal_noise_ratio(*pair) for pair in zip(truth[1:], drawn[1:], strict=True)]))
 
 
@@ -106,12 +106,12 @@ def test_an_unfinished_run_says_so(places: dict[str, Path], capsys: pytest.Captu
     log = places["runs_folder"] / "tiny" / "log.jsonl"
     log.write_text(log.read_text().splitlines(keepends=True)[0])
     evaluate("tiny", **places)
-    assert "; its training stands at 1 of 2 epochs, make train RUN=tiny goes on\n" in capsys.readouterr().out
+    assert "; only 1 of 2 epochs are trained, make train RUN=tiny continues\n" in capsys.readouterr().out
 
 
 @pytest.fixture
 def talkative(places: dict[str, Path]) -> dict[str, Path]:
-    """The same places with weights whose latent matters."""
+    """The same folders, with weights for which the latent changes the frames."""
     path = places["runs_folder"] / "tiny" / "best.pt"
     state, generator = torch.load(path, weights_only=True), torch.Generator().manual_seed(4)
     for name in ("members.0.network.modulation.weight", "members.0.head.2.weight", "gaussian_predictor.head.weight"):
@@ -142,7 +142,7 @@ def test_latents_are_compared_without_mirror_images(talkative: dict[str, Path]) 
 
 
 def test_samples_are_compared_where_the_poses_say_least() -> None:
-    """Ten frames without a pose stand among a hundred, and there alone the samples are one grey level of 255 apart."""
+    """Ten of a hundred frames have no pose. Only there the samples differ by one grey level; elsewhere by ten."""
     poses = torch.zeros(101, 3, 4, 8, dtype=torch.uint8)
     empty = torch.arange(7, 101, 10)
     poses[empty] = 255
@@ -156,7 +156,7 @@ def test_samples_are_compared_where_the_poses_say_least() -> None:
 
 
 class Take:
-    """A take of 630 frames whose drawn ones lie a grey level further from the truth for every hundred of depth."""
+    """A take of 630 frames. Drawn frames are one grey level further from the truth for every hundred frames."""
 
     def __init__(self, drifts: bool) -> None:
         self.frames = torch.full((630, 3, 4, 8), 100, dtype=torch.uint8)
@@ -164,7 +164,7 @@ class Take:
         self.drifts, self.scored = drifts, (1, 600)
 
     def draw(self, model: object, *, poses: torch.Tensor | None = None) -> torch.Tensor:
-        """Frames drawn from poses, of which each holds its own number; where poses do not adjoin, they are black."""
+        """Draws frames from poses. A pose holds its own number; after a jump in the numbers the frame is black."""
         followed = self.poses if poses is None else poses
         numbers = followed[:, 0, 0, 0]
         jumps = (numbers[1:] != numbers[:-1] + 1).nonzero().flatten() + 1
@@ -221,7 +221,7 @@ def test_a_submission_holds_the_test_rollouts(places: dict[str, Path], tmp_path:
     assert origin.local_score is None
     for number in range(2):
         with Image.open(run / f"pred_seq{number}.gif") as gif:
-            assert gif.size == (4 * (64 + 1 + 64), 4 * 32)  # twelve frames may be large
+            assert gif.size == (4 * (64 + 1 + 64), 4 * 32)  # a GIF of only twelve frames is enlarged the most
 
 
 def test_a_submission_is_written_once(
@@ -236,7 +236,7 @@ def test_a_submission_is_written_once(
     assert [(file.read_bytes(), file.stat().st_mtime_ns) for file in (path, path.with_suffix(".json"))] == before
 
     score = evaluate("tiny", runs_folder=places["runs_folder"], data_folder=places["data_folder"]).score
-    submission("tiny", **places)  # its provenance can now say how good it is
+    submission("tiny", **places)  # the provenance can now contain the score
     assert Provenance.load(path.with_suffix(".json")).local_score == score
     assert path.read_bytes() == before[0][0]
 
@@ -285,7 +285,7 @@ def picture(key: int, size: tuple[int, int] = (100, 50)) -> Image.Image:
 
 @pytest.fixture
 def own(tmp_path: Path) -> dict[str, Path]:
-    """A person's own pictures, 100 x 50: a first frame and 11 poses."""
+    """A user's own pictures, 100 x 50: a first frame and 11 poses."""
     (tmp_path / "poses").mkdir()
     picture(0).save(tmp_path / "first.png")
     for number in range(1, 12):
@@ -345,9 +345,9 @@ def spoil(own: dict[str, Path], what: str) -> dict[str, Path]:
         ("no png", r"^FRAME=.*first.png is no PNG or JPEG file"),
         ("cut off", r"^FRAME=.*first.png is damaged or cut off"),
         ("no folder", r"first.png is not a folder"),
-        ("a hole", r"poses holds 9 pictures, but no 4.png; needed: one for each number, without holes"),
-        ("a double", r"poses holds 12 pictures; needed: one for each number"),
-        ("another name", r"poses holds 12 pictures; needed: one for each number"),
+        ("a hole", r"poses holds 9 pictures, but no 4.png; needed: one picture for each number"),
+        ("a double", r"poses holds 12 pictures; needed: one picture for each number"),
+        ("another name", r"poses holds 12 pictures; needed: one picture for each number"),
         ("one pose", r"poses holds 1 poses?; needed: 2 or more"),
         ("poses in the way", r"poses exists and was not written together with .*poses.gif; move it away"),
         ("a file in the way", r"mine exists and was not written together with .*mine.gif; move it away"),
@@ -377,7 +377,7 @@ def test_frames_of_an_earlier_prediction_do_not_stay(places: dict[str, Path], ow
 
 @pytest.fixture
 def workplace(places: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The present folder, with runs/ and data/."""
+    """The current folder, with runs/ and data/."""
     (tmp_path / "data").symlink_to(places["data_folder"])
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -474,10 +474,10 @@ def test_the_commands_say_what_they_did(
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_on_a_terminal_what_takes_long_is_said_beside_the_result(
+def test_status_lines_go_to_stderr_on_a_terminal(
     terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`make evaluate > file` keeps the table alone; `make demo` hides it, and a person still sees what goes on."""
+    """`make evaluate > file` writes only the table to the file. `make demo` hides the table, but not the status."""
     monkeypatch.setattr(tester, "terminal", Console(stderr=True, force_terminal=terminal))
     tester.announce("runs/tiny: rolling out")
     shown = capsys.readouterr()
@@ -485,7 +485,9 @@ def test_on_a_terminal_what_takes_long_is_said_beside_the_result(
     assert (shown.out if terminal else shown.err) == ""
 
 
-def test_the_way_out_of_a_lost_checkpoint_is_one(workplace: Path, outcome: Callable[..., tuple[int, str]]) -> None:
+def test_the_suggested_fix_for_a_lost_checkpoint_works(
+    workplace: Path, outcome: Callable[..., tuple[int, str]]
+) -> None:
     break_run(workplace, "best is gone")
     _, errors = outcome(main, "evaluate", "tiny")
     words = errors.strip().partition(": make evaluate RUN=tiny SET=")[2].strip('"')
@@ -523,11 +525,11 @@ def test_a_perfect_score_can_be_shown(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "inf" in capsys.readouterr().out
 
 
-def test_scores_of_an_earlier_version_are_made_anew(workplace: Path, outcome: Callable[..., tuple[int, str]]) -> None:
+def test_scores_of_an_earlier_version_are_named(workplace: Path, outcome: Callable[..., tuple[int, str]]) -> None:
     (workplace / "runs" / "tiny" / "scores.json").write_text('{"run": "tiny", "score": 20.0}')
     code, errors = outcome(main, "scores", "tiny")
     assert (code, errors.count("\n")) == (2, 1)
-    assert "an earlier version wrote it; make it anew: make evaluate RUN=tiny" in errors
+    assert "as in earlier versions; to write it again: make evaluate RUN=tiny" in errors
 
 
 def test_the_last_checkpoint_can_be_read(places: dict[str, Path]) -> None:
@@ -544,7 +546,7 @@ def test_the_last_checkpoint_can_be_read(places: dict[str, Path]) -> None:
     assert not trained.model.training
 
 
-def test_settings_are_kept_by_what_was_made_with_them_alone(
+def test_only_evaluate_and_submission_save_their_settings(
     workplace: Path, own: dict[str, Path], outcome: Callable[..., tuple[int, str]]
 ) -> None:
     run = workplace / "runs" / "tiny"
@@ -592,10 +594,10 @@ def test_damaged_scores_are_named(workplace: Path, outcome: Callable[..., tuple[
     for command in ("scores", "submission"):
         code, errors = outcome(main, command, "tiny")
         assert (code, errors.count("\n")) == (2, 1)
-        assert "runs/tiny/scores.json is damaged; make it anew: make evaluate RUN=tiny" in errors
+        assert "runs/tiny/scores.json is damaged; to write it again: make evaluate RUN=tiny" in errors
 
 
-def test_a_csv_is_said_to_hold_what_its_data_set_asks_for(
+def test_the_description_of_a_csv_follows_the_data_set(
     workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.argv", ["tester", "submission", "tiny"])

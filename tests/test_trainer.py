@@ -1,4 +1,4 @@
-"""Training: resuming is not noticed, chance is keyed, bad steps do no harm, what cannot be meant is refused."""
+"""Training: a resumed run equals a whole one, the seed decides, a bad step changes no weight, mistakes are refused."""
 
 import math
 import os
@@ -55,7 +55,7 @@ pytestmark = pytest.mark.usefixtures("small_data")
 
 
 def last(folder: Path, name: str = "last.pt") -> dict[str, Any]:
-    """A run's checkpoint but for the commit, which may change while tests run."""
+    """A run's checkpoint without the commit, which may change while the tests run."""
     return {key: value for key, value in load_checkpoint(folder / name, CPU).items() if key != "commit"}
 
 
@@ -81,8 +81,10 @@ def build(config: Config, data: DanceData | PushingData, folder: Path) -> Traine
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_a_stopped_run_goes_on_as_if_nothing_had_been(variant: str, tmp_path: Path) -> None:
-    config, whole, parts = VARIANTS[variant], tmp_path / "whole", tmp_path / "parts"
+def test_a_resumed_run_equals_one_that_was_never_stopped(variant: str, tmp_path: Path) -> None:
+    config = VARIANTS[variant]
+    whole = tmp_path / "whole"
+    parts = tmp_path / "parts"
     assert train(config, whole)
     for stop in (3, 4):  # within an epoch and at its end
         assert not train(config, parts, stop_at_step=stop)
@@ -106,7 +108,7 @@ def test_the_seed_decides(model: str, tmp_path: Path) -> None:
 
 
 def files_of(folder: Path) -> dict[str, tuple[int, bytes]]:
-    """When each file of a run was written last, and its content."""
+    """The time of the last change of each file of a run, and its content."""
     found = [path for path in folder.rglob("*") if path.is_file()]
     return {str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes()) for path in found}
 
@@ -126,7 +128,7 @@ def test_settings_of_an_evaluation_stay_until_those_of_the_file_change(tmp_path:
     train(config, folder, stop_at_step=2)
     evaluated = replaced(read_config(folder), "evaluation.shift=1 evaluation.checkpoint=last")
     write_config(folder, evaluated)  # as `make evaluate SET=...` does
-    for _ in range(3):  # once to go on, then with nothing to do
+    for _ in range(3):  # the first resumes the run; the others have nothing to do
         assert train(config, folder)
         assert read_config(folder) == evaluated
     before = last(folder)
@@ -139,7 +141,7 @@ def test_settings_of_an_evaluation_stay_until_those_of_the_file_change(tmp_path:
     assert same(last(folder)["model"], before["model"])
 
 
-def test_a_run_that_is_longer_than_asked_for_is_left_as_it_is(
+def test_a_run_with_more_epochs_than_requested_is_left_as_it_is(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "run"
@@ -151,7 +153,7 @@ def test_a_run_that_is_longer_than_asked_for_is_left_as_it_is(
     assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
 
 
-def test_how_often_a_run_is_validated_may_change_and_no_weight_does(tmp_path: Path) -> None:
+def test_the_number_of_validations_changes_no_weight(tmp_path: Path) -> None:
     seldom, often = (tiny_config("reference_cvae", num_epochs=4, validate_every=epochs) for epochs in (9, 1))
     assert train(seldom, tmp_path / "whole")
     train(seldom, tmp_path / "changed", stop_at_step=3)
@@ -201,7 +203,7 @@ def test_each_step_has_its_own_clips_and_learning_rate(small_data: DanceData, tm
 
 
 class PoisonedDraws(Draws):
-    """Noise that is not a number at some steps."""
+    """Random numbers that are NaN at some steps."""
 
     bad_steps: tuple[int, ...] = ()
 
@@ -244,7 +246,7 @@ def test_a_bad_step_leaves_the_weights_alone(
     assert all(weight.isfinite().all() for weight in [*after.values(), *subject.ema.state_dict().values()])
 
 
-def test_bad_steps_are_counted_and_said(
+def test_bad_steps_are_counted_and_reported(
     tmp_path: Path, poison: Callable[..., None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     poison(3)
@@ -339,7 +341,7 @@ def test_a_schedule_that_spans_the_run_cannot_be_stretched(
 
 
 def test_takes_held_out_choose_the_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The validation take is what is reported; its scores rise here while those of the held-out takes fall."""
+    """The score of the validation take, which is reported, rises. The score of the held-out takes falls."""
     reports = ({"validation_score": 20.0 + n, "held_out_score": 30.0 - n} for n in count())
     monkeypatch.setattr(TakeValidation, "report", lambda *_, **__: next(reports))
     train(tiny_config("reference_cvae", num_epochs=3, validate_every=1), tmp_path / "run")
@@ -386,8 +388,9 @@ def test_schedules_follow_the_config() -> None:
 
 
 def steps_of_pushing(config: Config, data: PushingData, folder: Path) -> list[dict[str, float]]:
-    """The schedules' values that the model is given at each step of a run, none of which may be skipped."""
-    subject, seen = build(config, data, folder), []
+    """Returns the values of the schedules that the model gets at each step of a run. No step may be skipped."""
+    subject = build(config, data, folder)
+    seen: list[dict[str, float]] = []
     subject.model.register_forward_pre_hook(lambda model, given, named: seen.append(named), with_kwargs=True)
     for _ in range(subject.num_steps):
         subject.train_step()
@@ -447,7 +450,7 @@ def test_the_blocks_are_compiled_where_asked(
     assert compiled == (blocks if wanted else [])
 
 
-def test_what_cannot_be_meant_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_impossible_settings_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = tiny_config("reference_cvae")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match=r'training.device = "cuda", but no CUDA device'):
@@ -489,7 +492,7 @@ def test_a_refused_resume_leaves_the_configuration_untouched(tmp_path: Path) -> 
     assert (folder / "config.json").read_bytes() == before
 
 
-@pytest.mark.parametrize("stops", [(3,), (4,), (1, 2, 5)])  # within an epoch, at its end
+@pytest.mark.parametrize("stops", [(3,), (4,), (1, 2, 5)])  # within an epoch; at its end; several stops
 def test_the_speed_is_that_of_this_process(
     stops: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -521,7 +524,7 @@ def test_signals_are_collected_and_a_second_interrupt_kills() -> None:
 
 
 def write_toml(folder: Path, **training: object) -> Path:
-    """configs/short.toml below the folder: the reference model, small."""
+    """Writes configs/short.toml, a small reference model, into the folder and returns its path."""
     settings = {
         "clips_per_epoch": 4,
         "batch_size": 2,
@@ -542,7 +545,7 @@ def write_toml(folder: Path, **training: object) -> Path:
 
 
 def command(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    """The trainer's command in that folder, started."""
+    """Starts the trainer's command in that folder."""
     return subprocess.Popen(
         [sys.executable, "-m", "src.trainer", *arguments],
         cwd=folder,
@@ -554,7 +557,7 @@ def command(folder: Path, *arguments: str) -> subprocess.Popen[str]:
 
 
 def test_a_mistake_of_several_processes_is_one_line(tmp_path: Path, data_folder: Path) -> None:
-    """Found by the processes themselves: the data set was packed anew."""
+    """The mistake is found only in the processes: the data set was packed again."""
     (tmp_path / "data").symlink_to(data_folder)
     config = write_toml(tmp_path, num_epochs=2)
     train(load_config(config), tmp_path / "runs" / "short", stop_at_step=1)
@@ -570,7 +573,7 @@ def test_a_mistake_of_several_processes_is_one_line(tmp_path: Path, data_folder:
 
 @pytest.fixture
 def working_folder(tmp_path: Path, data_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The present folder, with `data`."""
+    """The current folder, with a folder `data`."""
     (tmp_path / "data").symlink_to(data_folder)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -585,7 +588,7 @@ def working_folder(tmp_path: Path, data_folder: Path, monkeypatch: pytest.Monkey
         (("configs/configs/short.toml.toml",), r"error: configs/configs/short.toml.toml does not exist; did you mean"),
     ],
 )
-def test_what_one_process_can_see_is_refused_before_others_start(
+def test_mistakes_are_reported_before_other_processes_start(
     arguments: tuple[str, ...],
     line: str,
     working_folder: Path,
@@ -615,7 +618,7 @@ def test_ctrl_c_saves_and_the_same_command_finishes(
     assert process.returncode == 130, errors
     assert errors == ""
     stopped = last(tmp_path / "runs" / "short")["step"]
-    assert output.splitlines()[-1] == f"runs/short: step {stopped} of 32, stopped; the same command goes on from here"
+    assert output.splitlines()[-1] == f"runs/short: step {stopped} of 32, stopped; run the same command again to resume"
     assert 2 <= stopped < 32
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(trainer, "open_data", open_data)

@@ -1,1 +1,1 @@
-"""What a trained model draws, and how it is judged."""
+"""Rollouts of trained models, and their scores."""

@@ -1,4 +1,4 @@
-"""Given frames and conditions -> drawn frames: the only loop outside training that draws frame after frame."""
+"""Given frames and conditions -> predicted frames. This is the only rollout loop outside training."""
 
 from collections.abc import Iterable, Iterator
 
@@ -10,20 +10,21 @@ from src.config import EvaluationConfig
 from src.dataset import with_context
 from src.models.interface import VideoModel
 
-PARALLEL_FRAMES = 256  # frames of all sequences drawn at once by a model whose steps do not depend on each other
+PARALLEL_FRAMES = 256  # frames, over all sequences, that a model without recurrence draws at once
 
 
 @torch.no_grad()
 def rollout(model: VideoModel, given: Tensor, conditions: Tensor, noise: Tensor) -> Tensor:
-    """Returns whole sequences (B, T, 3, H, W) in [0, 1]; the first G = num_given frames are the given ones.
+    """Returns sequences (B, T, 3, H, W) in [0, 1]. The first G = num_given frames are the given frames.
 
-    given: (B, G, 3, H, W) in [0, 1]; conditions: (B, T, ...), pose images in [0, 1] or numbers; noise: (B, T,
-    *latent_shape), that of given frames unused.
+    given: (B, G, 3, H, W) in [0, 1].
+    conditions: (B, T, ...), pose images in [0, 1] or numbers.
+    noise: (B, T, *latent_shape); the noise of the given frames is not used.
     """
     num_given = model.num_given
     length = conditions.shape[1]
     stride = max(1, PARALLEL_FRAMES // len(given))
-    assert given.shape[:2] == (len(conditions), num_given), f"{num_given} given frames a sequence: {given.shape}"
+    assert given.shape[:2] == (len(conditions), num_given), f"{num_given} given frames per sequence: {given.shape}"
     assert noise.shape == (*conditions.shape[:2], *model.latent_shape), f"noise {noise.shape} of {model.latent_shape}"
     state = model.start(given, conditions[:, :num_given])
     padded = with_context(conditions, model.context)
@@ -44,10 +45,10 @@ def rollout(model: VideoModel, given: Tensor, conditions: Tensor, noise: Tensor)
 
 @torch.no_grad()
 def predict(model: VideoModel, given: Tensor, conditions: Tensor, settings: EvaluationConfig, *, seed: int) -> Tensor:
-    """Returns the prediction (B, T, 3, H, W) in [0, 1]: the mean picture of the rollouts that `settings` asks for.
+    """Returns the prediction (B, T, 3, H, W) in [0, 1], the mean of one or more rollouts as `settings` say.
 
-    given: (B, num_given, 3, H, W) in [0, 1]; conditions: (B, T, ...), pose images in [0, 1] or numbers; both on the
-    model's device. The prediction begins with the given frames.
+    given: (B, num_given, 3, H, W) in [0, 1]; the prediction begins with these frames.
+    conditions: (B, T, ...), pose images in [0, 1] or numbers. Both are on the model's device.
     """
     noises = prior_noises(model, (len(given), conditions.shape[1]), settings, seed=seed)
     drawn = (rollout(model, given, conditions, noise.to(given.device)) for noise in noises)
@@ -55,7 +56,10 @@ def predict(model: VideoModel, given: Tensor, conditions: Tensor, settings: Eval
 
 
 def mean_picture(pictures: Iterable[Tensor], count: int) -> Tensor:
-    """Returns the mean of `count` pictures or clips in [0, 1], float32; one after the other, as all need gigabytes."""
+    """Returns the mean of `count` pictures or clips in [0, 1], float32.
+
+    It adds them one by one, because all of them together would need gigabytes.
+    """
     total: Tensor | float = 0.0
     for picture in pictures:
         total = total + picture / count
@@ -64,14 +68,14 @@ def mean_picture(pictures: Iterable[Tensor], count: int) -> Tensor:
 
 
 def num_rollouts(settings: EvaluationConfig) -> int:
-    """Returns how many rollouts are averaged: one, or one for each sample."""
+    """Returns the number of rollouts that are averaged: one per sample for "mean_of_samples", else one."""
     return settings.num_samples if settings.latent == "mean_of_samples" else 1
 
 
 def prior_noises(
     model: VideoModel, shape: tuple[int, int], settings: EvaluationConfig, *, seed: int
 ) -> Iterator[Tensor]:
-    """Yields the noise (B, T, *latent_shape) of each rollout that `settings` asks for; `shape` is (B, T)."""
+    """Yields the noise (B, T, *latent_shape) of each rollout that is averaged; `shape` is (B, T)."""
     for sample in range(num_rollouts(settings)):
         yield prior_noise(model, shape, settings, seed=seed, sample=sample)
 
@@ -79,7 +83,7 @@ def prior_noises(
 def prior_noise(
     model: VideoModel, shape: tuple[int, int], settings: EvaluationConfig, *, seed: int, sample: int
 ) -> Tensor:
-    """Returns noise (B, T, *latent_shape): zeros for the prior's mean, else sample number `sample` of N(0, I)."""
+    """Returns noise (B, T, *latent_shape): zeros for the prior mean, else sample number `sample` of N(0, I)."""
     if settings.latent == "mean":
         return torch.zeros(*shape, *model.latent_shape)
     return torch.randn(*shape, *model.latent_shape, generator=keyed_generator(seed, "prior", sample))

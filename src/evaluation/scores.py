@@ -1,6 +1,6 @@
-"""runs/<run>/scores.json: what an evaluation found. One class writes and reads it; a system adds numbers of its own.
+"""runs/<run>/scores.json: the results of an evaluation. One class per system writes and reads the file.
 
-The description of a field is what reports and the console say about it.
+Reports and the console show the description of a field as its meaning.
 """
 
 import json
@@ -19,14 +19,14 @@ NOTHING = "-"
 
 
 def decimal(value: float | None, places: int, sign: Literal["", "+"] = "") -> str:
-    """Returns a number as people read it; a dash for none."""
+    """Returns a number as text with so many decimal places; "-" for None or NaN."""
     if value is None or math.isnan(value):
         return NOTHING
     return f"{value:{sign}.{places}f}".replace("inf", "∞")
 
 
 class Shown(NamedTuple):
-    """How tables show a number: the heading of its column, its decimal places, and whether it always has a sign."""
+    """How tables show a number: the heading of its column, its decimal places, and "+" for a sign on every number."""
 
     label: str
     places: int = 2
@@ -34,14 +34,14 @@ class Shown(NamedTuple):
 
 
 class RolloutScores(BaseModel):
-    """What a rollout reaches, that of a run or of a baseline. PSNR is in dB; identical frames have infinite PSNR."""
+    """The scores of one rollout, of a run or of a baseline. PSNR is in dB. Identical frames have infinite PSNR."""
 
     model_config = ConfigDict(frozen=True, ser_json_inf_nan="strings")
 
     score: Annotated[
         float,
         Shown("score (dB)"),
-        Field(description="mean PSNR of the scored frames of free rollouts of known footage; protocol says which"),
+        Field(description="mean PSNR of the scored frames of free rollouts; protocol says which frames"),
     ]
     mean_ssim: Annotated[
         float, Shown("SSIM", 3), Field(description="structural similarity, mean over all predicted frames")
@@ -49,17 +49,17 @@ class RolloutScores(BaseModel):
 
 
 class Scores(RolloutScores):
-    """All that scores.json holds of any system."""
+    """The fields of scores.json that every system has."""
 
     system: Annotated[str, Field(description="the system of the run's model")]
     run: Annotated[str, Field(description="name of the run")]
-    protocol: Annotated[str, Field(description="how the numbers were made")]
-    baselines: Annotated[Mapping[str, RolloutScores], Field(description="what needs no training, on the same footage")]
+    protocol: Annotated[str, Field(description="how the numbers were computed")]
+    baselines: Annotated[Mapping[str, RolloutScores], Field(description="baselines without training, on the same data")]
     num_given: Annotated[int, Field(description="frames given at the start of a rollout")]
-    scored_frames: Annotated[tuple[int, int], Field(description="first and last frame that count for the score")]
-    psnr_by_frame: Annotated[list[float], Field(description="PSNR of each frame in dB; that of given ones is infinite")]
-    num_samples_compared: Annotated[int, Field(description="samples of the prior that were drawn to be compared")]
-    num_parameters: Annotated[int, Field(description="numbers that training adjusts")]
+    scored_frames: Annotated[tuple[int, int], Field(description="first and last frame of the score")]
+    psnr_by_frame: Annotated[list[float], Field(description="PSNR of each frame in dB; infinite for given frames")]
+    num_samples_compared: Annotated[int, Field(description="number of samples of the prior that are compared")]
+    num_parameters: Annotated[int, Field(description="number of trained weights")]
     checkpoint_step: Annotated[int, Field(description="training steps of the checkpoint")]
     checkpoint_sha256: Annotated[str, Field(description="hash of the checkpoint")]
     config_sha256: Annotated[str, Field(description="hash of the run's configuration")]
@@ -68,19 +68,19 @@ class Scores(RolloutScores):
 
 
 class ScoreNumber(NamedTuple):
-    """A number of scores.json as tables show it."""
+    """A number of scores.json that tables show."""
 
     name: str
     meaning: str
     shown: Shown
 
     def text(self, scores: BaseModel) -> str:
-        """Returns the number as people read it; a dash where the scores have none."""
+        """Returns the number as text; "-" if the scores do not have it."""
         return decimal(getattr(scores, self.name, None), self.shown.places, self.shown.sign)
 
 
 def numbers_of(schema: type[BaseModel]) -> list[ScoreNumber]:
-    """Returns the numbers of a class of scores that tables show, in the order of its fields."""
+    """Returns the numbers of a class of scores that tables show, in the order of the fields."""
     return [
         ScoreNumber(name, field.description or "", shown)
         for name, field in schema.model_fields.items()
@@ -90,15 +90,15 @@ def numbers_of(schema: type[BaseModel]) -> list[ScoreNumber]:
 
 
 def lines_of_scores(scores: Scores) -> list[str]:
-    """Returns each number of an evaluation with what it says, but for those that stand beside the baselines'."""
-    beside = [number for number in numbers_of(type(scores)) if number.name not in RolloutScores.model_fields]
-    known = [number for number in beside if getattr(scores, number.name) is not None]
+    """Returns a line with value and meaning for each number of an evaluation that baselines do not have."""
+    others = [number for number in numbers_of(type(scores)) if number.name not in RolloutScores.model_fields]
+    known = [number for number in others if getattr(scores, number.name) is not None]
     width = max((len(number.shown.label) for number in known), default=0)
     return [f"{number.shown.label:{width}}  {number.text(scores):>6}  {number.meaning}" for number in known]
 
 
 def all_numbers() -> dict[str, ScoreNumber]:
-    """Returns the numbers that tables show, of all systems, by name; a name means the same in each of them."""
+    """Returns {name: number} of the numbers that tables show, for all systems. A name means the same in all of them."""
     return {number.name: number for system in SYSTEMS for number in numbers_of(schema_of(system))}
 
 
@@ -108,12 +108,12 @@ def schema_of(system: str) -> type[Scores]:
 
 
 def write_scores(path: Path, scores: Scores) -> None:
-    """Writes scores.json; infinity is the string "Infinity", which JSON has no number for."""
+    """Writes scores.json. Infinity becomes the string "Infinity", because JSON has no such number."""
     write_atomically(path, (scores.model_dump_json(indent=1) + "\n").encode())
 
 
 def read_scores(path: Path) -> Scores:
-    """Returns what `write_scores` wrote; UserError in one line where it is missing, damaged or of another version."""
+    """Returns the content of scores.json; UserError if the file is missing, damaged or from another version."""
     evaluate = f"make evaluate RUN={path.parent.name}"
     if not path.is_file():
         raise UserError(f"{path} does not exist; evaluate the run first: {evaluate}")
@@ -122,12 +122,13 @@ def read_scores(path: Path) -> Scores:
     except ValueError:
         table = None
     if not isinstance(table, dict):
-        raise UserError(f"{path} is damaged; make it anew: {evaluate}")
+        raise UserError(f"{path} is damaged; to write it again: {evaluate}")
     if table.get("system") not in SYSTEMS:
-        raise UserError(f"{path} does not name its system: an earlier version wrote it; make it anew: {evaluate}")
+        raise UserError(f"{path} does not name its system, as in earlier versions; to write it again: {evaluate}")
     try:
         return schema_of(table["system"]).model_validate(table)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{path} cannot be read ({place}: {first['msg'].lower()}); make it anew: {evaluate}") from None
+        reason = f"{place}: {first['msg'].lower()}"
+        raise UserError(f"{path} cannot be read ({reason}); to write it again: {evaluate}") from None

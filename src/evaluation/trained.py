@@ -1,4 +1,4 @@
-"""runs/<run>/ -> its trained model, opened, and the data set that it was trained on."""
+"""runs/<run>/ -> its trained model, and the data set that it was trained on."""
 
 import hashlib
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from src.training.resolution import resolved
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained run: its configuration, its network in evaluation mode, and the checkpoint it came from."""
+    """A trained run: its configuration, its network in evaluation mode, and the checkpoint of its weights."""
 
     folder: Path
     config: Config
@@ -34,9 +34,9 @@ class Trained:
 
 
 def open_run(run: str, runs_folder: Path = Path("runs"), overrides: str = "") -> Trained:
-    """Returns the trained model of a run; UserError where it is missing, damaged or trained with other settings.
+    """Returns the trained model of a run; UserError if it is missing, damaged or trained with other settings.
 
-    `overrides` are words of SET that say how it is evaluated; the run's own settings stay (`save_settings`).
+    `overrides` is the text of SET: evaluation settings to change. Only `save_settings` writes them to the run.
     """
     folder = runs_folder / run
     config = read_trained_config(folder, overrides)
@@ -53,7 +53,7 @@ def open_run(run: str, runs_folder: Path = Path("runs"), overrides: str = "") ->
 
 
 def _facts(state: dict[str, Any]) -> DataFacts:
-    """Returns the facts of the data set that a checkpoint was trained on; earlier ones hold the frame size alone."""
+    """Returns the facts of the data set that a checkpoint was trained on. Old checkpoints only hold the frame size."""
     if "facts" in state:
         return DataFacts(**state["facts"])
     height, width = state["frame_size"]
@@ -61,7 +61,7 @@ def _facts(state: dict[str, Any]) -> DataFacts:
 
 
 def data_of(trained: Trained, data_folder: Path = Path("data")) -> Any:
-    """Returns the data set of a run; UserError where it is missing or not the one that the run was trained on."""
+    """Returns the data set of a run; UserError if it is missing or has changed since the training."""
     dataset = trained.config.dataset
     data = open_data(dataset, data_folder)
     if data.manifest.fingerprint != trained.dataset_fingerprint:
@@ -79,13 +79,13 @@ def save_settings(trained: Trained) -> None:
 
 
 def latent_of(config: Config) -> str:
-    """Returns in words which latents a run's rollouts use."""
+    """Describes the latents that a run's rollouts use."""
     settings = config.evaluation
     return f"mean of {settings.num_samples} samples" if settings.latent == "mean_of_samples" else settings.latent
 
 
 def origin_of(trained: Trained) -> dict[str, Any]:
-    """Returns what must stand beside every number in scores.json: size, checkpoint, settings, data and code."""
+    """Returns the origin of the numbers in scores.json: size, checkpoint, settings, data and code."""
     return {
         "num_parameters": sum(parameter.numel() for parameter in trained.model.parameters()),
         "checkpoint_step": trained.step,

@@ -1,4 +1,4 @@
-"""What every system's validation shares: the losses of known clips, and rollouts of a diverged model."""
+"""The parts of validation that all systems share: losses of fixed clips, and rollouts of a diverged model."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +10,7 @@ from src.base.randomness import Draws
 from src.config import Config
 from src.models.interface import VideoModel
 
-NUM_LOSS_CLIPS = 16  # clips on which the losses are computed, always the same
+NUM_LOSS_CLIPS = 16  # the losses are always computed on the same clips
 
 
 @torch.no_grad()
@@ -23,7 +23,7 @@ def mean_losses(
     device: torch.device,
     num_clips: int = NUM_LOSS_CLIPS,
 ) -> dict[str, float]:
-    """Returns the losses of `NUM_LOSS_CLIPS` clips, or of as many as there are, with fixed draws."""
+    """Returns the mean losses of `NUM_LOSS_CLIPS` clips, or of all if there are fewer, with fixed random numbers."""
     num_used = min(num_clips, NUM_LOSS_CLIPS)
     at_once = min(num_used, config.training.batch_size)
     sums = dict.fromkeys(("total", "reconstruction", "kl"), 0.0)

@@ -1,7 +1,7 @@
 """The settings of every model, and the models by name. Nothing here imports torch.
 
-A model's class of settings says all that the rest of the project must know of the model before it is built: its system,
-its network, and which other settings do not fit it.
+The rest of the project reads everything that it must know before a model is built from its class of settings: the
+system, the network, and which other settings do not fit.
 """
 
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
 
 
 class TeacherForcingConfig(Section):
-    """How often training sees the true previous frame; see maths/schedules.py."""
+    """The probability that training feeds the true previous frame; see maths/schedules.py."""
 
     kind: Literal["decay", "late", "plan"] = "decay"
     start: Probability = 0.0  # ratio before the decay
     begin: NotNegative = 0  # epoch at which "late" switches on
     decay_from: NotNegative = 10  # epoch
     decay_step: Probability = 0.1  # per epoch
-    coin: Literal["batch", "step"] = "step"  # one toss for the whole batch and clip, or one for each time step
+    coin: Literal["batch", "step"] = "step"  # one random decision for all frames of a batch, or one per time step
 
     @model_validator(mode="after")
     def _settings_have_an_effect(self) -> "TeacherForcingConfig":
         if self.kind == "late" and not self.start:
             raise ValueError('start = 0 with kind = "late" would never feed a true frame; set start')
         if self.kind == "late" and self.decay_from < self.begin:
-            raise ValueError(f"decay_from = {self.decay_from}: it would fall before begin = {self.begin}; set it later")
+            raise ValueError(f"decay_from = {self.decay_from} is before begin = {self.begin}; set it later")
         unused = {"decay": ("begin",), "late": (), "plan": ("start", "begin", "decay_from", "decay_step")}[self.kind]
         return refuse_without_effect(self, unused)
 
@@ -39,8 +39,8 @@ class PoseModelConfig(Section):
 
     system: ClassVar[str] = "dance"
     network: ClassVar[str]  # module:class
-    has_dial: ClassVar[bool] = False  # does MINUTES know which settings make the most of a time?
-    num_given: ClassVar[int] = 1  # frames seen before the first prediction
+    has_dial: ClassVar[bool] = False  # can MINUTES choose the settings?
+    num_given: ClassVar[int] = 1  # frames given before the first prediction
 
     name: str
 
@@ -57,7 +57,7 @@ class PoseModelConfig(Section):
     def misfit(self, config: "Config") -> str | None:
         """Returns in words which other setting does not fit this model; None where all do."""
         if not config.training.shuffle:
-            return f"training.shuffle = false: {self.name} draws its clips at random; remove it"
+            return f"training.shuffle = false, but {self.name} always draws its clips at random; remove it"
         evaluation = config.evaluation
         if evaluation.latent != "mean_of_samples" and evaluation.num_samples != type(evaluation)().num_samples:
             return f'evaluation.num_samples would have no effect with latent = "{evaluation.latent}"; remove it'
@@ -69,14 +69,14 @@ class PoseModelConfig(Section):
 
 
 class PushingModelConfig(Section):
-    """Settings of a model that draws robot pushing from given frames and the numbers that belong to each frame."""
+    """Settings of a model that draws robot pushing from given frames and the numbers of each frame."""
 
     system: ClassVar[str] = "pushing"
-    network: ClassVar[str]
-    has_dial: ClassVar[bool] = False  # does MINUTES know which settings make the most of a time?
+    network: ClassVar[str]  # module:class
+    has_dial: ClassVar[bool] = False  # can MINUTES choose the settings?
 
     name: str
-    num_given: Positive = 2  # frames seen before the first prediction
+    num_given: Positive = 2  # frames given before the first prediction
 
     @property
     def teacher_forcing_schedule(self) -> TeacherForcingConfig | None:
@@ -90,15 +90,16 @@ class PushingModelConfig(Section):
 
     def misfit(self, config: "Config") -> str | None:
         """Returns in words which other setting does not fit this model; None where all do."""
-        augmentation, evaluation = config.augmentation, config.evaluation
+        augmentation = config.augmentation
+        evaluation = config.evaluation
         changes = (augmentation.mirror, augmentation.shift_x, augmentation.shift_y)
         if any((*changes, evaluation.mirror, evaluation.shift)):
             return (
-                f"{self.name} cannot mirror or shift clips, whose actions and positions would not fit: "
+                f"{self.name} cannot mirror or shift clips, because their actions and positions would no longer fit; "
                 "leave out augmentation and evaluation.mirror and the shifts"
             )
         if config.training.held_out_takes:
-            return "training.held_out_takes is for takes of dancers; remove it"
+            return "training.held_out_takes is only for dancers; remove it"
         return None
 
     def misfit_of_size(self, height: int, width: int) -> str | None:
@@ -112,9 +113,9 @@ class LabCVAEConfig(PoseModelConfig):
     network: ClassVar[str] = "src.models.lab_cvae:LabCVAE"
 
     name: Literal["lab_cvae"] = "lab_cvae"
-    num_latents: Annotated[int, Field(ge=4)] = 12  # channels of the latent, each 32 x 64; a block has a quarter of them
+    num_latents: Annotated[int, Field(ge=4)] = 12  # channels of the latent, each of the size of a frame
     negative_slope: Annotated[float, Field(ge=0, le=1)] = 0.2  # 1 reproduces the template's LeakyReLU(True)
-    bounded_output: bool = True  # a sigmoid after the generator; the template had none
+    bounded_output: bool = True  # a sigmoid after the generator; the template has none
     teacher_forcing: TeacherForcingConfig = TeacherForcingConfig()
 
 
@@ -125,29 +126,27 @@ class ReferenceCVAEConfig(PoseModelConfig):
     has_dial: ClassVar[bool] = True
 
     name: Literal["reference_cvae"] = "reference_cvae"
-    width: Annotated[int, Field(ge=8, multiple_of=8)] = (
-        32  # channels at the first level; level i has (i + 1) times as many
-    )
-    patch: Literal[1, 2, 4] = 1  # pixels a side that become channels: 2 works at half resolution inside
+    width: Annotated[int, Field(ge=8, multiple_of=8)] = 32  # channels at level 0; level i has (i + 1) times as many
+    patch: Literal[1, 2, 4] = 1  # patches of so many pixels a side become channels; 2 halves the resolution inside
     num_levels: Annotated[int, Field(ge=1, le=4)] = 4  # resolutions; with patch 1: 32 x 64, 16 x 32, 8 x 16, 4 x 8
     num_blocks: Positive = 2  # residual blocks per level and direction
-    pose_window: NotNegative = 1  # poses t-k..t+k are seen for frame t
-    reference: Literal["mixed", "seen", "none"] = "mixed"  # the first frame: seen and mixed into the output, or less
-    previous_frame: bool = False  # the autoregressive variant, which also sees the frame before
-    teacher_forcing: TeacherForcingConfig = TeacherForcingConfig()  # of the autoregressive variant
-    num_latents: Positive = 16  # numbers per frame, or at each place of the map
-    latent_map: bool = False  # a latent at each place of the coarsest level, instead of one for the whole frame
-    prior_probability: Probability = 0.75  # share of training frames rendered from the prior mean (Sohn et al. 2015)
-    num_members: Positive = 1  # networks that differ in their initial weights alone, trained side by side and averaged
+    pose_window: NotNegative = 1  # k: for frame t the model sees the poses t-k..t+k
+    reference: Literal["mixed", "seen", "none"] = "mixed"  # first frame: "seen" as input; "mixed" also into the output
+    previous_frame: bool = False  # the autoregressive variant, which also sees the previous frame
+    teacher_forcing: TeacherForcingConfig = TeacherForcingConfig()  # only for the autoregressive variant
+    num_latents: Positive = 16  # numbers per frame, or per position of the latent map
+    latent_map: bool = False  # one latent per position of the coarsest level, instead of one per frame
+    prior_probability: Probability = 0.75  # share of training frames drawn from the prior mean (Sohn et al. 2015)
+    num_members: Positive = 1  # size of the ensemble; members differ only in their initial weights
 
     @property
     def teacher_forcing_schedule(self) -> TeacherForcingConfig | None:
-        """The teacher forcing of the autoregressive variant; else None, since no frame is fed back."""
+        """The teacher forcing of the autoregressive variant; else None, because no frame is fed back."""
         return self.teacher_forcing if self.previous_frame else None
 
     @property
     def smallest_window(self) -> int:
-        """The fewest frames of a training clip: without the frame before, all frames of a clip are predicted."""
+        """The fewest frames of a training clip. Only the autoregressive variant needs a previous frame."""
         return 2 if self.previous_frame else 1
 
     def misfit(self, config: "Config") -> str | None:
@@ -157,7 +156,7 @@ class ReferenceCVAEConfig(PoseModelConfig):
         return super().misfit(config)
 
     def misfit_of_size(self, height: int, width: int) -> str | None:
-        """Returns in words why frames of that size cannot be drawn: they are halved from level to level."""
+        """Returns in words which sizes can be drawn if this one cannot, else None. Each level halves the size."""
         divisor = max(2, self.patch * 2 ** (self.num_levels - 1))  # the posterior works at half resolution
         if height % divisor == 0 and width % divisor == 0:
             return None
@@ -166,26 +165,26 @@ class ReferenceCVAEConfig(PoseModelConfig):
 
 
 class SVGConfig(PushingModelConfig):
-    """Stochastic Video Generation (svg.py): recurrent in time, each frame encoded and decoded anew."""
+    """Stochastic Video Generation (svg.py): LSTMs over time; every frame is encoded and decoded."""
 
     network: ClassVar[str] = "src.models.svg:SVG"
 
     name: Literal["svg"] = "svg"
-    prior: Literal["fixed", "learned"] = "fixed"  # N(0, I), or an LSTM on the frames before: SVG-FP, SVG-LP
-    width: Annotated[int, Field(ge=8, multiple_of=8)] = 64  # channels at 64 x 64; 2, 4, 8 times as many below
-    num_features: Annotated[int, Field(ge=32, multiple_of=8)] = 128  # of an encoded frame, normed in 8 groups
+    prior: Literal["fixed", "learned"] = "fixed"  # N(0, I) (SVG-FP), or an LSTM on the previous frames (SVG-LP)
+    width: Annotated[int, Field(ge=8, multiple_of=8)] = 64  # channels at 64 x 64; 2, 4, 8 times as many at lower levels
+    num_features: Annotated[int, Field(ge=32, multiple_of=8)] = 128  # features of an encoded frame, normed in 8 groups
     num_latents: Positive = 64  # numbers per frame
-    num_hidden: Positive = 256  # of every LSTM
-    last_frame_skip: bool = True  # the decoder's skips come from the frame before; off: from the last given frame
+    num_hidden: Positive = 256  # units of every LSTM
+    last_frame_skip: bool = True  # the decoder's skips come from the previous frame; false: from the last given frame
     teacher_forcing: TeacherForcingConfig = TeacherForcingConfig()
 
     def misfit_of_size(self, height: int, width: int) -> str | None:
-        """Returns in words why frames of that size cannot be drawn: the encoder ends at 4 x 4 pixels."""
+        """Returns in words which size can be drawn if this one cannot, else None. The encoder ends at 4 x 4 pixels."""
         return None if (height, width) == (64, 64) else "64 x 64; scale the clips, or choose model.name = conv_svg"
 
 
 class ConvSVGConfig(PushingModelConfig):
-    """The default for pushing (conv_svg.py): a convolutional recurrent state that never sees its own frames."""
+    """The default for pushing (conv_svg.py): a convolutional recurrent state that never sees drawn frames."""
 
     network: ClassVar[str] = "src.models.conv_svg:ConvSVG"
 
@@ -193,14 +192,14 @@ class ConvSVGConfig(PushingModelConfig):
     prior: Literal["fixed", "learned"] = "learned"
     width: Annotated[int, Field(ge=8, multiple_of=8)] = 32  # channels at half resolution; twice as many in the state
     num_latents: Positive = 16  # numbers per frame
-    prior_probability: Probability = 0.5  # share of training clips rolled out from the prior mean (Sohn et al. 2015)
+    prior_probability: Probability = 0.5  # share of training clips drawn from the prior mean (Sohn et al. 2015)
 
     def misfit_of_size(self, height: int, width: int) -> str | None:
-        """Returns in words why frames of that size cannot be drawn: its state is a quarter as high and wide."""
+        """Returns in words which sizes can be drawn if this one cannot, else None. The state has H/4 x W/4 pixels."""
         return "multiples of 4; scale the clips" if height % 4 or width % 4 else None
 
 
-# Adding a model is a line here, beside its file and its class of settings.
+# To add a model, add a line here, a class of settings above, and a file with the network.
 MODELS: dict[str, type[PoseModelConfig] | type[PushingModelConfig]] = {
     "reference_cvae": ReferenceCVAEConfig,
     "lab_cvae": LabCVAEConfig,
@@ -215,11 +214,11 @@ def models_of(system: str) -> list[str]:
 
 
 def _by_name(value: Any) -> Any:
-    """Returns the settings in a table as the class that its `name` says; ValueError for a name of no model."""
+    """Returns the settings as the class of the model that `name` names; ValueError for an unknown model."""
     if isinstance(value, Section):
         return value
     if not isinstance(value, dict):
-        raise ValueError(f"model = {value!r}: needed: a section with the model's name and settings")
+        raise ValueError(f"model = {value!r}; needed: a section with the model's name and settings")
     name = value.get("name")
     if name not in MODELS:
         raise ValueError(f"model.name must be one of {', '.join(sorted(MODELS))}; found {name!r}")

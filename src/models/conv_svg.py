@@ -1,4 +1,4 @@
-"""The default for robot pushing: a conditional VAE whose memory is a map, and which lets the given frame through."""
+"""The default for robot pushing: a conditional VAE with a map as memory. It mixes the given frame into the output."""
 
 from dataclasses import dataclass
 
@@ -31,7 +31,7 @@ from src.pushing.data import PushingBatch
 
 @dataclass(frozen=True)
 class ConvState:
-    """The memory (B, 2 width, H/4, W/4), and of the last given frame itself (B, 3, H, W) and its features."""
+    """The memory (B, 2 width, H/4, W/4), the last given frame (B, 3, H, W), and the features of that frame."""
 
     memory: Tensor
     reference: Tensor
@@ -39,13 +39,15 @@ class ConvState:
 
 
 class ConvSVG(nn.Module):
-    """A conditional VAE whose memory is a map that steps under the conditions and a latent, never seeing own frames.
+    """A conditional VAE with a map s_t as memory. Conditions and latents change the memory; drawn frames do not.
 
-    s_t = GRU(s_{t-1}, map of (action_{t-1}, positions t-1 and t, z_t)); x^_t = m_t * x_given + (1 - m_t) * drawn_t,
-    both decoded from s_t. The frames do not depend on each other, so a clip is decoded at once. The prior of z_t given
-    s_{t-1} and the conditions is learned, or N(0, I); q also sees x_t. A share of the training clips is rolled out from
-    the prior's means with the reconstruction loss alone (the hybrid objective of Sohn et al. 2015), so that the path
-    used at test is a path that was trained.
+    s_t = GRU(s_{t-1}, map of (action_{t-1}, position_{t-1}, position_t, z_t));
+    x^_t = m_t * x_given + (1 - m_t) * drawn_t, where the mask m_t and drawn_t are decoded from s_t.
+
+    No frame depends on another drawn frame, so a whole clip is decoded at once. The prior of z_t is learned, given
+    s_{t-1} and the conditions, or N(0, I). The posterior q also sees x_t. A share of the training clips is drawn from
+    the prior means, with only the reconstruction loss (the hybrid objective of Sohn et al. 2015). So training covers
+    what happens at test time.
     """
 
     recurrent = True
@@ -62,8 +64,11 @@ class ConvSVG(nn.Module):
         num_position: int = NUM_POSITION,
     ) -> None:
         super().__init__()
-        channels, num_conditions = config.width, num_action + 2 * num_position
-        self.config, self.num_given, self.num_action = config, config.num_given, num_action
+        channels = config.width
+        num_conditions = num_action + 2 * num_position
+        self.config = config
+        self.num_given = config.num_given
+        self.num_action = num_action
         self.reconstruction = RECONSTRUCTIONS[loss]
         self.latent_shape: tuple[int, ...] = (config.num_latents,)
         self.encoder = MapEncoder(channels)
@@ -80,7 +85,7 @@ class ConvSVG(nn.Module):
         )
 
     def encode_conditions(self, conditions: Tensor) -> Tensor:
-        """Returns action and position of the frame before, and the own position, (B, T + 2, 7) -> (B, T, 10)."""
+        """Returns the previous frame's action and position, and the frame's position, (B, T + 2, 7) -> (B, T, 10)."""
         return torch.cat([conditions[:, :-2], conditions[:, 1:-1, self.num_action :]], dim=2)
 
     def start(self, given: Tensor, given_conditions: Tensor) -> ConvState:
@@ -95,14 +100,17 @@ class ConvSVG(nn.Module):
         return frame, ConvState(memory, state.reference, state.reference_features)
 
     def forward(self, batch: PushingBatch, draws: Draws, *, kl_weight: float, teacher_forcing_ratio: float) -> ClipLoss:
-        """Returns the loss of a batch of clips; the frames after the given ones are predicted, and none is fed back."""
-        num_given, num_predicted = self.num_given, batch.frames.shape[1] - self.num_given
+        """Returns the loss of a batch of clips. The frames after the given ones are predicted; none is fed back."""
+        num_given = self.num_given
+        num_predicted = batch.frames.shape[1] - num_given
         features, maps = self._encode(batch.frames)
         state = self._start(batch.frames[:, :num_given], features, maps, batch.conditions[:, :num_given])
         conditions = self.encode_conditions(with_context(batch.conditions, self.context))[:, num_given:]
         posterior_sampled = (draws.uniform("prior", 1) >= self.config.prior_probability).float()
         noise = draws.normal("latent", (num_predicted, *self.latent_shape))
-        memory, memories, divergences = state.memory, [], []
+        memory = state.memory
+        memories: list[Tensor] = []
+        divergences: list[Tensor] = []
         for t in range(num_predicted):
             prior_mean, prior_log_variance = self._prior(memory, conditions[:, t])
             mean, log_variance = self._posterior(memory, conditions[:, t], maps[:, num_given + t])

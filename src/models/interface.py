@@ -1,4 +1,4 @@
-"""What a model must offer, and the models by name."""
+"""The interface of every model, and `build_model`, which makes a model from a configuration."""
 
 import pkgutil
 from typing import Any, Protocol
@@ -14,22 +14,22 @@ from src.maths.losses import ClipLoss
 class VideoModel(Protocol):
     """A conditional VAE that draws frames one by one. Clips are (B, T, ...), frames (B, 3, H, W) in [0, 1].
 
-    Conditions are what is known of every frame: pose images (B, T, 3, H, W) in [0, 1], or numbers (B, T, N). Every
-    rollout, of validation, test and prediction, is drawn by `step`. `forward`, the loss of training, is made of the
-    same methods as `step`, and tests compare the two.
+    Conditions are known for every frame: pose images (B, T, 3, H, W) in [0, 1], or numbers (B, T, N). `step` draws
+    every rollout, in validation, test and prediction. `forward` returns the training loss. Both use the same methods,
+    and tests compare them.
     """
 
-    recurrent: bool  # does a step depend on the steps before?
-    num_given: int  # frames seen before the first prediction
-    context: int  # conditions needed before and after a frame
-    latent_shape: tuple[int, ...]  # of one frame
+    recurrent: bool  # does a step depend on the previous steps?
+    num_given: int  # frames given before the first prediction
+    context: int  # number of conditions that a frame needs before and after its own
+    latent_shape: tuple[int, ...]  # shape of the latent of one frame
 
     def encode_conditions(self, conditions: Tensor) -> Tensor:
-        """Returns what the steps need of the conditions, (B, T + 2 context, ...) -> (B, T, ...)."""
+        """Returns the encoded conditions, one for each step: (B, T + 2 context, ...) -> (B, T, ...)."""
         ...
 
     def start(self, given: Tensor, given_conditions: Tensor) -> Any:
-        """Returns the state after the given frames (B, num_given, 3, H, W), whose conditions are not encoded."""
+        """Returns the state after the given frames (B, num_given, 3, H, W). Their conditions are not encoded yet."""
         ...
 
     def step(self, state: Any, condition: Tensor, noise: Tensor) -> tuple[Tensor, Any]:
@@ -42,7 +42,7 @@ class VideoModel(Protocol):
 
 
 class PoseModel(VideoModel, Protocol):
-    """A model whose prior is N(0, I), so that the noise of a step is the latent itself."""
+    """A model with the prior N(0, I). Therefore `step` accepts a latent as its noise."""
 
     def posterior(self, frames: Tensor, conditions: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Returns mean and log variance of the latents given the true frames, (B, T, *latent_shape)."""
@@ -50,9 +50,9 @@ class PoseModel(VideoModel, Protocol):
 
 
 def build_model(config: Config, *, height: int, width: int, **numbers: int) -> Any:
-    """Returns the model that `config.model` names, with its initial weights; UserError where it cannot have that size.
+    """Returns the model that `config.model` names, with initial weights; UserError if it cannot draw this frame size.
 
-    height, width: of a frame; numbers: what else of `DataFacts.network` its shape depends on.
+    height, width: size of a frame. numbers: the other numbers of `DataFacts.network`, which set layer sizes.
     """
     if needed := config.model.misfit_of_size(height, width):
         raise UserError(f"{config.model.name} cannot draw frames of {height} x {width} pixels; needed: {needed}")

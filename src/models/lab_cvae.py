@@ -1,7 +1,7 @@
 """The lab template's network: an autoregressive conditional VAE p(x_t | z_t, x_{t-1}, p_t) with the prior N(0, I).
 
-Denton & Fergus 2018 with the pose images of Chan et al. 2019; one latent per pixel. Frames and poses are float in
-[0, 1]; clips are (B, T, 3, H, W).
+It combines Denton & Fergus 2018 with the pose images of Chan et al. 2019, and has one latent per pixel. Frames and
+poses are float in [0, 1]; clips are (B, T, 3, H, W).
 """
 
 import torch
@@ -30,7 +30,7 @@ from src.vae_modules import (
 
 
 class LabCVAE(nn.Module):
-    """The lab template's network; its state is the feature map of the frame before, (B, 128, H, W)."""
+    """The lab template's network. Its state is the feature map f_{t-1} of the previous frame, (B, 128, H, W)."""
 
     recurrent = True
     num_given = 1
@@ -53,7 +53,7 @@ class LabCVAE(nn.Module):
         return _over_time(self.pose_encoder, poses)
 
     def start(self, given: Tensor, given_poses: Tensor) -> Tensor:
-        """Returns the state after the given frame (B, 1, 3, H, W): f_0."""
+        """Returns the state f_0 after the given frame (B, 1, 3, H, W)."""
         return self.frame_encoder(given[:, 0])
 
     def step(self, state: Tensor, condition: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -62,7 +62,7 @@ class LabCVAE(nn.Module):
         return frame, self.frame_encoder(frame)
 
     def decode(self, previous: Tensor, condition: Tensor, latent: Tensor) -> Tensor:
-        """Returns x^_t from f_{t-1}, l_t and z_t, each (B, C, H, W)."""
+        """Returns the predicted frame x^_t from f_{t-1}, l_t and z_t, each (B, C, H, W)."""
         raw = self.generator(self.decoder_fusion(torch.cat([previous, condition, latent], dim=1))).float()
         return raw.sigmoid() if self.config.bounded_output else raw
 
@@ -71,8 +71,9 @@ class LabCVAE(nn.Module):
         return self._posterior_of(_over_time(self.frame_encoder, frames), conditions)
 
     def forward(self, batch: Batch, draws: Draws, *, kl_weight: float, teacher_forcing_ratio: float) -> ClipLoss:
-        """Returns the loss of a batch of clips; frames 1..T-1 are predicted, frame 0 is given."""
-        frames, num_predicted = batch.frames, batch.frames.shape[1] - 1
+        """Returns the loss of a batch of clips. Frame 0 is given, and frames 1..T-1 are predicted."""
+        frames = batch.frames
+        num_predicted = frames.shape[1] - 1
         features = _over_time(self.frame_encoder, frames)
         conditions = self.encode_conditions(batch.poses)[:, 1:]
         mean, log_variance = self._posterior_of(features[:, 1:], conditions)
@@ -82,7 +83,7 @@ class LabCVAE(nn.Module):
             teacher_forcing_ratio,
             per=self.config.teacher_forcing.coin,
         )
-        if coin[1:].all():  # the first predicted frame always follows a true one; then nothing is fed back
+        if coin[1:].all():  # every step sees a true frame (the first one always does), so all can run in parallel
             predicted = self._decode_in_parallel(features[:, :-1], conditions, latents)
         else:
             predicted = self._decode_in_turn(features, conditions, latents, coin.tolist())
@@ -103,7 +104,7 @@ class LabCVAE(nn.Module):
         return flat.unflatten(0, previous.shape[:2])
 
     def _decode_in_turn(self, features: Tensor, conditions: Tensor, latents: Tensor, coin: list[bool]) -> Tensor:
-        """Takes the steps of `step`, but sees the true frame t where coin[t] is set, else the predicted one."""
+        """Predicts frame by frame like `step`. Where coin[t] is set, the step after frame t sees the true frame."""
         state = features[:, 0]
         predicted: list[Tensor] = []
         for t, (condition, latent) in enumerate(zip(conditions.unbind(1), latents.unbind(1), strict=True)):

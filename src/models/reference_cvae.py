@@ -1,6 +1,6 @@
-"""The default model: each frame is drawn from the first frame, the poses around it and a latent with the prior N(0, I).
+"""The default model: it draws each frame from the first frame, the poses around it and a latent with prior N(0, I).
 
-No drawn frame is fed back, so nothing drifts. Frames and poses are float in [0, 1]; clips are (B, T, 3, H, W).
+No drawn frame is fed back, so errors do not add up. Frames and poses are float in [0, 1]; clips are (B, T, 3, H, W).
 """
 
 import torch
@@ -28,9 +28,9 @@ from src.vae_modules import (
 
 
 class Painter(nn.Module):
-    """The default model's network: (B, C_in, H, W) and a latent -> (B, C_out, H, W), zero at first.
+    """The default model's network: (B, C_in, H, W) and a latent -> (B, C_out, H, W). The initial output is zero.
 
-    Every place has an offset of its own to learn, because the studio does not move.
+    Every position has a learned offset, because the background does not move.
     """
 
     def __init__(self, config: ReferenceCVAEConfig, num_in: int, num_out: int, size: tuple[int, int]) -> None:
@@ -54,15 +54,15 @@ class Painter(nn.Module):
 
 
 class ReferenceCVAE(nn.Module):
-    """Draws frame t from the first frame, the poses t-k..t+k and a small latent; its state is the reference.
+    """Draws frame t from the first frame, the poses t-k..t+k and a small latent. Its state is the reference.
 
-    The output mixes the reference frame with a drawn picture, pixel by pixel: kept * x_0 + (1 - kept) * drawn. A
-    share of the training frames is rendered from the prior mean with the reconstruction loss alone, as in the hybrid
-    objective of Sohn et al. 2015, so that the path used at test is a path that was trained.
+    The output mixes the reference frame with a drawn picture, pixel by pixel: kept * x_0 + (1 - kept) * drawn. A share
+    of the training frames is drawn from the prior mean, with only the reconstruction loss, as in the hybrid objective
+    of Sohn et al. 2015. So training covers what happens at test time.
 
-    Several members, each with a loss of its own, make an ensemble, whose frame is the mean of theirs.
+    Several members form an ensemble. Each has its own loss, and the predicted frame is their mean.
 
-    The autoregressive variant (`previous_frame`) also sees the frame before, the true one or its own, in its state.
+    The state of the autoregressive variant (`previous_frame`) also holds the previous frame, true or drawn.
     """
 
     num_given = 1
@@ -78,36 +78,36 @@ class ReferenceCVAE(nn.Module):
         num_out = config.patch**2 * (3 + (config.reference == "mixed"))
         size = (height // config.patch, width // config.patch)
         coarse = (size[0] >> (config.num_levels - 1), size[1] >> (config.num_levels - 1))
-        places = coarse if config.latent_map else (1, 1)
-        self.latent_shape: tuple[int, ...] = (config.num_latents, *places)
+        latent_grid = coarse if config.latent_map else (1, 1)
+        self.latent_shape: tuple[int, ...] = (config.num_latents, *latent_grid)
         self.members = nn.ModuleList(Painter(config, num_in, num_out, size) for _ in range(config.num_members))
-        self.gaussian_predictor = PooledPosterior(4 * (3 + 3 + 6), config.width, config.num_latents, places)
+        self.gaussian_predictor = PooledPosterior(4 * (3 + 3 + 6), config.width, config.num_latents, latent_grid)
 
     def encode_conditions(self, poses: Tensor) -> Tensor:
-        """Returns each frame's poses t-k..t+k, (B, T + 2k, 3, H, W) -> (B, T, 3 (2k + 1), H, W); white is 0."""
+        """Returns the inverted poses t-k..t+k of each frame t, (B, T + 2k, 3, H, W) -> (B, T, 3 (2k + 1), H, W)."""
         num_frames = poses.shape[1] - 2 * self.context
         shifted = [poses[:, offset : offset + num_frames] for offset in range(2 * self.context + 1)]
         return 1 - torch.cat(shifted, dim=2)
 
     def start(self, given: Tensor, given_poses: Tensor) -> Tensor:
-        """Returns the reference: the given frame and its pose, from two (B, 1, 3, H, W), as (B, 6, H, W).
+        """Returns the reference (B, 6, H, W): the given frame and its pose, which are (B, 1, 3, H, W) each.
 
-        The autoregressive variant's state is (B, 9, H, W), and the frame before is last.
+        The autoregressive variant's state is (B, 9, H, W): the last three channels are the previous frame.
         """
         reference = torch.cat([given[:, 0], 1 - given_poses[:, 0]], dim=1)
         return torch.cat([reference, given[:, 0]], dim=1) if self.recurrent else reference
 
     def step(self, state: Tensor, condition: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the frame (B, 3, H, W) in [0, 1] of a condition (B, 3 (2k + 1), H, W), and the state after it."""
+        """Returns the next frame (B, 3, H, W) in [0, 1] and the state after it. condition: (B, 3 (2k + 1), H, W)."""
         frame = self.paint(state, condition, noise).mean(dim=0)
         return frame, self._see(state, frame)
 
     def _see(self, state: Tensor, frame: Tensor) -> Tensor:
-        """Returns the state after a frame, true or drawn: the autoregressive variant sees it, the default does not."""
+        """Returns the state after a frame, true or drawn. Only the autoregressive variant sees the frame."""
         return torch.cat([state[:, :6], frame], dim=1) if self.recurrent else state
 
     def paint(self, state: Tensor, condition: Tensor, latent: Tensor) -> Tensor:
-        """Returns the frame of every member, (M, B, 3, H, W) in [0, 1]."""
+        """Returns the frames that the members draw, (M, B, 3, H, W) in [0, 1]."""
         seen = state[:, 6:] if self.config.reference == "none" else state
         inputs = functional.pixel_unshuffle(torch.cat([condition, seen], dim=1), self.config.patch)
         outputs = torch.stack([member(inputs, latent) for member in self.members])
@@ -127,9 +127,10 @@ class ReferenceCVAE(nn.Module):
         return mean.unflatten(0, shape), bound_log_variance(raw, *LOG_VARIANCE_BOUNDS).unflatten(0, shape)
 
     def forward(self, batch: Batch, draws: Draws, *, kl_weight: float, teacher_forcing_ratio: float) -> ClipLoss:
-        """Returns the loss of a batch of clips, all of whose frames are predicted; the variant is given the first."""
+        """Returns the loss of a batch of clips. All frames are predicted; for the variant, all but the first."""
         state = self.start(batch.reference[:, None], batch.reference_pose[:, None])
-        frames, conditions = batch.frames, self.encode_conditions(batch.poses)
+        frames = batch.frames
+        conditions = self.encode_conditions(batch.poses)
         if self.recurrent:
             state = self._see(state, frames[:, 0])
             frames, conditions = frames[:, 1:], conditions[:, 1:]
@@ -156,7 +157,7 @@ class ReferenceCVAE(nn.Module):
     ) -> Tensor:
         """Returns the frames of the autoregressive variant's members, (M, B, T, 3, H, W).
 
-        Takes the steps of `step`, but sees the true frame before frame t where coin[t] is set.
+        Predicts frame by frame like `step`. A step sees the true previous frame if coin[t] is set, else the drawn one.
         """
         painted: list[Tensor] = []
         for t, (condition, latent) in enumerate(zip(conditions.unbind(1), latents.unbind(1), strict=True)):

@@ -32,7 +32,7 @@ from src.pushing.data import PushingBatch
 
 @dataclass(frozen=True)
 class SVGState:
-    """The LSTMs' states, and the frame before: its features (B, num_features) and the skips for the decoder."""
+    """The LSTMs' states, the features of the previous frame (B, num_features), and the skips for the decoder."""
 
     predictor: Hidden
     prior: Hidden
@@ -41,10 +41,12 @@ class SVGState:
 
 
 class SVG(nn.Module):
-    """SVG-FP (prior "fixed") and SVG-LP ("learned"): z_t modulates an LSTM on the encoded frame before.
+    """SVG-FP (prior "fixed") and SVG-LP (prior "learned"): an LSTM predicts the features of the next frame.
 
-    h_t = encoder(x_t); z_t ~ q(z_t | h_1..t) in training, p(z_t) or p(z_t | h_0..t-1) else;
-    g_t = LSTM(h_{t-1}, z_t, action_{t-1}, position_{t-1}); x^_t = decoder(g_t, skips).
+    h_t = encoder(x_t);
+    z_t ~ q(z_t | h_1..t) in training, else p(z_t) = N(0, I) or p(z_t | h_0..t-1);
+    g_t = LSTM(h_{t-1}, z_t, action_{t-1}, position_{t-1});
+    x^_t = decoder(g_t, skips).
     """
 
     recurrent = True
@@ -61,8 +63,10 @@ class SVG(nn.Module):
         num_position: int = NUM_POSITION,
     ) -> None:
         super().__init__()
-        size, hidden = config.num_features, config.num_hidden
-        self.config, self.num_given = config, config.num_given
+        size = config.num_features
+        hidden = config.num_hidden
+        self.config = config
+        self.num_given = config.num_given
         self.reconstruction = RECONSTRUCTIONS[loss]
         self.latent_shape: tuple[int, ...] = (config.num_latents,)
         self.encoder = FrameEncoder(config.width, size)
@@ -72,11 +76,11 @@ class SVG(nn.Module):
         self.prior = GaussianLSTM(size, hidden, config.num_latents) if config.prior == "learned" else None
 
     def encode_conditions(self, conditions: Tensor) -> Tensor:
-        """Returns action and position of the frame before each, (B, T + 2, 7) -> (B, T, 7)."""
+        """Returns action and position of each frame's previous frame, (B, T + 2, 7) -> (B, T, 7)."""
         return conditions[:, :-2]
 
     def start(self, given: Tensor, given_conditions: Tensor) -> SVGState:
-        """Returns the state after the given frames; their latents are the posterior's means."""
+        """Returns the state after the given frames. Their latents are the means of the posterior."""
         features, skips = self._encode(given)
         state = self._blank(features, skips)
         remembered = self.posterior.start(state.features)
@@ -95,8 +99,9 @@ class SVG(nn.Module):
         return frame, self._see(state, *self.encoder(frame))
 
     def forward(self, batch: PushingBatch, draws: Draws, *, kl_weight: float, teacher_forcing_ratio: float) -> ClipLoss:
-        """Returns the loss of a batch of clips; frames 1..T-1 are predicted, the first ones from true frames."""
-        frames, num_predicted = batch.frames, batch.frames.shape[1] - 1
+        """Returns the loss of a batch of clips. Frames 1..T-1 are predicted, the given ones always from true frames."""
+        frames = batch.frames
+        num_predicted = frames.shape[1] - 1
         features, skips = self._encode(frames)
         conditions = self.encode_conditions(with_context(batch.conditions, self.context))[:, 1:]
         mean, log_variance = self._posterior_over_time(features[:, 1:])
@@ -118,8 +123,8 @@ class SVG(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Returns the predicted frames (B, T, 3, 64, 64), and the prior's means and log variances (B, T, num_latents).
 
-        A step sees the true frame t where truth_fed[t] is set, else the predicted one. Where all are true, no step
-        waits for a picture, and all frames are decoded at once.
+        A step sees the true frame t if truth_fed[t] is set, else the predicted frame. If all steps see true frames, all
+        frames are decoded at once.
         """
         at_once = all(truth_fed)
         state = self._blank(features, skips)
@@ -144,7 +149,7 @@ class SVG(nn.Module):
         return predicted, torch.stack(means, 1), torch.stack(log_variances, 1)
 
     def _decode_at_once(self, outputs: list[Tensor], skips: Skips) -> Tensor:
-        """Returns the frames (B, T, 3, 64, 64) of steps that all saw true frames."""
+        """Returns the frames (B, T, 3, 64, 64) of a clip in which every step has seen a true frame."""
         num_frames = len(outputs)
         last = num_frames if self.config.last_frame_skip else self.num_given
         times = [min(t, last - 1) for t in range(num_frames)]
@@ -159,13 +164,13 @@ class SVG(nn.Module):
         return features.unflatten(0, shape), tuple(skip.unflatten(0, shape) for skip in skips)
 
     def _blank(self, features: Tensor, skips: Skips) -> SVGState:
-        """Returns the state after the first frame alone, from the features and skips of whole clips."""
+        """Returns the state after the first frame, from the features and skips of whole clips."""
         first = features[:, 0]
         prior = self.prior.start(first) if self.prior is not None else ()
         return SVGState(self.predictor.start(first), prior, first, _at(skips, 0))
 
     def _prior(self, state: SVGState) -> tuple[Tensor, Tensor, SVGState]:
-        """Returns mean and log variance of z_t given the frames before, (B, num_latents), and the state after."""
+        """Returns mean and log variance of z_t given the previous frames, (B, num_latents), and the next state."""
         if self.prior is None:
             zeros = torch.zeros(len(state.features), *self.latent_shape, device=state.features.device)
             return zeros, zeros, state
@@ -173,17 +178,19 @@ class SVG(nn.Module):
         return mean, bound_log_variance(raw, *LOG_VARIANCE_BOUNDS), replace(state, prior=hidden)
 
     def _advance(self, state: SVGState, condition: Tensor, latent: Tensor) -> tuple[Tensor, SVGState]:
-        """Returns g_t (B, num_features), which the decoder draws as frame t, and the state after."""
+        """Returns g_t (B, num_features), the features of frame t for the decoder, and the next state."""
         output, hidden = self.predictor(torch.cat([state.features, latent, condition], 1), state.predictor)
         return output, replace(state, predictor=hidden)
 
     def _see(self, state: SVGState, features: Tensor, skips: Skips) -> SVGState:
-        """Returns the state that has seen a frame after the given ones, true or drawn."""
+        """Returns the state after a frame, true or drawn, that comes after the given frames."""
         return replace(state, features=features, skips=skips if self.config.last_frame_skip else state.skips)
 
     def _posterior_over_time(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Returns mean and log variance of q(z_t | x_1..t), each (B, T, num_latents), from features (B, T, ...)."""
-        state, means, raws = self.posterior.start(features[:, 0]), [], []
+        state = self.posterior.start(features[:, 0])
+        means: list[Tensor] = []
+        raws: list[Tensor] = []
         for now in features.unbind(1):
             mean, raw, state = self.posterior(now, state)
             means.append(mean)

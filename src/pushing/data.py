@@ -20,8 +20,8 @@ from src.intake.manifest import SPLITS, PushingManifest
 class Clips:
     """One split of robot pushing: frames (N, T, 3, H, W) uint8, conditions (N, T, num_action + num_position) float32.
 
-    A frame's conditions are its action, then the position of the end effector; of BAIR, 4 and 3 numbers. Each is
-    standardised to mean 0 and deviation 1 over the training clips.
+    A frame's conditions are its action and then the position of the end effector; BAIR has 4 and 3 numbers. Each number
+    is standardised to mean 0 and standard deviation 1 over the training clips.
     """
 
     frames: np.ndarray
@@ -52,13 +52,15 @@ class PushingBatch:
 
 
 def open_folder(folder: Path) -> PushingData:
-    """Returns the packed data set; UserError where it is missing, half written, damaged or of another system."""
+    """Returns the packed data set; UserError if it is missing, incomplete, damaged or of another system."""
     manifest = PushingManifest.load(folder)
     arrays = {stem: np.load(folder / f"{stem}.npy", mmap_mode="r") for stem in manifest.shapes}
     known = arrays["train_conditions"].reshape(-1, manifest.num_action + manifest.num_position)
-    center, scale = known.mean(axis=0, dtype=np.float64), known.std(axis=0, dtype=np.float64)  # of a million summands
-    scale[scale == 0] = 1  # a number that never changes
-    center, scale = center.astype(np.float32), scale.astype(np.float32)
+    mean = known.mean(axis=0, dtype=np.float64)  # in double precision, because it sums a million numbers
+    deviation = known.std(axis=0, dtype=np.float64)
+    deviation[deviation == 0] = 1  # the number is constant
+    center = mean.astype(np.float32)
+    scale = deviation.astype(np.float32)
     train, validate, test = (
         Clips(arrays[f"{split}_frames"], (arrays[f"{split}_conditions"] - center) / scale) for split in SPLITS
     )
@@ -66,27 +68,31 @@ def open_folder(folder: Path) -> PushingData:
 
 
 class PushingSampler:
-    """Draws windows of training clips; which ones depends on the seed, the epoch and the position in it alone.
+    """Draws windows of training clips. They depend only on the seed, the epoch and the position in the epoch.
 
-    With `shuffle` an epoch is the first `clips_per_epoch` clips of a random order of all, from the front again where
-    there are fewer; else it goes on in order where the epoch before ended. Each time another window of a clip is drawn.
-    Pixels are read from the memory map as they are wanted.
+    With `shuffle`, an epoch draws `clips_per_epoch` clips in random order and starts again if there are fewer. Without
+    it, clips come in order, continuing from the previous epoch. Each time a random window of the clip is taken. Only
+    the pixels of these windows are read from the memory map.
     """
 
     def __init__(
         self, clips: Clips, *, window: int, seed: int, device: torch.device, shuffle: bool, clips_per_epoch: int
     ) -> None:
         _check_window(clips, window)
-        self.clips, self.window, self.seed, self.device, self.shuffle = clips, window, seed, device, shuffle
+        self.clips = clips
+        self.window = window
+        self.seed = seed
+        self.device = device
+        self.shuffle = shuffle
         self.clips_per_epoch = clips_per_epoch
         self._order = lru_cache(maxsize=1)(self._draw_order)
 
     def __len__(self) -> int:
-        """Number of clips in an epoch, each clip once."""
+        """The number of training clips. By default an epoch takes each of them once."""
         return len(self.clips.frames)
 
     def batch(self, epoch: int, first: int, clips: range) -> PushingBatch:
-        """Returns clips `first + clips` of an epoch, `window` frames of each."""
+        """Returns `window` frames of each of the clips `first + clips` of an epoch."""
         order = self._order(epoch)
         indices = order[[(first + clip) % len(order) for clip in clips]].tolist()
         generator = keyed_generator(self.seed, "window", epoch, first)
@@ -102,20 +108,21 @@ class PushingSampler:
 
 
 def first_frames(clips: Clips, window: int, num_clips: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Returns the first `window` frames of the first clips, uint8 (N, T, 3, H, W), and their conditions (N, T, 7)."""
+    """Returns the first `window` frames of the first clips, (N, T, 3, H, W) uint8, and their conditions (N, T, 7)."""
     assert window <= clips.frames.shape[1], f"a window of {window} in clips of {clips.frames.shape[1]} frames"
     return _read_windows(clips, range(num_clips), [0] * num_clips, window, device)
 
 
 def _check_window(clips: Clips, window: int) -> None:
     if not 1 <= window <= clips.frames.shape[1]:
-        raise UserError(f"training.window = {window}; clips have {clips.frames.shape[1]} frames; needed: one that fits")
+        length = clips.frames.shape[1]
+        raise UserError(f"training.window = {window}, but clips have {length} frames; needed: {length} or less")
 
 
 def _read_windows(
     clips: Clips, indices: Sequence[int], starts: Sequence[int], window: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Returns `window` frames of each clip from its start on, uint8, and their conditions; reads nothing else."""
+    """Returns `window` frames of each clip, uint8, from its start on, and their conditions. Reads only these."""
     frames, conditions = (
         torch.from_numpy(
             np.stack([array[index, start : start + window] for index, start in zip(indices, starts, strict=True)])
@@ -126,7 +133,7 @@ def _read_windows(
 
 
 def sampler(config: Config, data: PushingData, *, context: int, device: torch.device) -> PushingSampler:
-    """Returns the clips that a run trains on; `context` plays no part, a clip has the conditions of all its frames."""
+    """Returns the sampler of a run's training clips. `context` is not used: conditions do not go beyond a clip."""
     settings = config.training
     num_clips = settings.clips_per_epoch or len(data.train.frames)
     return PushingSampler(

@@ -8,9 +8,9 @@ from src.evaluation.scores import Scores, Shown
 
 
 class PushingScores(Scores):
-    """What an evaluation of a model of robot pushing finds.
+    """The results of an evaluation of a robot pushing model.
 
-    PSNR is per frame and colour channel in [0, 1], averaged over channels, predicted frames and clips.
+    The PSNR of each frame and colour channel in [0, 1] is averaged over channels, predicted frames and clips.
     """
 
     system: Literal["pushing"] = "pushing"
@@ -21,7 +21,7 @@ class PushingScores(Scores):
     score_best_of_n: Annotated[
         float,
         Shown("best of n (dB)"),
-        Field(description="score of the best of several samples of each clip, chosen with the truth"),
+        Field(description="score of the best of several samples for each clip, chosen by comparison with the truth"),
     ]
     score_shuffled_actions: Annotated[
         float,
@@ -33,10 +33,10 @@ class PushingScores(Scores):
         Shown("others' conditions (dB)"),
         Field(description="score with the mean of the prior and the actions and positions of other clips"),
     ]
-    num_clips: Annotated[int, Field(description="test clips, each from its first frame on")]
+    num_clips: Annotated[int, Field(description="number of test clips")]
     psnr_by_protocol: Annotated[
         dict[str, list[float]],
-        Field(description="PSNR in dB of each predicted frame, mean over the clips, by the names of the scores above"),
+        Field(description="PSNR in dB of each predicted frame, mean over the clips, for each of the scores above"),
     ]
     ssim_by_frame: Annotated[list[float], Field(description="structural similarity of each predicted frame")]
 

@@ -1,4 +1,4 @@
-"""A trained model of robot pushing on known clips: scores by protocol, the action test, the baselines."""
+"""Scores of a robot pushing model on the test clips: by protocol, with shuffled actions, and of the baselines."""
 
 from typing import Any, NamedTuple
 
@@ -18,38 +18,38 @@ from src.pushing.validation import ClipValidation
 
 PRIOR_MEAN = EvaluationConfig(latent="mean", mirror=False)
 SINGLE_SAMPLE = EvaluationConfig(latent="sample", mirror=False)
-CHECKPOINTS = {"best": "best by validations on other clips", "last": "last"}
-SHUFFLED = ("actions", "conditions")  # what is taken from another clip: actions, or actions and positions
-NUM_SHOWN = 3  # samples that are kept to be shown, beside the truth
-MEAN_FRAME_CLIPS = 512  # training clips whose frames make the mean frame
+CHECKPOINTS = {"best": "best by validations on other clips", "last": "last"}  # these words are in stored protocols
+SHUFFLED = ("actions", "conditions")  # taken from another clip: only the actions, or actions and positions
+NUM_SHOWN = 3  # samples that the pictures show
+MEAN_FRAME_CLIPS = 512  # about this many training clips are averaged for the mean frame
 
 
 class PushingRollouts(NamedTuple):
-    """What a model makes of the test clips, on the device."""
+    """The rollouts of the test clips, on the device."""
 
-    psnr: dict[str, Tensor]  # by protocol and baseline, of each clip and predicted frame, (N, T) in dB
-    chosen: Tensor  # by the run's settings, (N, T, 3, H, W) in [0, 1]
-    shown: list[Tensor]  # (T, 3, H, W) uint8 of the clip with the highest PSNR: truth, prior's mean, then samples
+    psnr: dict[str, Tensor]  # {protocol or baseline: PSNR of each clip and predicted frame, (N, T) in dB}
+    chosen: Tensor  # rollouts with the run's evaluation settings, (N, T, 3, H, W) in [0, 1]
+    shown: list[Tensor]  # the clip with the highest PSNR: truth, prior mean, then samples; each (T, 3, H, W) uint8
 
 
 def score(trained: Trained, data: PushingData) -> tuple[PushingScores, PushingRollouts]:
-    """Rolls out the first frames of all test clips and returns the scores, and the rollouts that they are of.
+    """Rolls out all test clips from their first frames, and returns the scores and the rollouts.
 
-    UserError where there is no other clip, whose actions a clip could be drawn with.
+    Raises UserError if there is only one test clip, because the actions of another clip are needed.
     """
     config = trained.config
     if len(data.test.frames) < 2:
         raise UserError(
-            f"{config.dataset} has one test clip alone, but each is also drawn with the actions of another; "
+            f"{config.dataset} has only one test clip, but each clip is also drawn with the actions of another; "
             "needed: at least 2 test clips"
         )
     test = ClipValidation(config, data.test, device=trained.device, num_clips=None)
     num_given, num_frames = test.num_given, test.frames.shape[1]
-    made = _roll_out(test, trained, data.manifest)
+    rollouts = _roll_out(test, trained, data.manifest)
     still = baselines(data, test)
-    by_protocol: dict[str, Any] = {name: levels.mean().item() for name, levels in made.psnr.items()}
-    own_psnr = test.psnr(made.chosen)
-    own_ssim = _ssim(made.chosen, test)
+    by_protocol: dict[str, Any] = {name: levels.mean().item() for name, levels in rollouts.psnr.items()}
+    own_psnr = test.psnr(rollouts.chosen)
+    own_ssim = _ssim(rollouts.chosen, test)
     scores = PushingScores(
         run=trained.folder.name,
         score=own_psnr.mean().item(),
@@ -65,20 +65,21 @@ def score(trained: Trained, data: PushingData) -> tuple[PushingScores, PushingRo
         num_given=num_given,
         scored_frames=(num_given, num_frames - 1),
         psnr_by_frame=[float("inf")] * num_given + own_psnr.mean(0).tolist(),
-        psnr_by_protocol={name: levels.mean(0).tolist() for name, levels in made.psnr.items()},
+        psnr_by_protocol={name: levels.mean(0).tolist() for name, levels in rollouts.psnr.items()},
         ssim_by_frame=own_ssim.mean(0).tolist(),
         **origin_of(trained),
     )
-    return scores, made._replace(psnr=made.psnr | {name: test.psnr(clip) for name, clip in still.items()})
+    psnr = rollouts.psnr | {name: test.psnr(clip) for name, clip in still.items()}
+    return scores, rollouts._replace(psnr=psnr)
 
 
 def what_is_rolled_out(data: PushingData) -> str:
-    """Returns in words what `score` rolls out."""
+    """Describes what `score` rolls out."""
     return f"{len(data.test.frames)} test clips"
 
 
 def protocol_of(config: Config, num_clips: int, num_given: int, num_predicted: int) -> str:
-    """Returns in words how the scores are made."""
+    """Describes how the scores are computed."""
     return (
         f"{num_clips} test clips of {config.dataset}, from the first frame on, {num_given} -> {num_predicted} frames; "
         f"PSNR per frame and channel; latent: {latent_of(config)} of the prior; "
@@ -87,21 +88,22 @@ def protocol_of(config: Config, num_clips: int, num_given: int, num_predicted: i
 
 
 def _roll_out(test: ClipValidation, trained: Trained, manifest: PushingManifest) -> PushingRollouts:
-    """Draws all clips by each protocol; all samples of all clips at once would need gigabytes."""
-    model, settings = trained.model, trained.config.evaluation
+    """Draws all clips by each protocol, one sample after the other, because all of them together need gigabytes."""
+    model = trained.model
+    settings = trained.config.evaluation
     with progress_bar("rollouts of all clips", 2 + len(SHUFFLED) + settings.num_samples) as advance:
         mean = test.draw(model, PRIOR_MEAN)
         advance()
         psnr = {"score_prior_mean": test.psnr(mean)}
         best = int(psnr["score_prior_mean"].mean(dim=1).argmax())
         shown = [test.frames[best], quantise(mean[best])]
-        of_samples = []
+        psnr_of_samples = []
         for number in range(settings.num_samples):
             drawn = test.draw(model, SINGLE_SAMPLE, number=number)
-            of_samples.append(test.psnr(drawn))
+            psnr_of_samples.append(test.psnr(drawn))
             shown += [quantise(drawn[best])] if number < NUM_SHOWN else []
             advance()
-        psnr |= {"score_single": of_samples[0], "score_best_of_n": best_of(of_samples)}
+        psnr |= {"score_single": psnr_of_samples[0], "score_best_of_n": best_of(psnr_of_samples)}
         numbers = {"actions": manifest.num_action, "conditions": manifest.num_action + manifest.num_position}
         for name in SHUFFLED:
             drawn = test.with_shuffled_conditions(numbers[name]).draw(model, PRIOR_MEAN)
@@ -113,7 +115,7 @@ def _roll_out(test: ClipValidation, trained: Trained, manifest: PushingManifest)
 
 
 def baselines(data: PushingData, test: ClipValidation) -> dict[str, Tensor]:
-    """Returns clips (N, T, 3, H, W) in [0, 1] that need no training."""
+    """Returns {name: predictions without training}, each (N, T, 3, H, W) in [0, 1]."""
     last = to_unit(test.frames[:, test.num_given - 1 : test.num_given])
     average = mean_frame(data).to(test.device)
     return {
@@ -123,19 +125,19 @@ def baselines(data: PushingData, test: ClipValidation) -> dict[str, Tensor]:
 
 
 def best_of(psnr: list[Tensor]) -> Tensor:
-    """Returns of each clip the PSNR (N, T) by frame of the sample whose mean over frames is highest."""
+    """Returns the PSNR by frame, (N, T), of each clip's best sample: the one with the highest mean over frames."""
     stacked = torch.stack(psnr)
     best = stacked.mean(dim=2).argmax(dim=0)
     return stacked[best, torch.arange(stacked.shape[1], device=best.device)]
 
 
 def mean_frame(data: PushingData) -> Tensor:
-    """Returns the mean over frames of training clips, (3, H, W) in [0, 1]."""
+    """Returns the mean of the frames of about `MEAN_FRAME_CLIPS` training clips, (3, H, W) in [0, 1]."""
     step = max(1, len(data.train.frames) // MEAN_FRAME_CLIPS)
     sums = [torch.from_numpy(clip.astype("float32")).mean(dim=0) for clip in data.train.frames[::step]]
     return torch.stack(sums).mean(dim=0) / 255
 
 
 def _ssim(drawn: Tensor, test: ClipValidation) -> Tensor:
-    """Returns the SSIM of each predicted frame, (N, T - num_given), of clips in [0, 1]."""
+    """Returns the SSIM of each predicted frame, (N, T - num_given). drawn: (N, T, 3, H, W) in [0, 1]."""
     return ssim_per_frame(quantise(drawn[:, test.num_given :]), test.frames[:, test.num_given :])

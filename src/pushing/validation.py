@@ -1,4 +1,4 @@
-"""How good a model of robot pushing is on clips whose truth is known: the score of a free rollout, and the losses."""
+"""Validation of a robot pushing model on known clips: the score of a free rollout, and the losses."""
 
 import copy
 from functools import cached_property
@@ -17,21 +17,22 @@ from src.maths.metrics import channel_psnr_per_frame
 from src.models.interface import VideoModel
 from src.pushing.data import Clips, PushingBatch, PushingData, first_frames
 
-NUM_ROLLOUT_CLIPS = 64  # clips that are rolled out, always the same
-NUM_FUTURE = 10  # frames of a clip that are predicted, whatever window training has
-CLIPS_AT_ONCE = 32  # in one rollout
+NUM_ROLLOUT_CLIPS = 64  # the same clips are rolled out in every validation
+NUM_FUTURE = 10  # predicted frames of a clip; it does not depend on training.window
+CLIPS_AT_ONCE = 32  # clips in one rollout
 
 
 class ClipValidation:
-    """Known clips of pushing from their first frame on, and what a model makes of them.
+    """Known clips of robot pushing from their first frame on, and the scores of a model on them.
 
-    frames: (N, T, 3, H, W) uint8 on the device, the given frames and `NUM_FUTURE` after them; conditions: (N, T, 7).
+    frames: (N, T, 3, H, W) uint8 on the device, the given frames and `NUM_FUTURE` frames after them.
+    conditions: (N, T, 7).
     """
 
     def __init__(
         self, config: Config, clips: Clips, *, device: torch.device, num_clips: int | None = NUM_ROLLOUT_CLIPS
     ) -> None:
-        """Reads the first `num_clips` clips, or all; UserError where they have too few frames."""
+        """Reads the first `num_clips` clips; None: all. Raises UserError if they have too few frames."""
         self.config = config
         self.device = device
         self.clips = clips
@@ -47,21 +48,21 @@ class ClipValidation:
 
     @cached_property
     def loss_clips(self) -> PushingBatch:
-        """The clips on which the losses are computed, each as long as a clip of training."""
+        """The clips on which the losses are computed, each as long as a training clip."""
         num_clips = min(len(self.clips.frames), NUM_LOSS_CLIPS)
         frames, conditions = first_frames(self.clips, self.config.training.window, num_clips, self.device)
         return PushingBatch(to_unit(frames), conditions)
 
     def report(self, model: VideoModel, *, kl_weight: float, teacher_forcing_ratio: float) -> dict[str, float]:
-        """Returns the score in dB and the losses, under the names of training/log.py."""
+        """Returns the score in dB and the losses, with the names of training/log.py."""
         weights = {"kl_weight": kl_weight, "teacher_forcing_ratio": teacher_forcing_ratio}
         score = self.psnr(self.draw(model, self.config.evaluation)).mean().item()
         return {"validation_score": score, **self.losses(model, weights)}
 
     def draw(self, model: VideoModel, settings: EvaluationConfig, *, number: int = 0) -> Tensor:
-        """Returns rollouts of all clips from their given frames with latents from the prior, (N, T, 3, H, W) in [0, 1].
+        """Returns rollouts of all clips with latents from the prior, (N, T, 3, H, W) in [0, 1].
 
-        Each number has samples of its own.
+        number: each number gives other samples.
         """
         given = self.frames[:, : model.num_given].split(CLIPS_AT_ONCE)
         conditions = self.conditions.split(CLIPS_AT_ONCE)
@@ -80,11 +81,11 @@ class ClipValidation:
         return shuffled
 
     def psnr(self, drawn: Tensor) -> Tensor:
-        """Returns the PSNR in dB of each predicted frame, mean over its channels, (N, T - num_given) float64."""
+        """Returns the PSNR in dB of each predicted frame, mean over channels, (N, T - num_given) float64."""
         return channel_psnr_per_frame(drawn[:, self.num_given :], to_unit(self.frames[:, self.num_given :]))
 
     def losses(self, model: VideoModel, weights: dict[str, float]) -> dict[str, float]:
-        """Returns the validation losses, mean over fixed clips with fixed draws."""
+        """Returns the mean validation losses of fixed clips with fixed random numbers."""
         known = self.loss_clips
 
         def batch(clips: range) -> PushingBatch:
@@ -94,5 +95,5 @@ class ClipValidation:
 
 
 def validation_of(config: Config, data: PushingData, *, context: int, device: torch.device) -> ClipValidation:
-    """Returns what training validates on: clips of the validation split."""
+    """Returns the validation of a training run, on clips of the validation split."""
     return ClipValidation(config, data.validate, device=device)

@@ -1,1 +1,1 @@
-"""What people look at: plots, tables, comparisons over seeds."""
+"""Results for people: plots, tables and comparisons over seeds."""

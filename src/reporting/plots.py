@@ -17,16 +17,16 @@ from src.base.files import write_atomically
 mpl.use("Agg")  # there may be no screen
 from matplotlib import pyplot as plt
 
-FRAME_MS = 40  # a GIF counts hundredths of a second, so 25 frames per second can be shown and 30 cannot
-ENLARGEMENT = 3  # of stills; a frame of 64 x 32 is a stamp on today's screens
-GIF_ENLARGEMENT = range(2, 5)  # small frames are stamps on today's screens, too, ...
-GIF_PIXELS = 12_000_000  # ... but more than so many in all frames make a GIF of many megabytes
-LOG_SPAN = 100  # losses that fall further than this are shown on a logarithmic axis
-MIN_SPAN = 0.02  # of the largest value, shown at least; less is no change worth a look
-FEW_POINTS = 40  # each with a marker: a line of one point would not be seen
-BENEATH = {"linestyle": "--", "linewidth": 4, "markersize": 12, "color": "C1"}  # seen where another curve covers it
+FRAME_MS = 40  # 25 frames per second; a GIF counts in hundredths of a second, so 30 are not possible
+ENLARGEMENT = 3  # of still pictures, because a frame of 64 x 32 is tiny on a screen
+GIF_ENLARGEMENT = range(2, 5)  # of GIFs, for the same reason; the largest that keeps within GIF_PIXELS
+GIF_PIXELS = 12_000_000  # pixels of all frames together; a GIF with more has many megabytes
+LOG_SPAN = 100  # if the largest value is more than this times the smallest, the axis is logarithmic
+MIN_SPAN = 0.02  # smallest range of an axis, as a share of the largest value; smaller changes do not matter
+FEW_POINTS = 40  # curves with fewer points get markers, because a line of one point is invisible
+BENEATH = {"linestyle": "--", "linewidth": 4, "markersize": 12, "color": "C1"}  # visible below another curve
 Curve = tuple[Sequence[float], Sequence[float]]  # positions and values
-PALETTE_FRAMES = 64  # frames of a clip from which its 256 colours are chosen
+PALETTE_FRAMES = 64  # the 256 colours of a GIF are chosen from this many frames of the clip
 
 
 def save_gif(path: Path, clip: Tensor) -> None:
@@ -37,41 +37,42 @@ def save_gif(path: Path, clip: Tensor) -> None:
     montage = Image.fromarray(np.concatenate(clip.permute(0, 2, 3, 1).cpu().numpy()[chosen]))
     palette = montage.quantize(256, method=Image.Quantize.MEDIANCUT)
     first, *others = [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in pixels]
-    file, common = io.BytesIO(), palette.getpalette()  # left out, it is written with every frame anew
+    file = io.BytesIO()
+    common = palette.getpalette()  # without it, Pillow writes a palette with every frame
     first.save(file, "GIF", palette=common, save_all=True, append_images=others, duration=FRAME_MS, loop=0)
     write_atomically(path, file.getvalue())
 
 
 def gif_enlargement(clip: Tensor) -> int:
-    """Returns how many pixels wide and high a pixel of a clip (T, 3, H, W) is in its GIF."""
+    """Returns the factor by which the GIF of a clip (T, 3, H, W) enlarges its frames."""
     num_pixels = clip[:, 0].numel()
     fitting = [times for times in GIF_ENLARGEMENT if num_pixels * times**2 <= GIF_PIXELS]
     return max(fitting, default=GIF_ENLARGEMENT.start)
 
 
 def side_by_side(clips: Sequence[Tensor]) -> Tensor:
-    """Returns clips (T, 3, H, W) uint8 next to each other, with a white line between: (T, 3, H, about the sum of W)."""
+    """Returns clips (T, 3, H, W) uint8 joined from left to right, with a white line of one pixel between them."""
     gap = torch.full_like(clips[0][..., :1], 255)
     columns = [column for clip in clips for column in (clip, gap)]
     return torch.cat(columns[:-1], dim=-1)
 
 
 def save_strip(path: Path, rows: Sequence[Tensor], *, num_frames: int = 8) -> None:
-    """Writes evenly spaced frames of clips (T, 3, H, W) uint8 as one PNG, one row per clip."""
-    from torchvision.utils import make_grid  # noqa: PLC0415  (half a second that most commands need not spend)
+    """Writes evenly spaced frames of clips (T, 3, H, W) uint8 as one PNG, with one row per clip."""
+    from torchvision.utils import make_grid  # noqa: PLC0415  (it takes half a second, and most commands do not need it)
 
     chosen = torch.linspace(0, len(rows[0]) - 1, num_frames).long()
     frames = torch.cat([clip.cpu()[chosen] for clip in rows])
-    grid = make_grid(frames, nrow=num_frames, padding=1, pad_value=255)[:, 1:, 1:-1]  # lines between frames alone
+    grid = make_grid(frames, nrow=num_frames, padding=1, pad_value=255)[:, 1:, 1:-1]  # no lines at the borders
     pixels = grid.permute(1, 2, 0).numpy()
     enlarged = pixels.repeat(ENLARGEMENT, axis=0).repeat(ENLARGEMENT, axis=1)
     write_atomically(path, iio.imwrite("<bytes>", enlarged, extension=".png"))
 
 
 def plot_psnr(path: Path, psnr: Mapping[str, Tensor], *, scored: range | None = None) -> None:
-    """Plots PSNR (T,) in dB by frame for each label; NaN: given. The legend holds the mean over the frames `scored`.
+    """Plots the PSNR in dB of each frame, (T,), one curve per label. The PSNR of given frames is NaN.
 
-    Predicted frames that are not scored are shaded; None: all are scored.
+    The legend shows the mean over the frames `scored`; None: all predicted frames. Other predicted frames are shaded.
     """
     figure, axes = plt.subplots(figsize=(9, 4.5), layout="constrained")
     length = max(map(len, psnr.values()))
@@ -84,14 +85,14 @@ def plot_psnr(path: Path, psnr: Mapping[str, Tensor], *, scored: range | None = 
             stop - 0.5, length - 0.5, color="0.9", zorder=0, label=f"frames {stop} to {length - 1}: not scored"
         )
     axes.set(xlabel="frame", ylabel="PSNR (dB)")
-    _settle(axes)
+    _format_axes(axes)
     title = f"score: mean of frames {first} to {stop - 1}" if scored else "mean of the predicted frames"
     figure.legend(loc="outside lower center", ncols=3, fontsize=8, title=title, title_fontsize=8)
     _save(figure, path)
 
 
 def plot_history(path: Path, rows: Sequence[Mapping[str, Any]], schedules: Mapping[str, Curve]) -> None:
-    """Plots a run's log by epoch, losses of training and validation and the validation score, and its schedules."""
+    """Plots a run's log by epoch: training and validation losses, the validation score, and the schedules."""
     panels = [
         ("loss", ("total", "validation_total")),
         ("reconstruction", ("reconstruction", "validation_reconstruction")),
@@ -109,26 +110,26 @@ def plot_history(path: Path, rows: Sequence[Mapping[str, Any]], schedules: Mappi
                 style = BENEATH if name == "validation_score_posterior" else {}
                 axes.plot(*zip(*points, strict=True), label=name, marker=_marker(points), **style)
         axes.set(title=title, xlabel="epoch")
-        _settle(axes)
+        _format_axes(axes)
         if axes.lines:
             axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2, frameon=False)
     _save(figure, path)
 
 
 class Band(NamedTuple):
-    """One quantity of several seeds: values (S, P) at positions (P,), drawn as their mean with a band around it."""
+    """One quantity of several seeds: values (S, P) at positions (P,). It is drawn as a mean with a band around it."""
 
     positions: Sequence[float]
     values: np.ndarray
     label: str
-    colour: int  # bands of the same arm share it
+    colour: int  # the same for all bands of an arm
     dashed: bool = False
 
 
 def plot_bands(path: Path, panels: Mapping[str, Sequence[Band]], *, xlabel: str) -> None:
-    """Plots a panel per title, three in a row: mean over seeds, and one sample standard deviation around it.
+    """Plots one panel per title, three in a row. A band is the mean over seeds ± one sample standard deviation.
 
-    The legend of the first panel holds for all and stands below them.
+    The legend below the panels is that of the first panel, and is valid for all.
     """
     num_columns = min(3, len(panels))
     num_rows = -(-len(panels) // num_columns)
@@ -142,7 +143,7 @@ def plot_bands(path: Path, panels: Mapping[str, Sequence[Band]], *, xlabel: str)
             axes.set_yscale("log")
         axes.set_title(title, fontsize=10)
         axes.set_xlabel(xlabel)
-        _settle(axes)
+        _format_axes(axes)
     for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)
     if grid.flat[0].lines:
@@ -155,8 +156,8 @@ def _marker(points: Sequence[Any]) -> str | None:
     return "." if len(points) < FEW_POINTS else None
 
 
-def _settle(axes: Any) -> None:
-    """Sets whole numbers below, plain numbers at the left, and a range in which rounding errors look like a line."""
+def _format_axes(axes: Any) -> None:
+    """Sets whole numbers on the x axis, plain numbers on the y axis, and a y range that hides rounding errors."""
     axes.grid(alpha=0.3)
     axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     if axes.get_yscale() == "log":

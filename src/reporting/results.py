@@ -1,4 +1,4 @@
-"""runs/*/ -> what each run has to show: settings, log, scores, and in words what is missing or damaged there."""
+"""runs/*/ -> the settings, log and scores of each run, and notes on missing or damaged files."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +16,7 @@ from src.training.log import TrainingLog, read_log
 
 @dataclass(frozen=True)
 class Run:
-    """One run as its files tell it; what could not be read is None or empty, and `notes` says why."""
+    """The files of one run. A file that cannot be read gives None or no rows, and `notes` says why."""
 
     folder: Path
     config: Config | None
@@ -31,40 +31,40 @@ class Run:
 
     @property
     def training_seconds(self) -> float | None:
-        """Seconds of training, validation left out; None where the settings or the log are missing."""
+        """Training time in seconds, without validation; None if the settings or the log are missing."""
         return self.log.training_seconds(self.config) if self.config else None
 
     @property
     def schedules(self) -> dict[str, tuple[list[float], list[float]]]:
-        """KL weight and teacher-forcing ratio of the steps taken, over epochs."""
+        """{name: (epochs, values)} of the KL weight and the teacher-forcing ratio, for the steps taken so far."""
         return self.log.schedules(self.config) if self.config else {}
 
     @property
     def best_baseline(self) -> tuple[str, float] | None:
-        """Name and score of the best baseline, None where the run is not evaluated."""
+        """Name and score of the best baseline; None if the run is not evaluated."""
         if self.scores is None or not self.scores.baselines:
             return None
         return max(((name, numbers.score) for name, numbers in self.scores.baselines.items()), key=lambda pair: pair[1])
 
     @property
     def system(self) -> str | None:
-        """The system of its model, from its settings or its scores; None where both are missing."""
+        """The system of its model, from its settings or its scores; None if both are missing."""
         if self.config is not None:
             return self.config.model.system
         return self.scores.system if self.scores else None
 
     def is_trained(self) -> bool:
-        """Whether training has come to its end: all epochs, or the end of its patience."""
+        """Whether training has ended: all epochs are trained, or the patience is used up."""
         return self.config is not None and self.log.is_finished(self.config)
 
 
 def read_runs(folder: Path) -> list[Run]:
-    """Returns all runs of a folder by name; hidden folders are none."""
+    """Returns all runs of a folder, sorted by name. Hidden folders are no runs."""
     return [read_run(path) for path in sorted(folder.glob("[!.]*")) if path.is_dir()]
 
 
 def read_run(folder: Path) -> Run:
-    """Returns a run, with a note for each file that is missing, damaged or out of date."""
+    """Returns a run. It has a note for each file that is missing, damaged or out of date."""
     notes: list[str] = []
     config = None
     if not (folder / "config.json").is_file():
@@ -88,22 +88,22 @@ def read_run(folder: Path) -> Run:
         except UserError as error:
             notes.append(str(error))
     if config and scores and scores.config_sha256 != file_hash(folder / "config.json"):
-        notes.append(f"its settings have changed since its evaluation; make evaluate RUN={folder.name}")
+        notes.append(f"the settings have changed since the evaluation; make evaluate RUN={folder.name}")
     run = Run(folder, config, log, scores, ())
     return replace(run, notes=(*notes, *_notes_on_checkpoint(run)))
 
 
 def _notes_on_log(path: Path, log: TrainingLog) -> list[str]:
-    """Returns what is wrong with the log."""
+    """Returns notes on a missing, damaged or empty log."""
     if not path.is_file():
-        return [f"{path.name} is missing: it has not trained yet"]
+        return [f"{path.name} is missing: the run has not trained yet"]
     if log.damage:
-        return [f"{log.damage}: the log is shown up to there"]
+        return [f"{log.damage}: only the lines before it are shown"]
     return [] if log.rows else [f"{path.name} is empty: the first epoch has not ended yet"]
 
 
 def _notes_on_checkpoint(run: Run) -> list[str]:
-    """Returns what is wrong with the checkpoint that was evaluated, or that a finished run must have."""
+    """Returns a note if the evaluated checkpoint, or that of a finished run, is missing, damaged or has changed."""
     if run.config is None or not (run.scores or run.is_trained()):
         return []
     path = run.folder / f"{run.config.evaluation.checkpoint}.pt"
@@ -113,4 +113,4 @@ def _notes_on_checkpoint(run: Run) -> list[str]:
         load_checkpoint(path, torch.device("cpu"))
     except UserError as error:
         return [str(error)]
-    return [f"{path.name} is not what was evaluated (trained on since, or damaged); make evaluate RUN={run.name}"]
+    return [f"{path.name} has changed since its evaluation (new training, or damage); make evaluate RUN={run.name}"]

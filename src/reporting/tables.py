@@ -1,4 +1,4 @@
-"""Runs and baselines as a table, with a meaning for each column and a protocol for each number; tables in Markdown."""
+"""The table of runs and baselines, with the meaning of each column and the protocol of each number; Markdown tables."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -9,11 +9,11 @@ from src.config import Config
 from src.evaluation.scores import NOTHING, RolloutScores, Scores, all_numbers, decimal, numbers_of
 from src.reporting.results import Run
 
-TEXT = {"run", "data set", "model", "best baseline (dB)", "commit", "protocol", "arm", "SET"}  # columns set to the left
+TEXT = {"run", "data set", "model", "best baseline (dB)", "commit", "protocol", "arm", "SET"}  # left-aligned columns
 
 
 class Column(NamedTuple):
-    """A column of the table of runs: its heading, what it says, and its text for a run."""
+    """A column of the table of runs: its heading, its meaning, and its text for a run."""
 
     label: str
     meaning: str
@@ -52,24 +52,26 @@ def _number(name: str) -> Callable[[Run], str]:
 NUMBERS = all_numbers()
 COLUMNS = (
     Column("run", "name of the run, or of a baseline, which needs no training", lambda run: run.name),
-    Column("data set", "the folder below data/", _setting(lambda config: config.dataset)),
+    Column("data set", "folder in data/", _setting(lambda config: config.dataset)),
     Column("model", "model.name", _setting(lambda config: config.model.name)),
-    Column("epochs", "epochs trained, of those asked for where they differ", _epochs),
-    Column("parameters", "numbers that training adjusts, in millions", _parameters),
+    Column("epochs", "trained epochs, and the epochs in the settings if they differ", _epochs),
+    Column("parameters", "number of trained weights, in millions", _parameters),
     *(Column(number.shown.label, number.meaning, _number(name)) for name, number in NUMBERS.items()),
-    Column("best baseline (dB)", "the baseline with the highest score on the same footage", _best_baseline),
-    Column("against it (dB)", "score minus that of the best baseline", _gain),
+    Column("best baseline (dB)", "the baseline with the highest score on the same data", _best_baseline),
+    Column("against it (dB)", "score minus the score of the best baseline", _gain),
     Column("clips/s", "clips trained per second, the median over epochs", lambda run: decimal(run.log.clips_per_s, 0)),
-    Column("seed", "of weights, batches and latents", _setting(lambda config: config.seed)),
+    Column("seed", "seed of weights, batches and latents", _setting(lambda config: config.seed)),
     Column(
-        "commit", "of the code that evaluated it", lambda run: (run.scores.commit if run.scores else None) or NOTHING
+        "commit",
+        "commit of the code that evaluated the run",
+        lambda run: (run.scores.commit if run.scores else None) or NOTHING,
     ),
 )
-PROTOCOL = ("protocol", "how the numbers were made; those with different protocols cannot be compared")
+PROTOCOL = ("protocol", "how the numbers were computed; do not compare numbers of different protocols")
 
 
 class RunRow(NamedTuple):
-    """A row of the table of runs; `run` is None for a baseline, the score of an unevaluated run is -infinity."""
+    """A row of the table of runs. `run` is None for a baseline. The score of a run without evaluation is -infinity."""
 
     dataset: str
     score: float  # dB
@@ -79,9 +81,9 @@ class RunRow(NamedTuple):
 
 @dataclass(frozen=True)
 class RunTable:
-    """Runs and baselines, data set by data set, the best score first; each distinct protocol has a number from 1.
+    """Runs and baselines, grouped by data set, the best score first. Protocols are numbered from 1.
 
-    A column in which no run has anything is left out, of `columns` and of the cells alike.
+    A column that is empty in all rows is left out.
     """
 
     columns: tuple[tuple[str, str], ...]  # label and meaning
@@ -100,9 +102,12 @@ def table_of(runs: Sequence[Run]) -> RunTable:
     baselines: dict[tuple[str, ...], RunRow] = {}
     rows = []
     for run in runs:
-        dataset, score, mark = COLUMNS[1].cell(run), -math.inf, NOTHING
+        dataset = COLUMNS[1].cell(run)
+        score = -math.inf
+        mark = NOTHING
         if run.scores:
-            score, protocol = run.scores.score, protocol_of(run.scores)
+            score = run.scores.score
+            protocol = protocol_of(run.scores)
             protocols += [protocol] if protocol not in protocols else []
             mark = f"[{protocols.index(protocol) + 1}]"
             for name, numbers in run.scores.baselines.items():
@@ -111,13 +116,13 @@ def table_of(runs: Sequence[Run]) -> RunTable:
         rows.append(RunRow(dataset, score, run, (*(column.cell(run) for column in COLUMNS), mark)))
     rows = sorted([*rows, *baselines.values()], key=lambda row: (row.dataset == NOTHING, row.dataset, -row.score))
     columns = (*((column.label, column.meaning) for column in COLUMNS), PROTOCOL)
-    told = [place for place in range(len(columns)) if any(row.cells[place] != NOTHING for row in rows)]
-    rows = [row._replace(cells=tuple(row.cells[place] for place in told)) for row in rows]
-    return RunTable(tuple(columns[place] for place in told), tuple(rows), tuple(protocols))
+    filled = [index for index in range(len(columns)) if any(row.cells[index] != NOTHING for row in rows)]
+    rows = [row._replace(cells=tuple(row.cells[index] for index in filled)) for row in rows]
+    return RunTable(tuple(columns[index] for index in filled), tuple(rows), tuple(protocols))
 
 
 def protocol_of(scores: Scores) -> str:
-    """Returns how an evaluation was made, and on which data."""
+    """Describes how an evaluation was made, and on which data."""
     return f"{scores.protocol}; data {scores.dataset_fingerprint[:12]}"
 
 
@@ -128,7 +133,7 @@ def _baseline_cells(name: str, dataset: str, scores: RolloutScores, mark: str) -
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Returns a table in Markdown; columns of TEXT are set to the left, all others, numbers, to the right."""
+    """Returns a table in Markdown. Columns of TEXT are left-aligned; all others hold numbers and are right-aligned."""
     lines = [header, ["---" if label in TEXT else "---:" for label in header], *rows]
     return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
 

@@ -1,1 +1,1 @@
-"""What the trainer is made of: checkpoints and the log."""
+"""The parts of the trainer: checkpoints, log, and decisions that are made when a run starts."""

@@ -148,6 +148,13 @@ def read_trained_config(folder: Path, overrides: str) -> Config:
     return after
 
 
+def refuse_path_as_run(config: Path) -> None:
+    """Raises UserError if RUN was given as configs/<run>.toml, because make adds the folder and .toml again."""
+    run = config.name.split(".toml")[0]
+    if not config.is_file() and Path("configs", f"{run}.toml").is_file():
+        raise UserError(f"{config} does not exist; did you mean RUN={run}?")
+
+
 def read_config(folder: Path) -> Config:
     """Returns the configuration of a run; UserError if the run does not exist."""
     path = folder / "config.json"

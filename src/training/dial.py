@@ -1,8 +1,8 @@
-"""The dial of `make train RUN=... MINUTES=...`: a time -> the recipe of the default model that makes the most of it.
+"""The dial of `make train RUN=... MINUTES=...`: a training time -> the best recipe of the default model for that time.
 
-The rule is a law fitted to a study of 76 trainings on the real sample; docs/results.md shows both. The law says what
-score to expect of a width, a number of steps and a number of members. The dial times a step of each width on this
-machine, and takes the recipe whose expected score is the highest.
+A law predicts the score from the width, the number of steps and the number of members. It was fitted to a study of 76
+trainings on the real sample; docs/results.md shows both. The dial measures the time of a step for each width on this
+machine. It chooses the recipe with the highest expected score.
 """
 
 import math
@@ -24,18 +24,18 @@ from src.models.configs import MODELS
 from src.models.interface import build_model
 from src.training.checkpoint import read_config
 
-WIDTHS = (8, 16, 24, 32, 48, 64)  # those of the study
-MEMBERS_GAIN = {1: 0.0, 2: 0.18, 3: 0.24}  # dB, of the mean of so many members
-MOST_EPOCHS = 100  # of the study; more were not tried
+WIDTHS = (8, 16, 24, 32, 48, 64)  # the widths of the study
+MEMBERS_GAIN = {1: 0.0, 2: 0.18, 3: 0.24}  # {number of members: gain of their mean in dB}
+MOST_EPOCHS = 100  # the study did not try more
 BATCH_SIZE = 32  # clips of one frame
-TRAINING_SHARE = 0.9  # of the time; the rest is for the start and the last validation
+TRAINING_SHARE = 0.9  # share of the time that is for training; the rest is for the start and the last validation
 TIMED_STEPS = 3
-LONG_RUN = 10_000  # steps from which on the moving average of the weights reaches farther back
+LONG_RUN = 10_000  # runs with at least so many steps average the weights over more steps
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What the dial chooses."""
+    """The settings that the dial chooses."""
 
     width: int
     num_members: int
@@ -66,9 +66,10 @@ class Recipe:
 
 
 def expected_score(width: int, num_steps: float, num_members: int) -> float:
-    """Returns the score in dB that the study's law gives, the mean of a held-out take and the validation take.
+    """Returns the score in dB that the law predicts, the mean of a held-out take and the validation take.
 
-    Each term is a power law: what the width limits, what the steps limit, and what the mean of members gains.
+    Two terms are power laws: the loss by a limited width and the loss by a limited number of steps. The last term is
+    the gain by averaging members.
     """
     return 32.69 - 8.27 * width**-0.93 - 1.09 * (num_steps / 1000) ** -0.78 + MEMBERS_GAIN[num_members]
 
@@ -79,9 +80,9 @@ def learning_rate(width: int) -> float:
 
 
 def recipes(seconds: float, num_frames: int, width: int, step_seconds: float) -> Iterator[Recipe]:
-    """Yields the recipe of each number of members at a width that fits into so many seconds of training.
+    """Yields a recipe of this width for each number of members, if it fits into so many seconds of training.
 
-    step_seconds: of one step of one member. num_frames: of the training set.
+    num_frames: frames of the training set. step_seconds: time of one step of one member.
     """
     steps_per_epoch = max(1, num_frames // BATCH_SIZE)
     for members in MEMBERS_GAIN:
@@ -95,8 +96,9 @@ def recipes(seconds: float, num_frames: int, width: int, step_seconds: float) ->
 def choose(seconds: float, num_frames: int, step_seconds: Iterator[tuple[int, float]]) -> Recipe:
     """Returns the recipe with the highest expected score for so many seconds of training.
 
-    step_seconds: a width and the seconds of a step, from the narrowest width on. It is read only until a width no
-    longer gains, since wide networks take long to time. Raises UserError where not one epoch of the narrowest fits.
+    step_seconds: pairs of a width and the seconds of a step, in order of width. Reading stops at the first width that
+    is not better, because timing wide networks takes long. Raises UserError if not even one epoch of the smallest width
+    fits.
     """
     best: Recipe | None = None
     best_score = -math.inf
@@ -123,21 +125,21 @@ def choose(seconds: float, num_frames: int, step_seconds: Iterator[tuple[int, fl
 
 
 def with_minutes(overrides: str, minutes: str) -> str:
-    """Returns the words of SET with those of MINUTES; UserError where SET gives what MINUTES chooses."""
+    """Returns the text of SET with MINUTES added; UserError if SET has a setting that MINUTES chooses."""
     if not minutes:
         return overrides
     for section, settings in Recipe(8, 1, 1, 1.0, 0.0).settings().items():
         for name in settings:
             if f"{section}.{name}=" in overrides:
-                raise UserError(f"SET gives {section}.{name}, which MINUTES chooses; leave one of them out")
+                raise UserError(f"SET has {section}.{name}, but MINUTES chooses it; leave one of them out")
     return f"{overrides} minutes={minutes}".strip()
 
 
 def dialled(config: Config, folder: Path, data: PackedData, device: torch.device) -> Config:
-    """Returns the configuration with the recipe for `config.minutes`; without them, that of the run as it began.
+    """Returns the configuration with the recipe for `config.minutes`; unchanged if neither it nor the run has minutes.
 
-    A run keeps the recipe that it was started with, on whatever machine it goes on. Raises UserError where the run was
-    started otherwise.
+    A run keeps the recipe of its first start, also on another machine. Raises UserError if the run was started with
+    other minutes, or without them.
     """
     begun = read_config(folder) if (folder / "config.json").is_file() else None
     if begun is not None and begun.minutes is not None and config.minutes in (None, begun.minutes):
@@ -148,14 +150,14 @@ def dialled(config: Config, folder: Path, data: PackedData, device: torch.device
     if begun is not None:
         found = f"with MINUTES={begun.minutes:g}" if begun.minutes is not None else "without MINUTES"
         raise UserError(
-            f"{folder} was started {found}, now {asked} is asked for; go on with it as it was started, or delete "
+            f"{folder} was started {found}, but now the command has {asked}; resume it as it was started, or delete "
             f"{folder} and start again"
         )
     if world_size() > 1:
-        raise UserError(f"{asked} times the steps of one process; leave GPUS out, or leave MINUTES out")
+        raise UserError(f"{asked} works only with one process; leave GPUS out, or leave MINUTES out")
     num_clips, _ = SYSTEMS[config.model.system].part("cost").clips_of_an_epoch(config, data.manifest)
     recipe = recipe_for(config, config.minutes, num_clips * config.training.window, data.frame_size, device)
-    say(f"{folder}: for {config.minutes:g} minutes here: {recipe}")
+    say(f"{folder}: for {config.minutes:g} minutes on this machine: {recipe}")
     return with_recipe(config, recipe, config.minutes)
 
 
@@ -172,9 +174,9 @@ def recipe_of(config: Config) -> Recipe:
 
 
 def recipe_for(config: Config, minutes: float, num_frames: int, size: tuple[int, int], device: torch.device) -> Recipe:
-    """Returns the recipe for so many minutes of training on this device, where it times the steps.
+    """Returns the recipe for so many minutes of training on this device, after timing steps on it.
 
-    size: height and width of a frame. Raises UserError for another model than the default one.
+    size: height and width of a frame. Raises UserError if the run's model has no dial.
     """
     if not config.model.has_dial:
         able = " or ".join(name for name, kind in MODELS.items() if kind.has_dial)
@@ -187,12 +189,12 @@ def recipe_for(config: Config, minutes: float, num_frames: int, size: tuple[int,
 
 
 def at_width(config: Config, width: int) -> Config:
-    """Returns the configuration of one member of a width."""
+    """Returns the configuration with one member of this width."""
     return with_recipe(config, Recipe(width, 1, 1, learning_rate(width), 0.998), None)
 
 
 def with_recipe(config: Config, recipe: Recipe, minutes: float | None) -> Config:
-    """Returns the configuration with the settings of a recipe, and the minutes that it is for."""
+    """Returns the configuration with the settings of a recipe, and with its minutes."""
     table = config.model_dump(mode="json") | {"minutes": minutes}
     for section, settings in recipe.settings().items():
         table[section] |= settings
@@ -200,7 +202,7 @@ def with_recipe(config: Config, recipe: Recipe, minutes: float | None) -> Config
 
 
 def time_step(config: Config, size: tuple[int, int], device: torch.device) -> float:
-    """Returns the seconds of a training step on noise, the median of `TIMED_STEPS` after one that warms up."""
+    """Returns the seconds of a training step on noise: the median of `TIMED_STEPS` steps after a warm-up step."""
     height, width = size
     model = build_model(config, height=height, width=width).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)

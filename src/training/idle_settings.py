@@ -1,7 +1,7 @@
-"""Settings that a run would never read, refused when it starts.
+"""Refuses settings without effect when a run starts.
 
-config.py refuses what is wrong by itself. Here stands what depends on several settings, or on the length of the run.
-Only a new run is checked: one that has begun goes on, whatever an earlier version accepted.
+config.py refuses settings that are wrong on their own. The checks here depend on several settings, or on the length of
+the run. Only new runs are checked. A run that an earlier version started can be resumed with any settings.
 """
 
 from collections.abc import Iterator
@@ -13,16 +13,16 @@ from src.config import Config, KLWeightConfig, TrainingConfig
 
 
 def refuse_idle_settings(config: Config, num_steps: int, *, stop: float | None = None) -> None:
-    """Raises UserError with the first setting that would have no effect in a run of so many steps.
+    """Raises UserError for the first setting that would have no effect in a run of so many steps.
 
-    config: as a person wrote it; stop: what `kl_weight.stop` has become where they left it open.
+    config: as the user wrote it. stop: the value of `kl_weight.stop` if the user left it open.
     """
     for reason in _reasons(config, stop):
         raise UserError(reason)
     warmup = config.training.warmup_steps
     if warmup <= num_steps:
         return
-    line = f"training.warmup_steps = {warmup}, but the run has {num_steps} steps: it never reaches the learning rate"
+    line = f"training.warmup_steps = {warmup}, but the run has {num_steps} steps: it never reaches its learning rate"
     if warmup != TrainingConfig().warmup_steps:
         raise UserError(f"{line}; set fewer warmup_steps, or more epochs")
     if rank() == 0:
@@ -36,12 +36,13 @@ def _reasons(config: Config, stop: float | None) -> Iterator[str]:
 
 
 def _idle_clips(training: TrainingConfig) -> Iterator[str]:
-    clips, at_once = training.clips_per_epoch, training.batch_size
-    if clips % at_once:
-        taken = max(1, clips // at_once) * at_once
+    clips = training.clips_per_epoch
+    batch_size = training.batch_size
+    if clips % batch_size:
+        used = max(1, clips // batch_size) * batch_size
         yield (
-            f"training.clips_per_epoch = {clips}, but batches of {at_once} take {taken} clips an epoch; "
-            f"needed: a multiple of training.batch_size, {taken} say"
+            f"training.clips_per_epoch = {clips}, but batches of {batch_size} use {used} clips per epoch; "
+            f"needed: a multiple of training.batch_size, for example {used}"
         )
 
 
@@ -75,7 +76,7 @@ def _idle_kl_weight(config: Config, stop: float | None) -> Iterator[str]:
 
 
 def _without_effect(place: str, section: Section, names: tuple[str, ...], why: str) -> Iterator[str]:
-    """Yields a line where one of these settings has another value than its default."""
+    """Yields a line if one of these settings does not have its default value."""
     fields = type(section).model_fields
     changed = [f"{place}.{name}" for name in names if getattr(section, name) != fields[name].default]
     if changed:

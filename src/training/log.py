@@ -1,4 +1,4 @@
-"""What a run did, epoch by epoch: runs/<run>/log.jsonl for people and report.py, TensorBoard beside it."""
+"""The log of a run, one row for each epoch: runs/<run>/log.jsonl, and the same numbers for TensorBoard."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,56 +16,59 @@ from src.config import Config
 from src.maths.schedules import schedule
 
 FILE = "log.jsonl"
-LOG_NAMES = {  # every name of a row, and what it says
-    "epoch": "epochs that have ended, from 1",
+LOG_NAMES = {  # every name in a row, and its meaning
+    "epoch": "number of finished epochs",
     "step": "optimiser steps taken",
-    "total": "loss that training minimises, mean over the epoch's steps",
+    "total": "the training loss, mean over the epoch's steps",
     "reconstruction": "reconstruction loss, mean over the epoch's steps",
-    "kl": "KL divergence in nats a frame, mean over the epoch's steps",
+    "kl": "KL divergence in nats per frame, mean over the epoch's steps",
     "kl_weight": "weight of the KL divergence at the epoch's last step",
-    "teacher_forcing_ratio": "how often a true frame is fed, at the epoch's last step",
+    "teacher_forcing_ratio": "probability that the model sees a true previous frame, at the epoch's last step",
     "learning_rate": "learning rate at the epoch's last step",
-    "skipped_steps": "steps left out because their gradient was not finite",
+    "skipped_steps": "steps skipped because their gradient was not finite",
     "clips_per_s": "clips trained per second",
-    "data_share": "part of the time spent waiting for batches",
-    "validation_score": "score in dB of a free rollout of known footage, latents from the prior, no evaluation.shift",
-    "validation_score_posterior": "the same with latents that have seen the true frames",
-    "held_out_score": "score in dB of the takes held out of training, otherwise as validation_score",
-    "validation_total": "loss of validation clips as long as those of training, with the epoch's last weight and ratio",
+    "data_share": "share of the time that is spent waiting for batches",
+    "validation_score": "score in dB of a free rollout of the validation data, latents from the prior, no shifts",
+    "validation_score_posterior": "the same score with latents from the posterior, which sees the true frames",
+    "held_out_score": "the same as validation_score, for the takes held out of training",
+    "validation_total": "loss of validation clips as long as training clips, with the epoch's last weight and ratio",
     "validation_reconstruction": "reconstruction loss of the same clips",
-    "validation_kl": "KL divergence of the same clips, in nats a frame",
+    "validation_kl": "KL divergence of the same clips, in nats per frame",
 }
 SCHEDULES = ("kl_weight", "teacher_forcing_ratio")
-CURVE_POINTS = 2_000  # steps at which a schedule is drawn, at most about twice as many
-LogRow = dict[str, int | float]  # by the names of LOG_NAMES
+CURVE_POINTS = 2_000  # a schedule's curve has this many points, or up to twice as many
+LogRow = dict[str, int | float]  # the keys are names of LOG_NAMES
 ROW = TypeAdapter(LogRow)
 
 
 @dataclass(frozen=True)
 class TrainingLog:
-    """The rows of a run's log, oldest first, and in words where the file is damaged; nothing after that is read."""
+    """The rows of a run's log, oldest first.
+
+    `damage` says which line is damaged; "" for a whole file. The rows after a damaged line are not read.
+    """
 
     rows: list[LogRow]
     damage: str = ""
 
     @property
     def num_epochs(self) -> int:
-        """Epochs trained so far."""
+        """The number of epochs trained so far."""
         return int(self.rows[-1]["epoch"]) if self.rows else 0
 
     @property
     def clips_per_s(self) -> float | None:
-        """Training speed, the median over epochs; the first ones warm up."""
+        """Training speed, the median over epochs, because the first epochs are slower. None without a log."""
         speeds = [row["clips_per_s"] for row in self.rows if "clips_per_s" in row]
         return median(speeds) if speeds else None
 
     @property
     def kl_nats(self) -> float | None:
-        """KL divergence of the posterior from the prior, nats a frame, at the last validation."""
+        """KL divergence of the posterior from the prior at the last validation, in nats per frame."""
         return next((row["validation_kl"] for row in reversed(self.rows) if "validation_kl" in row), None)
 
     def training_seconds(self, config: Config) -> float | None:
-        """Returns the seconds of training, validation left out; None where there is no log."""
+        """Returns the training time in seconds, without validation; None without a log."""
         if not self.rows or any(row.get("clips_per_s", 0) <= 0 for row in self.rows):
             return None
         rows = [{"step": 0.0}, *self.rows]
@@ -74,9 +77,9 @@ class TrainingLog:
         return sum(count / row["clips_per_s"] for count, row in zip(clips, self.rows, strict=True))
 
     def schedules(self, config: Config) -> dict[str, tuple[list[float], list[float]]]:
-        """Returns epochs and values of the KL weight and the teacher-forcing ratio, step by step, up to the last row.
+        """Returns {name: (epochs, values)} for the KL weight and the teacher-forcing ratio, up to the last row.
 
-        A row of the log has the values of an epoch's last step alone.
+        They are computed step by step, because a row of the log has only the values of an epoch's last step.
         """
         if not self.rows:
             return {}
@@ -89,18 +92,18 @@ class TrainingLog:
         return {name: (epochs, [value[name] for value in values]) for name in names}
 
     def is_finished(self, config: Config) -> bool:
-        """Returns whether training has come to its end: all epochs, or the end of its patience."""
+        """Returns whether training has ended: all epochs are trained, or the patience is used up."""
         patience = config.training.patience
-        reached = [score_to_choose_by(row) for row in self.rows if "validation_score" in row]
-        without_gain = len(reached) - 1 - reached.index(max(reached)) if reached else 0
-        return self.num_epochs >= config.training.num_epochs or 0 < patience <= without_gain
+        scores = [score_to_choose_by(row) for row in self.rows if "validation_score" in row]
+        validations_without_improvement = len(scores) - 1 - scores.index(max(scores)) if scores else 0
+        return self.num_epochs >= config.training.num_epochs or 0 < patience <= validations_without_improvement
 
 
 class History:
-    """Writes the log of one run; one process does."""
+    """Writes the log of one run. Only one process may do so."""
 
     def __init__(self, folder: Path, step: int) -> None:
-        """Opens the log; rows after `step` are dropped: a stopped run takes those steps again."""
+        """Opens the log and drops the rows after `step`, because a resumed run takes those steps again."""
         self.path = folder / FILE
         rows = [row for row in read_history(folder) if row["step"] <= step]
         write_atomically(self.path, b"".join(map(_line, rows)))
@@ -121,22 +124,22 @@ class History:
 
 
 def _line(row: Mapping[str, int | float]) -> bytes:
-    """Returns a row as a line of JSON; a number that JSON does not know, NaN or infinity, is a string."""
+    """Returns a row as a line of JSON. NaN and infinity become strings, because JSON has no such numbers."""
     return to_json(dict(row), inf_nan_mode="strings") + b"\n"
 
 
 def score_to_choose_by(row: Mapping[str, float]) -> float:
-    """Returns the score in dB of a validated epoch's row that best.pt and patience go by.
+    """Returns the score in dB that chooses best.pt and that patience watches, from the row of a validated epoch.
 
-    Where takes are held out of training it is theirs, so that nothing is chosen on the take that is reported.
+    If takes are held out of training, it is their score. So no choice depends on the take that is reported.
     """
     return row.get("held_out_score", row["validation_score"])
 
 
 def read_log(folder: Path) -> TrainingLog:
-    """Returns a run's log, up to where it is damaged; without rows where the run has not trained yet.
+    """Returns a run's log up to the first damaged line. It has no rows if the run has not trained yet.
 
-    A last line without its end is no row and no damage: its epoch was being logged when the run was killed.
+    A last line without a line break is ignored: the run was killed while it wrote that line.
     """
     path = folder / FILE
     if not path.is_file():
@@ -155,7 +158,7 @@ def read_log(folder: Path) -> TrainingLog:
 
 
 def read_history(folder: Path) -> list[LogRow]:
-    """Returns the rows of a run's log, which training goes on from; UserError where it is damaged."""
+    """Returns the rows of a run's log; UserError if it is damaged, because training cannot resume from it."""
     log = read_log(folder)
     if log.damage:
         raise UserError(f"{folder}/{log.damage}; restore it, or delete that line")
@@ -163,7 +166,7 @@ def read_history(folder: Path) -> list[LogRow]:
 
 
 def epoch_line(row: dict[str, float], num_epochs: int) -> str:
-    """Returns what is said when an epoch has ended."""
+    """Returns the line that training prints after an epoch."""
     text = f"epoch {row['epoch']:.0f}/{num_epochs}  loss {row['total']:.4f}  kl {row['kl']:.3g}"
     text += f"  {row['clips_per_s']:.0f} clips/s"
     if row["skipped_steps"]:

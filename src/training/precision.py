@@ -1,4 +1,4 @@
-"""Decides `training.precision = "auto"` when a run starts, once for its whole life."""
+"""Decides what `training.precision = "auto"` means, once, when a run starts."""
 
 from pathlib import Path
 
@@ -12,18 +12,18 @@ from src.training.checkpoint import load_checkpoint, read_config
 
 
 def with_precision(config: Config, folder: Path, device: torch.device) -> tuple[Config, list[str]]:
-    """Returns the configuration with a decided precision: that of the run as it began, else the one that suits here.
+    """Returns the configuration with a decided precision, and lines to print when training starts.
 
-    The lines beside it are to be said when training starts: what "auto" has become, and whether bfloat16 is slow here.
-    UserError for bfloat16 on a GPU without it.
+    A resumed run keeps its precision; a new run gets one that suits this machine. The lines say what "auto" has become,
+    and whether bfloat16 is slow here. Raises UserError for bfloat16 on a GPU without it.
     """
     decided = as_begun(config, folder)
     why = f"as {folder} began" if decided != config else ""
     if decided.training.precision == "auto":
-        alone_without = not has_bfloat16(device)
-        without = any_process(alone_without, device)  # one process without bfloat16 would hold up the others
-        decided = _with("float32" if without else "bfloat16", config)
-        why = reason(device) if without == alone_without else "another process has no bfloat16 arithmetic"
+        own_without = not has_bfloat16(device)
+        any_without = any_process(own_without, device)  # one slow process without bfloat16 would delay the others
+        decided = _with("float32" if any_without else "bfloat16", config)
+        why = reason(device) if any_without == own_without else "another process has no bfloat16 arithmetic"
     lines = [f"precision: {decided.training.precision}, {why}"] if why else []
     if decided.training.precision == "bfloat16":
         _refuse_without_bfloat16(folder, device)
@@ -33,7 +33,7 @@ def with_precision(config: Config, folder: Path, device: torch.device) -> tuple[
 
 
 def as_begun(config: Config, folder: Path) -> Config:
-    """Returns the configuration, "auto" replaced by the precision of a run that has begun."""
+    """Returns the configuration with "auto" replaced by the precision of the run, if the run has already started."""
     if config.training.precision != "auto":
         return config
     if (folder / "config.json").is_file():
@@ -50,9 +50,9 @@ def _with(precision: str, config: Config) -> Config:
 
 
 def _refuse_without_bfloat16(folder: Path, device: torch.device) -> None:
-    """Raises UserError where a GPU would only emulate bfloat16."""
+    """Raises UserError if the GPU has no bfloat16 and would only emulate it."""
     if device.type != "cuda" or has_bfloat16(device):
         return
     begun = (folder / "config.json").is_file()
-    mend = "go on with it on another one, or train under another name" if begun else "use float32"
-    raise UserError(f'this GPU has no bfloat16, which {folder} needs; {mend}: SET="training.precision=float32"')
+    fix = "resume it on another GPU, or train under another name" if begun else "use float32"
+    raise UserError(f'this GPU has no bfloat16, but {folder} needs it; {fix}: SET="training.precision=float32"')

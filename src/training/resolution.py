@@ -1,4 +1,4 @@
-"""What a configuration leaves open -> numbers, by the facts of the data set: the KL weight, and whether to mirror."""
+"""Settings that a configuration leaves open -> values from the data set: the KL weight, and whether to mirror."""
 
 from typing import Any
 
@@ -10,19 +10,20 @@ from src.models.configs import models_of
 
 
 def bound_weight(height: int, width: int) -> float:
-    """Returns the KL weight 2 / (3 H W) that makes log MSE a bound for frames of H x W, to four significant digits."""
+    """Returns the KL weight 2 / (3 H W), with four significant digits. With it, the log MSE loss is a bound (ELBO)."""
     return float(f"{2 / (3 * height * width):.4g}")
 
 
 def resolved(config: Config, facts: DataFacts) -> Config:
-    """Returns the configuration for a data set: what was left open follows from the facts. Raises UserError.
+    """Returns the configuration for a data set. Settings that are open (None) get values from the facts of the data.
 
-    That is `kl_weight.stop` (`bound_weight`), `augmentation.mirror` and `evaluation.mirror`; what is set stays, so a
-    resolved configuration comes back as it is. An error is a setting that does not fit the facts.
+    These settings are `kl_weight.stop` (see `bound_weight`), `augmentation.mirror` and `evaluation.mirror`. Other
+    values stay, so a resolved configuration does not change. Raises UserError for a setting that does not fit the data.
     """
     _refuse_mirrors(config, facts)
     _refuse_shifts(config, facts)
-    can_mirror, stop = facts.cannot_mirror is None, config.kl_weight.stop
+    can_mirror = facts.cannot_mirror is None
+    stop = config.kl_weight.stop
     changes: dict[str, Any] = {}
     for name, section in (("augmentation", config.augmentation), ("evaluation", config.evaluation)):
         if section.mirror is None:
@@ -33,7 +34,7 @@ def resolved(config: Config, facts: DataFacts) -> Config:
 
 
 def left_unmirrored(config: Config, facts: DataFacts) -> str | None:
-    """Returns in words why clips are not mirrored though no setting forbids it; None where that needs no words."""
+    """Returns in words why clips are not mirrored although no setting forbids it; None if the user need not know."""
     is_open = config.augmentation.mirror is None or config.evaluation.mirror is None
     return facts.cannot_mirror if is_open and facts.is_notable else None
 
@@ -53,15 +54,15 @@ def _refuse_shifts(config: Config, facts: DataFacts) -> None:
     }
     for name, (shift, size) in shifts.items():
         if shift >= size:
-            raise UserError(f"{name} = {shift}: frames have {height} x {width} pixels; needed: less than {size}")
+            raise UserError(f"{name} = {shift}, but frames have {height} x {width} pixels; needed: less than {size}")
 
 
 def resolved_for(config: Config, manifest: Manifest) -> Config:
-    """Returns the configuration with what follows from its data set; UserError where that is of another system."""
+    """Returns the configuration resolved for its data set; UserError if the data set is of another system."""
     if manifest.system != config.model.system:
         fitting = " or ".join(models_of(manifest.system))
         raise UserError(
-            f"data/{config.dataset} is of the system {manifest.system}, whose models are {fitting}, not "
+            f"data/{config.dataset} is of the system {manifest.system}; its models are {fitting}, not "
             f"{config.model.name}; needed: another dataset or another model"
         )
     return resolved(config, manifest.facts)

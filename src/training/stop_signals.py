@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while training."""
+"""Ctrl-C and SIGTERM during training."""
 
 import signal
 from collections.abc import Iterator
@@ -9,9 +9,10 @@ from src.base.distributed import is_launched
 
 @contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """Collects Ctrl-C and SIGTERM while training: the step in progress is finished and saved; a second Ctrl-C kills.
+    """Yields a list that collects Ctrl-C and SIGTERM, so that training can finish its step and save.
 
-    Under torchrun, which passes every Ctrl-C on a second time, it kills after 30 seconds instead.
+    A second Ctrl-C kills the process. Under torchrun it does not, because torchrun sends each Ctrl-C twice. There,
+    torchrun kills the process after 30 seconds.
     """
     received: list[int] = []
 

@@ -1,4 +1,4 @@
-"""Rollouts against a loop that draws frame by frame, and what is averaged over samples and mirror images."""
+"""Rollouts compared with a loop over frames, and means over samples and mirror images."""
 
 from itertools import pairwise
 
@@ -32,7 +32,7 @@ def pixels(*shape: int, seed: int = 1) -> Tensor:
 
 @torch.no_grad()
 def frame_by_frame(model: VideoModel, given: Tensor, poses: Tensor, latents: Tensor) -> Tensor:
-    """The rollout as one would write it down: every frame from its own poses, nothing in chunks."""
+    """A rollout written as a simple loop: every frame is drawn from its own poses, without chunks."""
     frames, state, last = [given[:, 0]], model.start(given, poses[:, :1]), poses.shape[1] - 1
     for time in range(1, last + 1):
         around = [min(max(time + offset, 0), last) for offset in range(-model.context, model.context + 1)]
@@ -44,7 +44,7 @@ def frame_by_frame(model: VideoModel, given: Tensor, poses: Tensor, latents: Ten
 
 @pytest.mark.parametrize("length", [2, 6, 7, 13])
 def test_rollout_equals_a_slow_loop(model: VideoModel, length: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("src.evaluation.rollout.PARALLEL_FRAMES", 10)  # 5 of each sequence
+    monkeypatch.setattr("src.evaluation.rollout.PARALLEL_FRAMES", 10)  # chunks of 5 frames of each sequence
     given, poses = to_unit(pixels(2, 1, seed=2)), to_unit(pixels(2, length))
     latents = torch.randn(2, length, *model.latent_shape)
     drawn = rollout(model, given, poses, latents)
@@ -105,7 +105,7 @@ def test_drawing_leaves_the_weights_without_gradients(model: VideoModel) -> None
 
 @torch.no_grad()
 def test_shifted_rollouts_are_moved_back_before_they_are_averaged() -> None:
-    """Each pixel is the mean over the rollouts whose moved picture still held it."""
+    """Each pixel is the mean over those rollouts whose shifted picture contains it."""
     torch.manual_seed(0)
     model = build_model(tiny_config("reference_cvae"), height=HEIGHT, width=WIDTH)
     roughen(model)

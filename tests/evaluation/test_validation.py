@@ -1,4 +1,4 @@
-"""Validation against scores computed by hand from frames drawn by hand."""
+"""Validation compared with scores that are computed by hand."""
 
 import math
 from copy import copy
@@ -24,7 +24,7 @@ DEVICE = torch.device("cpu")
 
 
 def by_hand(drawn: torch.Tensor, truth: np.ndarray) -> float:
-    """The mean PSNR in dB of frames 1, 2, ... of float (T, 3, H, W) in [0, 1]."""
+    """Returns the mean PSNR in dB of frames 1, 2, .... The arguments are float (T, 3, H, W) in [0, 1]."""
     integers = np.clip(np.rint(255 * drawn.double().numpy()), 0, 255)
     errors = ((integers - truth.astype(np.float64)) ** 2).mean(axis=(1, 2, 3))
     return float(np.mean([20 * math.log10(255) - 10 * math.log10(error) for error in errors[1:]]))
@@ -42,7 +42,7 @@ def subject(request: pytest.FixtureRequest, small_data: DanceData) -> tuple[Vide
 
 @torch.no_grad()
 def rollouts(model: VideoModel, frames: torch.Tensor, poses: torch.Tensor) -> list[torch.Tensor]:
-    """The clip (T, 3, H, W) that a model draws of uint8 frames and poses, without and with a look at the frames."""
+    """Returns the clip (T, 3, H, W) drawn from uint8 frames and poses, with latents of the prior or the posterior."""
     frames, poses = to_unit(frames)[None], to_unit(poses)[None]
     padded = torch.cat([poses[:, :1]] * model.context + [poses] + [poses[:, -1:]] * model.context, dim=1)
     means, _ = model.posterior(frames, model.encode_conditions(padded), model.start(frames[:, :1], poses[:, :1]))
@@ -83,7 +83,7 @@ def test_validation_draws_no_global_randomness(subject: tuple[VideoModel, TakeVa
     assert torch.equal(torch.get_rng_state(), before)
 
 
-NUM_GIVEN, WINDOW = 2, 12  # of evaluation, whatever window training has
+NUM_GIVEN, WINDOW = 2, 12  # of evaluation; they do not depend on training.window
 
 
 @pytest.fixture(params=PUSHING_MODELS)
@@ -97,7 +97,7 @@ def pushed(request: pytest.FixtureRequest, pushing_data: PushingData) -> tuple[V
 
 @torch.no_grad()
 def drawn_by_hand(model: VideoModel, frames: np.ndarray, conditions: np.ndarray) -> np.ndarray:
-    """Rollouts of the first frames of clips from the prior's mean, one clip after the other."""
+    """Returns rollouts with the prior mean from the first frames of clips, one clip after the other."""
     given = torch.from_numpy(frames[:, :NUM_GIVEN].copy()).float() / 255
     known = torch.from_numpy(conditions[:, :WINDOW])
     quiet = torch.zeros(1, WINDOW, *model.latent_shape)
@@ -106,7 +106,7 @@ def drawn_by_hand(model: VideoModel, frames: np.ndarray, conditions: np.ndarray)
 
 
 def channel_psnr_by_hand(drawn: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """PSNR (N, T) in dB of the predicted frames, one channel after the other, then their mean."""
+    """Returns the PSNR (N, T) in dB of the predicted frames: the mean of the PSNR of each channel."""
     levels = np.empty((len(truth), WINDOW - NUM_GIVEN))
     for n, t in np.ndindex(*levels.shape):
         pairs = zip(drawn[n, NUM_GIVEN + t], truth[n, NUM_GIVEN + t] / 255, strict=True)
@@ -169,7 +169,7 @@ def test_many_clips_are_drawn_in_parts(
     whole = subject.draw(model, EvaluationConfig(mirror=False))
     monkeypatch.setattr("src.pushing.validation.CLIPS_AT_ONCE", 2)
     difference = subject.draw(model, EvaluationConfig(mirror=False)) - whole
-    assert difference.abs().mean() < 1e-3  # rounding alone, which ten steps of a recurrent network make larger
+    assert difference.abs().mean() < 1e-3  # only rounding errors, which ten recurrent steps amplify
     samples = subject.draw(model, EvaluationConfig(latent="sample", mirror=False))
     assert torch.equal(samples, subject.draw(model, EvaluationConfig(latent="sample", mirror=False)))
     others = subject.draw(model, EvaluationConfig(latent="sample", mirror=False), number=1)
@@ -235,7 +235,7 @@ def test_a_diverged_model_of_pushing_gets_a_low_score(
 
 
 def test_an_evaluation_needs_no_clip_of_training(small_data: DanceData) -> None:
-    """A take held out, or one to evaluate on, may be shorter than training.window; losses alone need that many."""
+    """A take for evaluation, or one held out, may be shorter than training.window. Only losses need a full window."""
     config = tiny_config("lab_cvae", window=20)
     longest = max(stop - start for start, stop in small_data.val.takes)
     assert longest < 20

@@ -1,4 +1,4 @@
-"""What every model offers: shapes, frames in [0, 1], a step that changes nothing it is given, a loss of its parts."""
+"""The interface of every model: shapes, frames in [0, 1], a step that does not change its inputs, and the loss."""
 
 from copy import deepcopy
 
@@ -26,7 +26,7 @@ def model(request: pytest.FixtureRequest) -> VideoModel:
 
 
 def conditions_of(batch: object) -> torch.Tensor:
-    """What is known of every frame, with the context that a batch of poses already has."""
+    """Returns the conditions with context; a batch of poses already contains the context."""
     if isinstance(batch, Batch):
         return batch.poses
     conditions = batch.conditions
@@ -34,7 +34,7 @@ def conditions_of(batch: object) -> torch.Tensor:
 
 
 def tensors(state: object) -> list[torch.Tensor]:
-    """All tensors of a state, whatever it is made of."""
+    """Returns all tensors of a state of any type."""
     if isinstance(state, torch.Tensor):
         return [state]
     parts = state if isinstance(state, tuple) else vars(state).values()

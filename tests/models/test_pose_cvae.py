@@ -1,4 +1,4 @@
-"""The pose CVAEs: sizes, the loss against a slow loop, teacher forcing, the latent's path, what a start means."""
+"""The pose CVAEs: sizes, loss compared with a slow loop, teacher forcing, effect of the latent, initial output."""
 
 import pytest
 import torch
@@ -59,7 +59,7 @@ def test_lab_loss_equals_a_slow_loop(ratio: float) -> None:
             pose = model.pose_encoder(clip.poses[:, t])
             joined = torch.cat([model.frame_encoder(clip.frames[:, t]), pose], dim=1)
             mean, raw = model.gaussian_predictor(joined).chunk(2, dim=1)
-            log_variance = raw.clamp(-12, 8)  # the smooth bound is the identity this far inside
+            log_variance = raw.clamp(-12, 8)  # far from its limits the smooth bound is the identity
             z = mean + log_variance.exp().sqrt() * noise[:, t - 1]
             fused = model.decoder_fusion(torch.cat([model.frame_encoder(fed), pose, z], dim=1))
             fed = torch.sigmoid(model.generator(fused))
@@ -139,7 +139,7 @@ def test_the_posterior_sees_the_frame_its_own_pose_and_the_reference() -> None:
 def test_reference_loss_by_hand() -> None:
     model, clip = reference(prior_probability=0.0), batch(2, context=1)
     loss = model(clip, draws(), kl_weight=0.5, teacher_forcing_ratio=0.0)
-    drawn = (0.5 * clip.reference + 0.25)[:, None]  # as the model starts
+    drawn = (0.5 * clip.reference + 0.25)[:, None]  # the initial output of the model
     expected = torch.log(((drawn - clip.frames) ** 2).mean(dim=(2, 3, 4)) + 1e-5).mean()
     assert loss.reconstruction.item() == pytest.approx(expected.item(), rel=1e-5)
     state = model.start(clip.reference[:, None], clip.reference_pose[:, None])
@@ -168,7 +168,7 @@ def test_the_divergence_of_a_frame_is_the_sum_over_its_latents(latent_map: bool,
 
 @pytest.mark.parametrize("ratio", [0.0, 0.5, 1.0])
 @torch.no_grad()
-def test_the_twin_sees_the_frame_before(ratio: float) -> None:
+def test_the_autoregressive_variant_sees_the_previous_frame(ratio: float) -> None:
     model, clip, random = reference(previous_frame=True, prior_probability=1.0), batch(5, context=1), draws()
     roughen(model)
     loss = model(clip, random, kl_weight=0.0, teacher_forcing_ratio=ratio)

@@ -1,4 +1,4 @@
-"""The loss of a clip that is fed its own frames is the error of `step` taken frame by frame with the same latents."""
+"""If drawn frames are fed back, the loss equals the error of `step`, frame by frame, with the same latents."""
 
 from dataclasses import replace
 
@@ -15,7 +15,7 @@ from src.pushing.data import PushingBatch
 from tests.conftest import frame_size, random_batch, roughen, tiny_config
 
 NUM_FRAMES = 4
-VARIANTS = {  # test's name: the model's name and its settings
+VARIANTS = {  # {name of the variant: (name of the model, settings)}
     "lab_cvae": ("lab_cvae", {}),
     "reference_cvae": ("reference_cvae", {"previous_frame": True, "prior_probability": 0.0}),
     "svg": ("svg", {"num_given": 1}),
@@ -29,12 +29,12 @@ def draws() -> Draws:
 
 
 def sampled(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """The posterior's sample, with the noise that the loss draws."""
+    """Returns the posterior's sample with the noise of the loss."""
     return mean + (log_variance / 2).exp() * draws().normal("latent", tuple(mean.shape[1:]))
 
 
 def noise_of(model: SVG, state: object, latent: Tensor) -> Tensor:
-    """The noise with which the prior's sample is this latent."""
+    """Returns the noise for which the prior's sample is this latent."""
     if model.prior is None:
         return latent
     mean, raw, _ = model.prior(state.features, state.prior)
@@ -42,7 +42,7 @@ def noise_of(model: SVG, state: object, latent: Tensor) -> Tensor:
 
 
 def posterior_of_svg(model: SVG, frames: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and log variance of the latents of frames 1, 2, ..., an LSTM on the frames seen so far."""
+    """Returns mean and log variance of the latents of frames 1, 2, ..., from an LSTM on the frames so far."""
     memory, means, log_variances = model.posterior.start(model.encoder(frames[:, 0])[0]), [], []
     for frame in frames[:, 1:].unbind(1):
         mean, raw, memory = model.posterior(model.encoder(frame)[0], memory)

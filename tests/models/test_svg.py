@@ -1,4 +1,4 @@
-"""The SVG family: sizes by hand, the loss against slow loops, what is fed back, what the latent and the prior do."""
+"""The SVG models: sizes by hand, loss compared with slow loops, feedback of frames, effect of latent and prior."""
 
 import pytest
 import torch
@@ -42,7 +42,7 @@ def draws() -> Draws:
 
 
 def gaussian_kl(mean_q: Tensor, log_variance_q: Tensor, mean_p: Tensor, log_variance_p: Tensor) -> Tensor:
-    """Summed over the latent, by torch.distributions."""
+    """Returns the KL divergence, summed over the latent, by torch.distributions."""
     q, p = (
         torch.distributions.Normal(mean, (0.5 * log_variance).exp())
         for mean, log_variance in ((mean_q, log_variance_q), (mean_p, log_variance_p))
@@ -72,7 +72,7 @@ def test_the_published_network_has_the_size_that_its_layers_add_up_to() -> None:
 
 @torch.no_grad()
 def slow_loss(model: SVG, batch: PushingBatch, ratio: float) -> tuple[Tensor, Tensor]:
-    """Reconstruction and KL of a clip as one would write them down: frame by frame, each true frame encoded twice."""
+    """Returns reconstruction and KL of a clip from a simple loop over frames, which encodes each true frame twice."""
     random, num_given = draws(), model.num_given
     coin = random.shared_uniform("teacher_forcing", batch.frames.shape[1] - 1) < ratio
     noise = random.normal("latent", (batch.frames.shape[1] - 1, *model.latent_shape))
@@ -170,49 +170,49 @@ def test_conv_loss_from_the_prior_alone_is_the_error_of_a_rollout_from_its_mean(
 @pytest.mark.parametrize("prior", ["fixed", "learned"])
 @torch.no_grad()
 def test_conv_loss_equals_a_slow_loop(prior: str, prior_probability: float) -> None:
-    """Frame by frame: q sees the frame to be predicted, p does not, and clips drawn from p's mean pay no divergence."""
+    """A loop over frames. q sees the predicted frame, p does not. Clips drawn from the prior mean have no KL loss."""
     model, batch, random = conv(prior=prior, prior_probability=prior_probability), clip(height=32), draws()
     loss = model(batch, random, kl_weight=0.3, teacher_forcing_ratio=0.0)
     known = with_context(batch.conditions, 1)
-    told = torch.cat([known[:, :-2], known[:, 1:-1, NUM_ACTION:]], dim=2)  # of the frame before, and the own position
+    conditions = torch.cat([known[:, :-2], known[:, 1:-1, NUM_ACTION:]], dim=2)  # previous action, both positions
     state = model.start(batch.frames[:, :2], batch.conditions[:, :2])
-    noise, informed = random.normal("latent", (4, 4)), random.uniform("prior", 1) >= prior_probability
+    noise, posterior_sampled = random.normal("latent", (4, 4)), random.uniform("prior", 1) >= prior_probability
     errors, divergences, memory = [], [], state.memory
     for t in range(2, 6):
         pooled = torch.cat([memory, model.encoder(batch.frames[:, t])[1]], dim=1).mean(dim=(2, 3))
-        mean, raw = model.posterior(torch.cat([pooled, told[:, t]], dim=1))
+        mean, raw = model.posterior(torch.cat([pooled, conditions[:, t]], dim=1))
         log_variance = bound_log_variance(raw, *LOG_VARIANCE_BOUNDS)
         prior_mean, prior_log_variance = torch.zeros_like(mean), torch.zeros_like(mean)
         if model.prior is not None:
-            prior_mean, raw = model.prior(torch.cat([memory.mean(dim=(2, 3)), told[:, t]], dim=1))
+            prior_mean, raw = model.prior(torch.cat([memory.mean(dim=(2, 3)), conditions[:, t]], dim=1))
             prior_log_variance = bound_log_variance(raw, *LOG_VARIANCE_BOUNDS)
         divergences.append(gaussian_kl(mean, log_variance, prior_mean, prior_log_variance))
         sample = mean + (log_variance / 2).exp() * noise[:, t - 2]
-        latent = torch.where(informed, sample, prior_mean)
-        memory = model.transition(memory, model.controls(torch.cat([told[:, t], latent], dim=1)))
-        colours = model.decoder(memory, state.reference_features, model.places(told[:, t]))
+        latent = torch.where(posterior_sampled, sample, prior_mean)
+        memory = model.transition(memory, model.controls(torch.cat([conditions[:, t], latent], dim=1)))
+        colours = model.decoder(memory, state.reference_features, model.places(conditions[:, t]))
         drawn, kept = colours[:, :3], colours[:, 3:]
         errors.append(((kept * batch.frames[:, 1] + (1 - kept) * drawn - batch.frames[:, t]) ** 2).mean(dim=(1, 2, 3)))
     error, divergence = torch.stack(errors, dim=1), torch.stack(divergences, dim=1)
     assert loss.reconstruction.item() == pytest.approx(error.mean().item(), rel=1e-5)
     assert loss.kl.item() == pytest.approx(divergence.mean().item(), rel=1e-4)
-    total = (error + 0.3 * informed * divergence).mean(dim=0).sum()
+    total = (error + 0.3 * posterior_sampled * divergence).mean(dim=0).sum()
     assert loss.total.item() == pytest.approx(total.item(), rel=1e-4)
-    assert divergence.mean() > 1e-4 and (prior_probability == 0.0) == bool(informed.all())
+    assert divergence.mean() > 1e-4 and (prior_probability == 0.0) == bool(posterior_sampled.all())
 
 
 @torch.no_grad()
-def test_a_conv_rollout_is_led_by_what_it_is_given_and_told() -> None:
+def test_a_conv_rollout_depends_on_conditions_and_latents() -> None:
     model, batch = conv(), clip(height=32)
     quiet = torch.zeros(2, 6, *model.latent_shape)
     drawn = rollout(model, batch.frames[:, :2], batch.conditions, quiet)
     later = batch.conditions.clone()
-    later[:, 3, :4] += 1  # the action of frame 3 moves what is seen from frame 4 on
-    told = rollout(model, batch.frames[:, :2], later, quiet)
-    assert torch.equal(told[:, :4], drawn[:, :4])
-    assert not torch.allclose(told[:, 4], drawn[:, 4], atol=1e-4)
+    later[:, 3, :4] += 1  # the action of frame 3 changes frame 4 and later frames
+    moved = rollout(model, batch.frames[:, :2], later, quiet)
+    assert torch.equal(moved[:, :4], drawn[:, :4])
+    assert not torch.allclose(moved[:, 4], drawn[:, 4], atol=1e-4)
     placed = batch.conditions.clone()
-    placed[:, 3, 4:] += 1  # the position of frame 3 is seen in frame 3
+    placed[:, 3, 4:] += 1  # the position of frame 3 changes frame 3
     assert not torch.allclose(rollout(model, batch.frames[:, :2], placed, quiet)[:, 3], drawn[:, 3], atol=1e-4)
     noisy = rollout(model, batch.frames[:, :2], batch.conditions, quiet + 1)
     assert not torch.allclose(noisy[:, 2], drawn[:, 2], atol=1e-4)
@@ -222,7 +222,7 @@ def test_conv_keeps_the_given_frame_where_its_mask_says_so() -> None:
     model, batch = conv(), clip(height=32)
     with torch.no_grad():
         convolution = model.decoder.head[2]
-        convolution.weight[12:] = 0  # the mask's four channels before the shuffle
+        convolution.weight[12:] = 0  # the four channels of the mask, before the pixel shuffle
         convolution.bias[12:] = 50
     drawn = rollout(model, batch.frames[:, :2], batch.conditions, torch.zeros(2, 6, *model.latent_shape))
     assert torch.allclose(drawn[:, 2:], batch.frames[:, 1:2].expand(-1, 4, -1, -1, -1))

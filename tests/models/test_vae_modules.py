@@ -1,4 +1,4 @@
-"""Blocks: parameter counts of the published table and by hand, output shapes, and the values at the start."""
+"""Blocks: parameter counts (published table, and by hand), output shapes, and initial outputs."""
 
 import pytest
 import torch
@@ -102,14 +102,14 @@ def test_unet_uses_the_latent_once_trained() -> None:
 
 
 def test_posterior_depends_on_the_frame_from_the_start() -> None:
-    """The modulation is zero at first, so it can learn only from latents that depend on the frame."""
+    """The modulation is zero at first. It gets a gradient only if the latents depend on the frame."""
     posterior = PooledPosterior(6, 8, 3, (1, 2))
     mean, _ = posterior(torch.rand(2, 6, HEIGHT, WIDTH)).chunk(2, dim=1)
     assert mean.std(dim=0).min() > 0
 
 
 def test_the_mean_over_the_latent_grid_is_the_pooled_posterior() -> None:
-    """Both are linear in the features, and the mean of the means of equal parts is the mean of all."""
+    """Both are linear in the features, and the mean over equal parts of their means is the mean of all."""
     grid = PooledPosterior(6, 8, 3, (2, 4))
     pooled = PooledPosterior(6, 8, 3, (1, 1))
     nn.init.normal_(grid.head.weight)

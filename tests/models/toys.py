@@ -1,4 +1,4 @@
-"""The smallest model of each system: what a person writes to add a model."""
+"""The smallest possible model of each system, as an example of a new model."""
 
 from typing import Any, ClassVar, Literal
 
@@ -25,7 +25,7 @@ class ToyPushingConfig(PushingModelConfig):
 
 
 class Toy(nn.Module):
-    """Repeats the last given frame, brighter or darker by one learned number; its latent says nothing."""
+    """Repeats the last given frame, made brighter or darker by one learned number. Its latent has no effect."""
 
     recurrent = False
     context = 0
@@ -61,8 +61,8 @@ class Toy(nn.Module):
 
 
 class ToyPose(Toy):
-    """A toy for dancers."""
+    """A toy model for dancers."""
 
 
 class ToyPushing(Toy):
-    """A toy for robot pushing."""
+    """A toy model for robot pushing."""

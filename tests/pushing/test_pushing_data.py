@@ -1,4 +1,4 @@
-"""Packing of robot pushing: arrays equal what was written, frames with their own conditions; resumed after a kill."""
+"""Packing of robot pushing: the arrays equal the source, frames keep their conditions, a killed packing resumes."""
 
 import fcntl
 import os
@@ -150,7 +150,7 @@ packing.pack_images(source, "pushing", data_folder=data)
 
 
 def log_reading(monkeypatch: pytest.MonkeyPatch, log: Path) -> None:
-    """Lets every clip that is read leave a line in `log`, whichever process reads it."""
+    """Adds a line to `log` for every clip that any process reads."""
     read = ClipFolder.read
 
     def logged(clip: ClipFolder, source: Source) -> ClipContent:
@@ -167,14 +167,14 @@ def test_killed_packing_resumes_where_it_was(
     killed = subprocess.run([sys.executable, "-c", KILLED, source, data], cwd=ROOT, check=False, capture_output=True)
     assert killed.returncode == -9, killed.stderr
     with (data / ".pushing.lock").open() as lock:
-        for _ in range(100):  # the killed one's children free it as soon as they notice
+        for _ in range(100):  # the child processes release the lock soon after the kill
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
                 time.sleep(0.1)
     progress = data / ".pushing.partial" / chunks.PROGRESS
-    sizes = [2, 2, 1, 2, 2]  # clips of the chunks
+    sizes = [2, 2, 1, 2, 2]  # number of clips in each chunk
     done = [int(line) for line in progress.read_text().splitlines()[1:]]
     log_reading(monkeypatch, tmp_path / "log")
     pack(source, data)

@@ -1,4 +1,4 @@
-"""The scores of a run of robot pushing against slow ones by numpy and scikit-image, its pictures, and the report."""
+"""Scores of robot pushing compared with numpy and scikit-image, and the pictures and the report of a run."""
 
 import json
 import math
@@ -42,7 +42,7 @@ PROTOCOLS = ("prior_mean", "single", "best_of_n", "shuffled_actions", "shuffled_
 
 
 class Evaluated(NamedTuple):
-    """An evaluated run, and the data set it is scored on."""
+    """An evaluated run, and the data of its test clips."""
 
     folder: Path
     scores: PushingScores
@@ -62,9 +62,9 @@ def evaluated(pushing_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def drawn(evaluated: Evaluated, latent: str, *, number: int = 0, num_shuffled: int = 0) -> np.ndarray:
-    """Rollouts (N, T, 3, H, W) of all clips by a model that is put together here.
+    """Returns rollouts (N, T, 3, H, W) of all clips by a model that is built here.
 
-    The first `num_shuffled` numbers of each condition are those of the clip before.
+    The first `num_shuffled` numbers of each condition are those of the previous clip.
     """
     model = build_model(CONFIG, height=64, width=64)
     model.load_state_dict(torch.load(evaluated.folder / "best.pt", weights_only=True)["ema"])
@@ -81,7 +81,7 @@ def drawn(evaluated: Evaluated, latent: str, *, number: int = 0, num_shuffled: i
 
 
 def slow_psnr(clips: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """PSNR (N, T) in dB of the predicted frames, mean over the channels, each by another library."""
+    """Returns the PSNR (N, T) in dB of the predicted frames: the mean over channels, computed by another library."""
     levels = np.empty((len(truth), WINDOW - GIVEN))
     for n, t in np.ndindex(*levels.shape):
         pairs = zip(truth[n, GIVEN + t] / 255, clips[n, GIVEN + t], strict=True)
@@ -90,7 +90,7 @@ def slow_psnr(clips: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def slow_ssim(clips: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """SSIM (N, T) of the predicted frames after rounding, by another library."""
+    """Returns the SSIM (N, T) of the predicted frames after rounding, computed by another library."""
     settings = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "channel_axis": 0}
     rounded, values = np.rint(255 * clips), np.empty((len(truth), WINDOW - GIVEN))
     for n, t in np.ndindex(*values.shape):
@@ -130,7 +130,7 @@ def test_every_number_is_that_of_a_slow_computation(evaluated: Evaluated, pushin
         assert scores.baselines[name].mean_ssim == pytest.approx(slow_ssim(clips, truth).mean(), abs=1e-4)
 
 
-def test_the_protocol_is_said(evaluated: Evaluated) -> None:
+def test_the_protocol_is_described(evaluated: Evaluated) -> None:
     scores = evaluated.scores
     assert set(scores.psnr_by_protocol) == {f"score_{name}" for name in PROTOCOLS}
     assert (scores.num_clips, scores.num_given, scores.num_samples_compared) == (3, GIVEN, SAMPLES)
@@ -153,7 +153,7 @@ def test_the_best_of_n_is_not_worse_than_one(evaluated: Evaluated) -> None:
     assert evaluated.scores.score_best_of_n >= evaluated.scores.score_single
 
 
-def test_an_endless_psnr_is_a_word(evaluated: Evaluated, pushing_folder: Path, tmp_path: Path) -> None:
+def test_an_infinite_psnr_is_a_string(evaluated: Evaluated, pushing_folder: Path, tmp_path: Path) -> None:
     data = open_data("pushed", pushing_folder)
     still = replace(data.test, frames=np.repeat(data.test.frames[:, :1], WINDOW, axis=1))
     shutil.copytree(evaluated.folder, tmp_path / "runs" / "pusher")
@@ -168,7 +168,7 @@ def test_an_endless_psnr_is_a_word(evaluated: Evaluated, pushing_folder: Path, t
 def test_one_clip_alone_has_no_actions_of_another(evaluated: Evaluated, pushing_folder: Path) -> None:
     data = open_data("pushed", pushing_folder)
     alone = replace(data, test=replace(data.test, frames=data.test.frames[:1], conditions=data.test.conditions[:1]))
-    with pytest.raises(UserError, match="pushed has one test clip alone"):
+    with pytest.raises(UserError, match="pushed has only one test clip"):
         score_pushing(open_run("pusher", evaluated.folder.parent), alone)
 
 

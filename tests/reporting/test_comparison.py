@@ -60,7 +60,7 @@ def test_the_table_shows_mean_and_sample_standard_deviation(runs: list[Run]) -> 
     cells = dict(zip(header, row, strict=True))
     assert cells["score (dB)"] == "25.50 ± 1.80"  # deviations -1.5, -0.5, 2: sqrt(6.5 / 2) = 1.803
     assert cells["seeds"] == "3 of 3"
-    assert cells["training (s)"] == "9 ± 1"  # 10, 10 and 8 seconds: 2 steps of 4 clips an epoch, 4 clips/s
+    assert cells["training (s)"] == "9 ± 1"  # 10, 10 and 8 seconds: 2 steps of 4 clips per epoch, 4 clips/s
     assert "PSNR 300" not in cells, "no column for a measure that no run has"
     assert cells["SSIM"] == "0.812 ± 0.000"
 
@@ -183,7 +183,7 @@ def test_every_measure_reads_a_run(runs: list[Run]) -> None:
 
 
 def test_reports_of_earlier_versions_are_read_under_todays_names() -> None:
-    """There, one number had a name in each system, and both names stood in every report, one without a number."""
+    """In earlier versions a number had one name per system. Every report had both names, one without a number."""
     for grid, name in (("pushing", "psnr_prior_mean"), ("dance_latent", "score_prior_mean")):
         path = ROOT / "reports" / f"{grid}.json"
         written = json.loads(path.read_text())

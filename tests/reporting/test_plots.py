@@ -1,4 +1,4 @@
-"""Pictures: what a GIF file holds, what a strip shows, what curves and legends say. Nothing is compared by eye."""
+"""Pictures: the content of GIF files, strips, curves and legends, checked by numbers."""
 
 import math
 import os
@@ -40,7 +40,7 @@ def noise(num_frames: int, seed: int = 0) -> torch.Tensor:
 
 
 def gif_blocks(content: bytes) -> Iterator[tuple[str, bytes]]:
-    """The blocks of a GIF file by kind, as its specification cuts them: a minimal reader of our own."""
+    """Yields kind and content of each block of a GIF file. This is a minimal reader after the GIF specification."""
     position = 13 + (3 << (content[10] & 7) + 1 if content[10] & 0x80 else 0)
     while content[position] != 0x3B:
         start = position
@@ -144,7 +144,7 @@ def test_a_strip_shows_evenly_spaced_frames(tmp_path: Path) -> None:
 
 @pytest.fixture
 def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """The figures that are saved, as matplotlib holds them."""
+    """The matplotlib figures that are saved."""
     saved: list[Figure] = []
     monkeypatch.setattr(plots, "_save", lambda figure, path: saved.append(figure))
     return saved
@@ -210,7 +210,7 @@ def test_curves_hold_what_the_log_holds(figures: list[Figure]) -> None:
     plot_history(Path("curves.png"), rows, schedules)
     drawn = {line.get_label(): line for axes in figures[0].axes for line in axes.lines}
     assert drawn.keys() == rows[1].keys() - {"epoch"}
-    for name, curve in schedules.items():  # step by step, where the log has an epoch's last step alone
+    for name, curve in schedules.items():  # for every step; the log only has the last step of an epoch
         line = drawn.pop(name)
         assert (line.get_xdata().tolist(), line.get_ydata().tolist()) == curve
     for name, line in drawn.items():
@@ -219,13 +219,13 @@ def test_curves_hold_what_the_log_holds(figures: list[Figure]) -> None:
 
 
 def colours_within_axes(path: Path) -> set[tuple[int, ...]]:
-    """The colours of a saved plot above its legend."""
+    """Returns the colours of a saved plot, without the legend below it."""
     with Image.open(path) as image:
         pixels = np.asarray(image.convert("RGB"))
     return {tuple(colour) for colour in pixels[: int(0.85 * len(pixels))].reshape(-1, 3).tolist()}
 
 
-BLUE, ORANGE = (31, 119, 180), (255, 127, 14)  # matplotlib's first two
+BLUE, ORANGE = (31, 119, 180), (255, 127, 14)  # matplotlib's first two colours
 
 
 @pytest.mark.parametrize("num_points", [1, 50])
@@ -235,18 +235,18 @@ def test_equal_scores_hide_neither_curve(tmp_path: Path, num_points: int) -> Non
     assert {BLUE, ORANGE} <= colours_within_axes(tmp_path / "curves.png")
 
 
-def test_one_point_is_seen(tmp_path: Path) -> None:
+def test_one_point_is_visible(tmp_path: Path) -> None:
     for dashed in (False, True):
         plot_bands(tmp_path / "a.png", {"loss": [Band([1], np.ones((1, 1)), "arm", 1, dashed)]}, xlabel="epoch")
         assert any(red > 240 and blue < 120 for red, _, blue in colours_within_axes(tmp_path / "a.png")), "orange"
 
 
-def test_many_points_are_a_line_alone(figures: list[Figure]) -> None:
+def test_many_points_are_a_line_without_markers(figures: list[Figure]) -> None:
     plot_bands(Path("bands.png"), {"PSNR": [Band(range(600), np.ones((2, 600)), "arm", 0)]}, xlabel="frame")
     assert figures[0].axes[0].lines[0].get_marker() == "None"
 
 
-def test_a_run_without_validation_is_drawn_without_complaint(figures: list[Figure]) -> None:
+def test_a_run_without_validation_is_plotted_without_warning(figures: list[Figure]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         plot_history(Path("curves.png"), [{"epoch": 1, "total": 0.5}], {})

@@ -31,7 +31,7 @@ def test_training_seconds_are_clips_over_speed(tmp_path: Path) -> None:
     rows[0]["clips_per_s"], rows[2]["clips_per_s"] = 2.0, 16.0
     (folder / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     run = read_run(folder)
-    assert run.training_seconds == pytest.approx(2 * 4 / 2 + 2 * 4 / 4 + 2 * 4 / 16)  # 2 steps of 4 clips an epoch
+    assert run.training_seconds == pytest.approx(2 * 4 / 2 + 2 * 4 / 4 + 2 * 4 / 16)  # 2 steps of 4 clips per epoch
     assert run.log.clips_per_s == 4.0
 
 
@@ -76,7 +76,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "cut scores": (lambda run: cut(run / "scores.json", 0.5), "scores.json is damaged"),
     "list of scores": (lambda run: (run / "scores.json").write_text("[]"), "scores.json is damaged"),
     "no protocol": (lambda run: without(run / "scores.json", "protocol"), "cannot be read (protocol: field required)"),
-    "old scores": (lambda run: without(run / "scores.json", "system"), "an earlier version wrote it; make it anew"),
+    "old scores": (lambda run: without(run / "scores.json", "system"), "as in earlier versions; to write it again"),
     "no score": (lambda run: without(run / "scores.json", "score"), "cannot be read (score: field required)"),
     "trained on": (lambda run: save_checkpoint(run / "best.pt", {"step": 9}, CONFIG), "trained on since, or damaged"),
     "cut weights": (lambda run: cut(run / "best.pt", 0.5), "best.pt is no checkpoint of this project, or a"),
@@ -136,7 +136,7 @@ def test_hidden_folders_and_files_are_no_runs(tmp_path: Path) -> None:
         (4, 0, [1.0, 2.0, 3.0], False),
         (9, 2, [1.0, 3.0, 2.0, 2.5], True),
         (9, 2, [1.0, 3.0, 2.0], False),
-        (9, 2, [3.0, 3.0, 3.0], True),  # an equal score is no better one
+        (9, 2, [3.0, 3.0, 3.0], True),  # an equal score is no improvement
         (9, 1, [], False),
     ],
 )

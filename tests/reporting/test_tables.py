@@ -1,4 +1,4 @@
-"""The table of runs: order, baselines, protocols, and Markdown as a person would write it."""
+"""The table of runs: order, baselines, protocols, and Markdown compared with tables written by hand."""
 
 import json
 from pathlib import Path

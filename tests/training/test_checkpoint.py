@@ -204,7 +204,7 @@ def test_a_config_can_change_only_in_some_settings(tmp_path: Path, model: str) -
 
 
 def test_the_missing_words_of_set_are_named(tmp_path: Path) -> None:
-    """With these words the command has the run's configuration again."""
+    """With the suggested SET, the command has the configuration of the run again."""
     toml = tmp_path / "run.toml"
     toml.write_text('seed = 4\n[training]\nloss = "mse"\n')
     overrides = (

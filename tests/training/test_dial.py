@@ -1,4 +1,4 @@
-"""The dial chooses what its law expects most of, times only the widths that it needs, and never overspends."""
+"""The dial chooses the recipe with the best expected score, times only widths that it needs, and keeps to the time."""
 
 import json
 import math
@@ -36,7 +36,7 @@ NUM_FRAMES = 1890
 
 
 def cpu_seconds(width: int) -> float:
-    """Seconds of a step of 32 clips where time follows arithmetic: 0.0029 GFLOP times the square of the width."""
+    """Seconds of a step of 32 clips, if time is proportional to arithmetic: 0.0029 GFLOP times width squared."""
     return BATCH_SIZE * (0.0028755 * width**2 + 0.002984 * width) * 1e9 / SPEED
 
 
@@ -47,7 +47,7 @@ def timed(asked: list[int]) -> Iterator[tuple[int, float]]:
 
 
 def best_by_search(seconds: float) -> tuple[float, int, int]:
-    """The best of all widths and members, by trying each."""
+    """The best recipe of all widths and members, found by trying each."""
     steps_per_epoch = NUM_FRAMES // BATCH_SIZE
     found = []
     for width in WIDTHS:
@@ -85,7 +85,7 @@ def test_more_time_is_never_worse_and_wide_networks_are_not_timed_for_a_short_ru
 
 
 def test_the_law_fits_the_study() -> None:
-    """The rows of reports/dial.jsonl: one member, patch 1, batches of 32, two takes, the learning rate of the law."""
+    """Reads reports/dial.jsonl: the rows with one member, patch 1, batches of 32 and the law's learning rate."""
     errors = []
     for line in (ROOT / "reports" / "dial.jsonl").read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
@@ -117,7 +117,7 @@ def test_a_recipe_becomes_settings_of_the_run() -> None:
 
 @pytest.fixture
 def two_widths(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Times two narrow networks only, one step each."""
+    """Lets the dial time only two narrow networks, one step each."""
     monkeypatch.setattr("src.training.dial.WIDTHS", (8, 16))
     monkeypatch.setattr("src.training.dial.TIMED_STEPS", 1)
 
@@ -131,12 +131,12 @@ def test_a_run_keeps_its_recipe(data_folder: Path, tmp_path: Path, capsys: pytes
     assert dialled(config, folder, data, cpu) is config, "without MINUTES nothing is chosen"
     asked = config.model_copy(update={"minutes": 0.5})
     chosen = dialled(asked, folder, data, cpu)
-    assert "for 0.5 minutes here: " in capsys.readouterr().out
+    assert "for 0.5 minutes on this machine: " in capsys.readouterr().out
     assert recipe_of(chosen).width in (8, 16)
     folder.mkdir()
     (folder / "config.json").write_text(to_json(chosen), encoding="utf-8")
     assert dialled(config, folder, data, cpu) == dialled(asked, folder, data, cpu) == chosen
-    with pytest.raises(UserError, match=r"started with MINUTES=0.5, now MINUTES=9 is asked for"):
+    with pytest.raises(UserError, match=r"started with MINUTES=0.5, but now the command has MINUTES=9"):
         dialled(config.model_copy(update={"minutes": 9.0}), folder, data, cpu)
     (folder / "config.json").write_text(to_json(config), encoding="utf-8")
     with pytest.raises(UserError, match="started without MINUTES"):
@@ -151,7 +151,7 @@ def test_another_model_is_refused() -> None:
 def test_a_setting_is_not_given_twice() -> None:
     assert with_minutes("seed=1 model.patch=2", "30") == "seed=1 model.patch=2 minutes=30"
     assert with_minutes("model.width=16", "") == "model.width=16"
-    with pytest.raises(UserError, match=r"SET gives model.width, which MINUTES chooses"):
+    with pytest.raises(UserError, match=r"SET has model.width, but MINUTES chooses it"):
         with_minutes("seed=1 model.width=16", "30")
 
 
@@ -159,7 +159,7 @@ def test_a_setting_is_not_given_twice() -> None:
 def test_a_run_of_some_seconds_is_trained_and_goes_on(
     data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The whole command: it is chosen once, and the same run goes on with or without MINUTES."""
+    """The whole command: the recipe is chosen once, and the run can be resumed with or without MINUTES."""
     (tmp_path / "configs").mkdir()
     toml = 'dataset = "tiny"\n[model]\nname = "reference_cvae"\nnum_levels = 2\nnum_blocks = 1\n'
     (tmp_path / "configs" / "tiny.toml").write_text(toml, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Settings that a run would never read are refused when it starts, and only then."""
+"""Settings without effect are refused when a run starts, but not when it is resumed."""
 
 import json
 from pathlib import Path
@@ -46,10 +46,14 @@ FORCED = {"start": 1.0, "decay_step": 0.0}
         ("lab_cvae", {"kl_weight": {"maximum": 2e-4}}, "kl_weight.maximum = 0.0002 is never reached"),
         ("lab_cvae", {"kl_weight": {"maximum": 1e-4}}, "kl_weight.maximum = 0.0001 is never reached"),
         ("lab_cvae", {"kl_weight": {"kind": "monotonic", "start": 1e-4, "ratio": 0.3}}, "the weight never changes"),
-        ("svg", {"clips_per_epoch": 1, "batch_size": 64}, "batches of 64 take 64 clips an epoch"),
-        ("svg", {"clips_per_epoch": 100, "batch_size": 64}, "batches of 64 take 64 clips an epoch"),
-        ("svg", {"clips_per_epoch": 130, "batch_size": 64}, "needed: a multiple of training.batch_size, 128 say"),
-        ("svg", {"warmup_steps": MANY + 1}, "the run has 10000 steps: it never reaches the learning rate"),
+        ("svg", {"clips_per_epoch": 1, "batch_size": 64}, "batches of 64 use 64 clips per epoch"),
+        ("svg", {"clips_per_epoch": 100, "batch_size": 64}, "batches of 64 use 64 clips per epoch"),
+        (
+            "svg",
+            {"clips_per_epoch": 130, "batch_size": 64},
+            "needed: a multiple of training.batch_size, for example 128",
+        ),
+        ("svg", {"warmup_steps": MANY + 1}, "the run has 10000 steps: it never reaches its learning rate"),
     ],
 )
 def test_a_setting_without_effect_is_refused(model: str, settings: dict[str, Any], line: str) -> None:
@@ -95,10 +99,10 @@ def test_no_shipped_recipe_is_refused() -> None:
 @pytest.mark.usefixtures("small_data")
 def test_a_run_that_has_begun_goes_on(tmp_path: Path) -> None:
     config, folder = tiny_config("reference_cvae", num_epochs=1, clips_per_epoch=9), tmp_path / "run"
-    with pytest.raises(UserError, match=r"needed: a multiple of training.batch_size, 8 say"):
+    with pytest.raises(UserError, match=r"needed: a multiple of training.batch_size, for example 8"):
         train(config, folder)
     assert not folder.exists()
     folder.mkdir()
-    (folder / "config.json").write_text(to_json(config))  # as an earlier version began it
+    (folder / "config.json").write_text(to_json(config))  # as if an earlier version had started the run
     assert train(config, folder)
     assert json.loads((folder / "config.json").read_text())["training"]["clips_per_epoch"] == 9

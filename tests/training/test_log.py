@@ -1,4 +1,4 @@
-"""The log: what is written is read, what a resumed run repeats is dropped, a line cut off by a kill does no harm."""
+"""The log: rows are read as written, rows of repeated steps are dropped, an incomplete last line is ignored."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""`training.precision = "auto"` is decided once, from the hardware, and stays as a run began."""
+"""`training.precision = "auto"` is decided from the hardware when a run starts, and then stays the same."""
 
 import os
 import subprocess
@@ -20,7 +20,7 @@ AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
 
 
 def on_hardware(monkeypatch: pytest.MonkeyPatch, *, with_bfloat16: bool) -> None:
-    """Makes this machine one that has bfloat16, or none."""
+    """Pretends that this machine has bfloat16, or that it has not."""
     for name in ("src.base.bfloat16.has_bfloat16", "src.training.precision.has_bfloat16"):
         monkeypatch.setattr(name, lambda device: with_bfloat16)
 
@@ -41,7 +41,7 @@ def test_a_run_that_moves_goes_on_as_it_began(
     assert read_config(folder).training.precision == decided
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"precision: {decided}, as {folder} began"
-    assert ("warning" in lines[1]) == first  # bfloat16 on a machine that has none
+    assert ("warning" in lines[1]) == first  # bfloat16 on a machine without it
     other = "float32" if first else "bfloat16"
     with pytest.raises(UserError, match=rf"another configuration \(training.precision: {decided} -> {other}\)"):
         train(tiny_config("reference_cvae", num_epochs=1, precision=other), folder)
@@ -61,14 +61,14 @@ def test_a_gpu_without_bfloat16_is_refused_and_auto_is_not(tmp_path: Path, monke
 
 def test_processes_decide_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     on_hardware(monkeypatch, with_bfloat16=True)
-    monkeypatch.setattr(precision, "any_process", lambda flag, device: True)  # another process has none
+    monkeypatch.setattr(precision, "any_process", lambda flag, device: True)  # another process has no bfloat16
     config, lines = with_precision(tiny_config("reference_cvae", precision="auto"), tmp_path, CPU)
     assert config.training.precision == "float32"
     assert lines == ["precision: float32, another process has no bfloat16 arithmetic"]
 
 
 def test_with_avx2_alone_the_demo_trains_in_float32(data_folder: Path, tmp_path: Path) -> None:
-    """A step of the demo's configuration in a process that may not use AVX-512."""
+    """Takes a step with the demo's configuration in a process that may not use AVX-512."""
     (tmp_path / "data").symlink_to(data_folder)
     small = "dataset=tiny training.num_epochs=1 training.clips_per_epoch=2 training.batch_size=2 model.width=8"
     done = subprocess.run(

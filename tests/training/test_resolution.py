@@ -1,4 +1,4 @@
-"""What a configuration leaves open follows from its data set, and what does not fit it is refused in one line."""
+"""Open settings get their values from the data set. Settings that do not fit it are refused with one line."""
 
 import pytest
 
@@ -22,7 +22,7 @@ def facts(height: int = 32, width: int = 64, cannot_mirror: str | None = None) -
     [((32, 64), 3.255e-4), ((64, 64), 1.628e-4), ((64, 128), 8.138e-5), ((8, 16), 5.208e-3)],
 )
 def test_the_weight_of_the_bound_is_two_over_the_number_of_values(size: tuple[int, int], weight: float) -> None:
-    assert bound_weight(*size) == weight  # that of the frame sizes in use is the number that was in use, bit by bit
+    assert bound_weight(*size) == weight  # for these frame sizes, earlier versions had exactly these constants
     assert bound_weight(*size) == pytest.approx(2 / (3 * size[0] * size[1]), rel=5e-4)
 
 
@@ -63,10 +63,10 @@ def test_what_is_set_stays() -> None:
         (
             {"augmentation": {"shift_y": 16}},
             facts(16, 40),
-            "augmentation.shift_y = 16: frames have 16 x 40 pixels; needed: less than 16",
+            "augmentation.shift_y = 16, but frames have 16 x 40 pixels; needed: less than 16",
         ),
-        ({"augmentation": {"shift_x": 40}}, facts(16, 40), "augmentation.shift_x = 40: .* less than 40"),
-        ({"evaluation": {"shift": 32}}, facts(), "evaluation.shift = 32: .* less than 32"),
+        ({"augmentation": {"shift_x": 40}}, facts(16, 40), "augmentation.shift_x = 40, .* less than 40"),
+        ({"evaluation": {"shift": 32}}, facts(), "evaluation.shift = 32, .* less than 32"),
     ],
 )
 def test_what_does_not_fit_the_data_is_refused(table: dict[str, object], known: DataFacts, message: str) -> None:

@@ -14,7 +14,7 @@ CPU = torch.device("cpu")
 
 
 def trainer_of(data: DanceData, folder: Path, **training: object) -> Trainer:
-    """A trainer of the small reference model that has taken no step yet."""
+    """Returns a trainer of the small reference model, before its first step."""
     subject = Trainer(tiny_config("reference_cvae", warmup_steps=0, **training), data, folder, CPU)
     subject.start_clock()
     return subject
@@ -41,7 +41,7 @@ def test_a_gradient_longer_than_its_bound_is_scaled_down(small_data: DanceData, 
 
 @pytest.mark.parametrize("decay", [0.0, 0.5])
 def test_a_first_step_is_that_of_adamw(decay: float, small_data: DanceData, tmp_path: Path) -> None:
-    """After one step both moments are the gradient's, so w' = (1 - rate * decay) * w - rate * g / (|g| + 1e-8)."""
+    """After one step, the moments are g and g^2, so w' = (1 - rate * decay) * w - rate * g / (|g| + 1e-8)."""
     rate = 0.125
     subject = trainer_of(small_data, tmp_path, weight_decay=decay, learning_rate=rate)
     before = [weight.detach().clone() for weight in subject.model.parameters()]
@@ -49,7 +49,7 @@ def test_a_first_step_is_that_of_adamw(decay: float, small_data: DanceData, tmp_
     for old, new in zip(before, subject.model.parameters(), strict=True):
         gradient = torch.zeros_like(old) if new.grad is None else new.grad
         expected = (1 - rate * decay) * old - rate * gradient / (gradient.abs() + 1e-8)
-        clear = gradient.abs() > 1e-6  # beside smaller ones, the rounding of the moments is seen
+        clear = gradient.abs() > 1e-6  # for smaller gradients, rounding errors of the moments are visible
         torch.testing.assert_close(new.detach()[clear], expected[clear], rtol=1e-3, atol=1e-4)
 
 
