@@ -149,8 +149,8 @@ def describe(config: Config, cost: Cost, *, num_clips: int, training_set: str, r
             f"measured here         {speed:.2f} clips/s on {torch.get_num_threads()} CPU threads "
             f"({instruction_set()}, {precision_here(config)}), "
             f"{cost.flops * speed / 1e9:.0f} GFLOP/s; the run: {duration(settings.batch_size * steps / speed)}",
-            f"estimated on an H200  {duration(max(busy, launching))}, from other runs: {duration(busy)} of arithmetic at "
-            f"{REACHED:.1%} of {PEAK_TFLOPS:.0f} TFLOP/s, {duration(launching)} to launch "
+            f"estimated on an H200  {duration(max(busy, launching))}, from other runs: {duration(busy)} of arithmetic "
+            f"at {REACHED:.1%} of {PEAK_TFLOPS:.0f} TFLOP/s, {duration(launching)} to launch "
             f"{cost.num_kernels:,} kernels a step",
         )
     )

@@ -96,6 +96,17 @@ def write_kernel(run: str, slug: str, folder: Path, user: str) -> str:
             f"the notebook's title {title!r} has {len(title)} characters, Kaggle allows {MAX_TITLE_LENGTH}; "
             f"copy {config} to a shorter name"
         )
+    script = _script(run, slug, config)
+    name = f"{user}/{title.replace(' ', '-')}"
+    metadata = _metadata(name, title, slug)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / "run.py", script.encode())
+    write_atomically(folder / "kernel-metadata.json", (json.dumps(metadata, indent=2) + "\n").encode())
+    return name
+
+
+def _script(run: str, slug: str, config: str) -> str:
+    """Returns the notebook's script with the code in it; UserError if it is too long, or if git misses the TOML."""
     files = tracked_files()
     if config not in files:
         raise UserError(
@@ -117,8 +128,12 @@ def write_kernel(run: str, slug: str, folder: Path, user: str) -> str:
         raise UserError(
             f"the script has {len(script)} bytes, Kaggle allows {MAX_SCRIPT_BYTES}; track fewer files in {TRACKED}"
         )
-    name = f"{user}/{title.replace(' ', '-')}"
-    metadata = {
+    return script
+
+
+def _metadata(name: str, title: str, slug: str) -> dict[str, object]:
+    """Returns what kernel-metadata.json says."""
+    return {
         "id": name,
         "title": title,
         "code_file": "run.py",
@@ -134,10 +149,6 @@ def write_kernel(run: str, slug: str, folder: Path, user: str) -> str:
         "kernel_sources": [],
         "model_sources": [],
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / "run.py", script.encode())
-    write_atomically(folder / "kernel-metadata.json", (json.dumps(metadata, indent=2) + "\n").encode())
-    return name
 
 
 def push_kernel(folder: Path, slug: str, policy: WaitPolicy) -> None:
