@@ -78,7 +78,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no protocol": (lambda run: without(run / "scores.json", "protocol"), "cannot be read (protocol: field required)"),
     "old scores": (lambda run: without(run / "scores.json", "system"), "as in earlier versions; to write it again"),
     "no score": (lambda run: without(run / "scores.json", "score"), "cannot be read (score: field required)"),
-    "trained on": (lambda run: save_checkpoint(run / "best.pt", {"step": 9}, CONFIG), "trained on since, or damaged"),
+    "trained on": (lambda run: save_checkpoint(run / "best.pt", {"step": 9}, CONFIG), "new training, or damage"),
     "cut weights": (lambda run: cut(run / "best.pt", 0.5), "best.pt is no checkpoint of this project, or a"),
     "other settings": (lambda run: rewrite(run / "config.json", '"mirror": true', '"mirror": false'), "have changed"),
     "no weights": (lambda run: (run / "best.pt").unlink(), "best.pt does not exist"),
