@@ -41,7 +41,7 @@ def read_pictures(root: Path, folder: str) -> Tensor:
     """Returns all pictures in a folder at any depth below root, (N, 3, 32, 64) uint8, in the order of their numbers."""
     files = [file for file in root.glob(f"**/{folder}/**/*.png") if not file.name.startswith(".")]
     if not files:
-        raise ValueError(f"found no {folder}/*.png")
+        raise ValueError(f"found no PNG files in {folder}")
     files.sort(key=lambda file: [int(number) for number in re.findall(r"\d+", str(file))])  # as text, 10 is before 9
     pictures = np.empty((len(files), HEIGHT, WIDTH, 3), dtype=np.uint8)
     for index, file in enumerate(files):  # a larger picture is resized; Pillow does it with antialiasing
@@ -234,16 +234,16 @@ def main() -> None:
     if not arguments.out.parent.is_dir():
         parser.exit(2, f"error: {arguments.out}: there is no folder {arguments.out.parent}\n")
     try:
-        data = read_dataset(arguments.data)
+        data = read_dataset(arguments.data.resolve(strict=True))
     except (OSError, SyntaxError, ValueError, zipfile.BadZipFile) as error:
         parser.exit(2, f"error: {arguments.data}: {error}; needed: the data set, a folder or a zip file\n")
     model = train(data["train_img"], data["train_label"], arguments.epochs)
     truth = data["val_img"]
     reached = score(roll_out(model, truth[0], data["val_label"]), truth)
     copied = score(truth[:1].expand_as(truth), truth)
-    print(f"validation score: {reached:.2f} dB; a copy of the first frame: {copied:.2f} dB")
     tests = zip(data["test_img"], data["test_label"], strict=True)
     write_csv(arguments.out, torch.stack([roll_out(model, frame, poses) for frame, poses in tests]))
+    print(f"{reached:.2f} dB on val; a copy of the first frame: {copied:.2f} dB; wrote {arguments.out}")
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from src.config import Config, load_config
 from src.intake.facts import DataFacts
 from src.intake.manifest import Manifest
 from src.models.interface import build_model
-from src.training.resolution import resolved
+from src.training.resolution import resolved, resolved_for
 
 PEAK_TFLOPS = 989.0  # dense bfloat16 peak of an H100 or H200
 REACHED = 0.065  # share of the peak that `dance` reached on an H200, without waiting for launches: reports/gpu.md
@@ -175,7 +175,8 @@ def main() -> None:
     arguments = parser.parse_args()
     config = load_config(arguments.config, arguments.set)
     facts = facts_of(config, Path("data"))
-    config = resolved(config, facts)
+    manifest = _manifest(config, Path("data"))
+    config = resolved_for(config, manifest) if manifest else resolved(config, facts)
     num_clips, training_set = clips_of_an_epoch(config, Path("data"))
     cost = cost_of(config, facts, num_clips=arguments.clips)
     resident = resident_bytes(config, Path("data"))

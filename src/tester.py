@@ -23,6 +23,7 @@ from src.evaluation.scores import Scores, lines_of_scores, read_scores, write_sc
 from src.evaluation.trained import Trained, data_of, open_run, origin_of, save_settings
 from src.intake.dance_listing import NUMBERED, PICTURE
 from src.intake.facts import Size
+from src.intake.manifest import Manifest
 from src.intake.pictures import count_kinds, read_picture, say_conversions
 from src.maths.metrics import quantise
 from src.reporting.plots import plot_history, save_gif, side_by_side
@@ -176,7 +177,11 @@ def _local_score(trained: Trained, origin: dict[str, Any]) -> float | None:
     path = trained.folder / "scores.json"
     if not path.is_file():
         return None
-    scores = read_scores(path)
+    try:
+        scores = read_scores(path)
+    except UserError as error:  # it is not needed for the csv
+        say(f"no local score beside the csv: {error}")
+        return None
     evaluated = {"checkpoint_sha256": scores.checkpoint_sha256, "config_sha256": scores.config_sha256}
     return scores.score if evaluated.items() <= origin.items() else None
 
@@ -275,7 +280,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.command == "predict":
         needed = {
-            "FRAME=first.png, the PNG file of the first frame": arguments.frame,
+            "FRAME=first.png, the picture of the first frame": arguments.frame,
             "POSES=folder, with the pose pictures 0.png, 1.png, ...": arguments.poses,
         }
         if missing := [text for text, value in needed.items() if not value]:
@@ -290,7 +295,11 @@ def main() -> None:
         written = Provenance.load(path.with_suffix(".json"))
         height, width = written.frame_size
         content = f"{written.num_sequences} sequences of {written.num_rows // written.num_sequences} frames"
-        say(f"{path}: valid, {content} of {height} x {width}. Upload it with")
+        say(f"{path}: valid, {content} of {height} x {width}.")
+        if Manifest.load(Path("data") / written.dataset).source.kind == "synthetic":
+            say("  A rehearsal: the dancers are synthetic, so there is no competition to upload it to.")
+            return
+        say("  Upload it with")
         say(f'  make submit RUN={arguments.run} COMPETITION=slug MESSAGE="..."')
         say(f'  or, without an entry in the ledger: .venv/bin/kaggle competitions submit -c slug -f {path} -m "..."')
     else:

@@ -50,7 +50,7 @@ from src.training.checkpoint import (
     save_checkpoint,
     write_config,
 )
-from src.training.dial import dialled, with_minutes
+from src.training.dial import as_started, dialled, with_minutes, with_recipe_of
 from src.training.idle_settings import refuse_idle_settings
 from src.training.log import History, epoch_line, score_to_choose_by
 from src.training.precision import as_begun, with_precision
@@ -254,6 +254,7 @@ def train(config: Config, folder: Path, *, data_folder: Path = Path("data"), sto
         unmirrored = left_unmirrored(config, data.manifest.facts)
         lines += [f"{folder}: no clip is mirrored: {unmirrored}"] if unmirrored else []
         config = dialled(resolved_for(config, data.manifest), folder, data, device)
+        as_written = with_recipe_of(config, as_written)
         refuse_unequal_shares(config.training.batch_size, world_size())
         check_config(folder, config)  # in every process: if one stopped alone, the others would wait for ever
         trainer = Trainer(config, data, folder, device)
@@ -325,6 +326,7 @@ def main() -> None:
     overrides = with_minutes(arguments.set, arguments.minutes)
     config = load_config(arguments.config, overrides)
     folder = Path("runs") / (arguments.name or arguments.config.stem)
+    config = as_started(config, folder, arguments.set)
     num_processes = check_processes(arguments.gpus, config.training.device)
     if num_processes > 1:
         refuse_unequal_shares(config.training.batch_size, num_processes)

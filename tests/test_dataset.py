@@ -290,7 +290,7 @@ def test_evaluation_sees_the_first_frames() -> None:
 
 @pytest.mark.parametrize("window", [0, 31])
 def test_a_window_that_no_clip_holds_is_refused(window: int) -> None:
-    with pytest.raises(UserError, match=f"training.window = {window}; clips have 30 frames; needed"):
+    with pytest.raises(UserError, match=f"training.window = {window}, but clips have 30 frames; needed"):
         pushing(window=window)
 
 

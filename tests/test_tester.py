@@ -603,5 +603,6 @@ def test_the_description_of_a_csv_follows_the_data_set(
     monkeypatch.setattr("sys.argv", ["tester", "submission", "tiny"])
     main()
     said = capsys.readouterr().out
-    assert f"submissions/tiny.csv: valid, 2 sequences of {TEST_LENGTH} frames of 32 x 64. Upload it with" in said
+    assert f"submissions/tiny.csv: valid, 2 sequences of {TEST_LENGTH} frames of 32 x 64." in said
+    assert "A rehearsal: the dancers are synthetic" in " ".join(said)
     assert "make submit RUN=tiny" in said

@@ -44,7 +44,7 @@ class DanceScores(Scores, DanceRolloutScores):
         float | None,
         Shown("drift (dB)", sign="+"),
         Field(
-            description="PSNR of the last 100 scored frames at the start of a new rollout, minus that in the full one"
+            description="PSNR of the last 101 scored frames at the start of a new rollout, minus that in the full one"
         ),
     ] = None
     score_prior_mean: Annotated[

@@ -101,7 +101,7 @@ class Manifest(Record):
             content = json.loads(text)
             if (version := content["version"]) != FORMAT:
                 raise UserError(f"{folder} has format {version}; needed: format {FORMAT}; {mend}")
-            manifest = SYSTEMS[content["system"]].model_validate_json(text)
+            manifest = MANIFESTS[content["system"]].model_validate_json(text)
         except FileNotFoundError as error:
             raise UserError(f"{folder} holds no manifest.json: incomplete, or not a data set; {mend}") from error
         except (ValidationError, UnicodeDecodeError, json.JSONDecodeError, TypeError, KeyError) as error:
@@ -251,7 +251,7 @@ class PushingManifest(Manifest):
         return f"clips of {self.clip_length} frames: {counts}"
 
 
-SYSTEMS: dict[str, type[Manifest]] = {"dance": DanceManifest, "pushing": PushingManifest}
+MANIFESTS: dict[str, type[Manifest]] = {"dance": DanceManifest, "pushing": PushingManifest}
 
 
 def partial_folder(folder: Path) -> Path:

@@ -17,7 +17,7 @@ from src.base.console import UserError, say
 from src.base.distributed import world_size
 from src.base.randomness import Draws
 from src.base.systems import SYSTEMS
-from src.config import Config, flatten, parse_config
+from src.config import Config, flatten, parse_config, replaced
 from src.dataset import PackedData
 from src.intake.facts import DataFacts
 from src.models.configs import MODELS
@@ -53,7 +53,7 @@ class Recipe:
     def settings(self) -> dict[str, dict[str, object]]:
         """Returns the settings of a run, by section."""
         return {
-            "model": {"width": self.width, "num_members": self.num_members},
+            "model": {"width": self.width, "num_members": self.num_members, "patch": 1, "num_levels": 4},
             "training": {
                 "num_epochs": self.num_epochs,
                 "clips_per_epoch": 0,
@@ -135,28 +135,32 @@ def with_minutes(overrides: str, minutes: str) -> str:
     return f"{overrides} minutes={minutes}".strip()
 
 
-def dialled(config: Config, folder: Path, data: PackedData, device: torch.device) -> Config:
-    """Returns the configuration with the recipe for `config.minutes`; unchanged if neither it nor the run has minutes.
+def as_started(config: Config, folder: Path, overrides: str) -> Config:
+    """Returns the configuration with the recipe that the run was started with; unchanged for all other runs.
 
-    A run keeps the recipe of its first start, also on another machine. Raises UserError if the run was started with
-    other minutes, or without them.
+    A run keeps its recipe, also on another machine. The words of SET still count, so a run can be extended. Raises
+    UserError if the command asks for other minutes than the run was started with.
     """
     begun = read_config(folder) if (folder / "config.json").is_file() else None
-    if begun is not None and begun.minutes is not None and config.minutes in (None, begun.minutes):
-        return with_recipe(config, recipe_of(begun), begun.minutes)
-    if config.minutes is None:
+    if begun is None or config.minutes == begun.minutes is None:
         return config
-    asked = f"MINUTES={config.minutes:g}"
-    if begun is not None:
-        found = f"with MINUTES={begun.minutes:g}" if begun.minutes is not None else "without MINUTES"
-        raise UserError(
-            f"{folder} was started {found}, but now the command has {asked}; resume it as it was started, or delete "
-            f"{folder} and start again"
-        )
+    if begun.minutes is not None and config.minutes in (None, begun.minutes):
+        return replaced(with_recipe(config, recipe_of(begun), begun.minutes), overrides)
+    found = f"with MINUTES={begun.minutes:g}" if begun.minutes is not None else "without MINUTES"
+    raise UserError(
+        f"{folder} was started {found}, but now the command has MINUTES={config.minutes:g}; resume it as it was "
+        f"started, or delete {folder} and start again"
+    )
+
+
+def dialled(config: Config, folder: Path, data: PackedData, device: torch.device) -> Config:
+    """Returns the configuration with the recipe for `config.minutes`; unchanged without minutes or for a begun run."""
+    if config.minutes is None or (folder / "config.json").is_file():
+        return config
     if world_size() > 1:
-        raise UserError(f"{asked} works only with one process; leave GPUS out, or leave MINUTES out")
+        raise UserError(f"MINUTES={config.minutes:g} works only with one process; leave GPUS out, or leave MINUTES out")
     num_clips, _ = SYSTEMS[config.model.system].part("cost").clips_of_an_epoch(config, data.manifest)
-    recipe = recipe_for(config, config.minutes, num_clips * config.training.window, data.frame_size, device)
+    recipe = recipe_for(config, config.minutes, num_clips, data.frame_size, device)
     say(f"{folder}: for {config.minutes:g} minutes on this machine: {recipe}")
     return with_recipe(config, recipe, config.minutes)
 
@@ -173,6 +177,11 @@ def recipe_of(config: Config) -> Recipe:
     )
 
 
+def with_recipe_of(chosen: Config, config: Config) -> Config:
+    """Returns a configuration with the recipe of another one; unchanged if that was not chosen by MINUTES."""
+    return config if chosen.minutes is None else with_recipe(config, recipe_of(chosen), chosen.minutes)
+
+
 def recipe_for(config: Config, minutes: float, num_frames: int, size: tuple[int, int], device: torch.device) -> Recipe:
     """Returns the recipe for so many minutes of training on this device, after timing steps on it.
 
@@ -183,6 +192,11 @@ def recipe_for(config: Config, minutes: float, num_frames: int, size: tuple[int,
         raise UserError(
             f"MINUTES={minutes:g} chooses the recipe of {able}, but this run's model is {config.model.name}; "
             "leave MINUTES out, or name a run of that model"
+        )
+    if config.training.window > 1:
+        raise UserError(
+            f"MINUTES={minutes:g} is for clips of one frame, but training.window = {config.training.window}; leave "
+            "MINUTES out, or set training.window = 1"
         )
     timed = ((width, time_step(at_width(config, width), size, device)) for width in WIDTHS)
     return choose(60 * minutes * TRAINING_SHARE, num_frames, timed)

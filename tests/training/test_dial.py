@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
@@ -13,13 +14,14 @@ from src.base.console import UserError
 from src.config import to_json
 from src.dataset import open_data
 from src.trainer import main
-from src.training.checkpoint import read_config
+from src.training.checkpoint import check_config, read_config
 from src.training.dial import (
     BATCH_SIZE,
     MEMBERS_GAIN,
     MOST_EPOCHS,
     WIDTHS,
     Recipe,
+    as_started,
     choose,
     dialled,
     expected_score,
@@ -135,12 +137,27 @@ def test_a_run_keeps_its_recipe(data_folder: Path, tmp_path: Path, capsys: pytes
     assert recipe_of(chosen).width in (8, 16)
     folder.mkdir()
     (folder / "config.json").write_text(to_json(chosen), encoding="utf-8")
-    assert dialled(config, folder, data, cpu) == dialled(asked, folder, data, cpu) == chosen
+    assert dialled(asked, folder, data, cpu) is asked, "nothing is timed for a run that has begun"
+    assert as_started(config, folder, "") == as_started(asked, folder, "") == chosen
+    extended = as_started(config, folder, "training.num_epochs=300")
+    assert extended == with_recipe(chosen, replace(recipe_of(chosen), num_epochs=300), 0.5).model_copy(
+        update={"training": chosen.training.model_copy(update={"num_epochs": 300})}
+    )
+    with pytest.raises(UserError, match=r"model.width: \d+ -> 48"):
+        check_config(folder, as_started(config, folder, "model.width=48"))
     with pytest.raises(UserError, match=r"started with MINUTES=0.5, but now the command has MINUTES=9"):
-        dialled(config.model_copy(update={"minutes": 9.0}), folder, data, cpu)
+        as_started(config.model_copy(update={"minutes": 9.0}), folder, "")
     (folder / "config.json").write_text(to_json(config), encoding="utf-8")
+    assert as_started(config, folder, "") is config
     with pytest.raises(UserError, match="started without MINUTES"):
-        dialled(asked, folder, data, cpu)
+        as_started(asked, folder, "")
+
+
+@pytest.mark.usefixtures("two_widths")
+def test_clips_of_several_frames_are_refused() -> None:
+    config = tiny_config("reference_cvae", window=9)
+    with pytest.raises(UserError, match=r"MINUTES=1 is for clips of one frame, but training.window = 9"):
+        recipe_for(config, 1, 64, (32, 64), torch.device("cpu"))
 
 
 def test_another_model_is_refused() -> None:
@@ -149,7 +166,7 @@ def test_another_model_is_refused() -> None:
 
 
 def test_a_setting_is_not_given_twice() -> None:
-    assert with_minutes("seed=1 model.patch=2", "30") == "seed=1 model.patch=2 minutes=30"
+    assert with_minutes("seed=1 model.num_blocks=1", "30") == "seed=1 model.num_blocks=1 minutes=30"
     assert with_minutes("model.width=16", "") == "model.width=16"
     with pytest.raises(UserError, match=r"SET has model.width, but MINUTES chooses it"):
         with_minutes("seed=1 model.width=16", "30")
