@@ -112,9 +112,7 @@ def test_from_pictures_to_a_valid_csv(
     monkeypatch.setattr(minimal, "BATCH_SIZE", 2)
     monkeypatch.setattr("sys.argv", ["minimal.py", str(tmp_path), "--epochs", "1", "--out", str(tmp_path / "own.csv")])
     minimal.main()
-    assert re.search(
-        r"^\d+\.\d\d dB on val; a copy of the first frame: ", capsys.readouterr().out, re.MULTILINE
-    )
+    assert re.search(r"^\d+\.\d\d dB on val; a copy of the first frame: ", capsys.readouterr().out, re.MULTILINE)
     given = minimal.read_pictures(tmp_path, "test_img")
     checked = check_submission(tmp_path / "own.csv", sequence_length=5, first_frames=given.numpy())
     assert checked.num_sequences == 2
