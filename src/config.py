@@ -1,4 +1,4 @@
-"""Every setting of a run: its default, its unit and its valid values. Each run has one TOML file.
+"""Every setting of a run but those of its model (models/configs.py): default, unit, valid values. A run is a TOML file.
 
 Pydantic reads the settings, because a run is described by a file and not by a command line. It validates the TOML table
 strictly, chooses the class of the model's section by `model.name`, freezes the result and writes it as JSON.
