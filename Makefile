@@ -114,7 +114,7 @@ bench: setup ## measure the speed, compared with plain loops
 	@$(py) -m src.benchmark
 
 test: setup ## run all tests; they need no network, no data and no GPU
-	@$(py) -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+	@$(py) -m pytest --numprocesses 3 --dist worksteal
 
 lint: setup ## run ruff and mypy
 	@.venv/bin/ruff check .
