@@ -78,8 +78,9 @@ def test_a_setting_without_effect_is_refused(model: str, settings: dict[str, Any
         ("svg", {"clips_per_epoch": 128, "batch_size": 64, "warmup_steps": MANY}),
     ],
 )
-def test_a_setting_with_effect_is_not(model: str, settings: dict[str, Any]) -> None:
+def test_a_setting_with_effect_is_not(model: str, settings: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     refuse_idle_settings(tiny_config(model, **settings), MANY)
+    assert capsys.readouterr().out == ""
 
 
 def test_the_default_warm_up_of_a_short_run_is_only_said(capsys: pytest.CaptureFixture[str]) -> None:
@@ -87,13 +88,14 @@ def test_the_default_warm_up_of_a_short_run_is_only_said(capsys: pytest.CaptureF
     assert capsys.readouterr().out.startswith("note: training.warmup_steps = 100, but the run has 40 steps")
 
 
-def test_no_shipped_recipe_is_refused() -> None:
+def test_no_shipped_recipe_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     for path in (ROOT / "configs").glob("*.toml"):
         refuse_idle_settings(load_config(path), MANY)
     for path in (ROOT / "configs/experiments").glob("*.toml"):
         grid = load_grid(path)
         for words in grid.arms.values():
             refuse_idle_settings(load_config(ROOT / f"configs/{grid.base}.toml", f"{grid.set} {words}"), MANY)
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.usefixtures("small_data")
