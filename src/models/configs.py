@@ -34,13 +34,11 @@ class TeacherForcingConfig(Section):
         return refuse_without_effect(self, unused)
 
 
-class PoseModelConfig(Section):
-    """Settings of a model that draws dancers from one given frame and a pose image per frame."""
+class VideoModelConfig(Section):
+    """Settings that models of every system have."""
 
-    system: ClassVar[str] = "dance"
     network: ClassVar[str]  # module:class
     has_dial: ClassVar[bool] = False  # can MINUTES choose the settings?
-    num_given: ClassVar[int] = 1  # frames given before the first prediction
 
     name: str
 
@@ -48,6 +46,17 @@ class PoseModelConfig(Section):
     def teacher_forcing_schedule(self) -> TeacherForcingConfig | None:
         """The teacher forcing of training; None for a model that is never fed a frame."""
         return getattr(self, "teacher_forcing", None)
+
+    def misfit_of_size(self, height: int, width: int) -> str | None:
+        """Returns in words why frames of that size cannot be drawn; None where they can."""
+        return None
+
+
+class PoseModelConfig(VideoModelConfig):
+    """Settings of a model that draws dancers from one given frame and a pose image per frame."""
+
+    system: ClassVar[str] = "dance"
+    num_given: ClassVar[int] = 1  # frames given before the first prediction
 
     @property
     def smallest_window(self) -> int:
@@ -63,25 +72,13 @@ class PoseModelConfig(Section):
             return f'evaluation.num_samples would have no effect with latent = "{evaluation.latent}"; remove it'
         return None
 
-    def misfit_of_size(self, height: int, width: int) -> str | None:
-        """Returns in words why frames of that size cannot be drawn; None where they can."""
-        return None
 
-
-class PushingModelConfig(Section):
+class PushingModelConfig(VideoModelConfig):
     """Settings of a model that draws robot pushing from given frames and the numbers of each frame."""
 
     system: ClassVar[str] = "pushing"
-    network: ClassVar[str]  # module:class
-    has_dial: ClassVar[bool] = False  # can MINUTES choose the settings?
 
-    name: str
     num_given: Positive = 2  # frames given before the first prediction
-
-    @property
-    def teacher_forcing_schedule(self) -> TeacherForcingConfig | None:
-        """The teacher forcing of training; None for a model that is never fed a frame."""
-        return getattr(self, "teacher_forcing", None)
 
     @property
     def smallest_window(self) -> int:
@@ -100,10 +97,6 @@ class PushingModelConfig(Section):
             )
         if config.training.held_out_takes:
             return "training.held_out_takes is only for dancers; remove it"
-        return None
-
-    def misfit_of_size(self, height: int, width: int) -> str | None:
-        """Returns in words why frames of that size cannot be drawn; None where they can."""
         return None
 
 
