@@ -28,9 +28,9 @@ from src.intake.facts import DataFacts
 from src.intake.manifest import Manifest
 from src.reporting.comparison import HARDWARE_FILE, Comparison, result_of, spreads, write_comparison
 from src.reporting.results import read_run
-from src.training.checkpoint import read_config, write_config
 from src.training.precision import as_begun
 from src.training.resolution import resolved
+from src.training.saved_config import read_config, write_config
 
 CONFIGS = Path("configs")
 DATA = Path("data")

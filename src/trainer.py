@@ -1,7 +1,8 @@
 """configs/<run>.toml -> runs/<run>/: the only training loop.
 
 Run `python -m src.trainer configs/dance.toml`, or start it under torchrun for several processes. The same command
-resumes a stopped run. On a CPU the resumed run is identical, bit for bit, to one that was never stopped. A larger
+resumes a stopped run. On a CPU the resumed run is identical, bit for bit, to one that was never stopped, if the code,
+torch, the number of threads and the processor are the same; a line says when they are not. A larger
 `training.num_epochs` extends a finished run, and the learning rate does not jump.
 """
 
@@ -9,7 +10,7 @@ import argparse
 import copy
 import math
 import sys
-import time
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,19 +20,12 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from src.base import distributed
 from src.base.console import UserError, progress_bar, run_main, say
 from src.base.devices import check_processes, pick_device
-from src.base.distributed import (
-    any_process,
-    is_launched,
-    launch,
-    mean_over_processes,
-    process_group,
-    rank,
-    refuse_unequal_shares,
-    report_mistake,
-    world_size,
-)
+from src.base.names import checked_name
+from src.base.ownership import owned
+from src.base.processes import Stopped
 from src.base.randomness import Draws
 from src.base.systems import SYSTEMS
 from src.config import Config, from_json, load_config
@@ -39,23 +33,14 @@ from src.dataset import PackedData, open_data
 from src.intake.manifest import Manifest
 from src.maths.schedules import change_plan, extended_learning_rate, schedule
 from src.models.interface import build_model
-from src.training.checkpoint import (
-    check_config,
-    check_settings,
-    load_checkpoint,
-    load_weights,
-    read_config,
-    refuse_moved_schedules,
-    refuse_path_as_run,
-    save_checkpoint,
-    write_config,
-)
+from src.training import checkpoint, saved_config
+from src.training.clock import EpochClock, clock_at
 from src.training.dial import as_started, dialled, with_minutes, with_recipe_of
 from src.training.idle_settings import refuse_idle_settings
 from src.training.log import History, epoch_line, score_to_choose_by
 from src.training.precision import as_begun, with_precision
 from src.training.resolution import left_unmirrored, resolved_for
-from src.training.stop_signals import stop_signals
+from src.training.stop_signals import Stops, stop_signals
 
 LOSSES = ("total", "reconstruction", "kl")
 
@@ -74,7 +59,7 @@ class Trainer:
         model = build_model(config, **self.facts.network).to(device)
         self.model = model.to(memory_format=torch.channels_last) if settings.channels_last else model
         self.ema = copy.deepcopy(self.model).requires_grad_(False).eval()
-        self.network: Any = DistributedDataParallel(self.model) if world_size() > 1 else self.model
+        self.network: Any = DistributedDataParallel(self.model) if distributed.world_size() > 1 else self.model
         if settings.compile:  # only the blocks: code that draws keyed random numbers cannot be compiled
             for child in self.model.children():
                 for block in child if isinstance(child, nn.ModuleList) else [child]:
@@ -86,7 +71,7 @@ class Trainer:
         system = SYSTEMS[config.model.system]
         self.sampler = system.part("data").sampler(config, data, context=context, device=device)
         self.validation: Any = None
-        if rank() == 0:  # the other processes do not validate
+        if distributed.rank() == 0:  # the other processes do not validate
             self.validation = system.part("validation").validation_of(config, data, context=context, device=device)
         clips = settings.clips_per_epoch or len(self.sampler)
         self.steps_per_epoch = max(1, clips // settings.batch_size)
@@ -96,16 +81,17 @@ class Trainer:
         self.best_score = -math.inf
         self.validations_without_improvement = 0
         self.sums = torch.zeros(len(LOSSES) + 1, dtype=torch.float64, device=device)  # the last one: skipped steps
+        self.is_epoch_open = False  # the last step has ended an epoch, which is not validated and logged yet
+        self.clock = EpochClock()
 
     def train_step(self) -> None:
         """Takes one optimiser step. If the gradient is not finite, no weight changes; the step counts as skipped."""
         settings = self.config.training
         epoch, position = divmod(self.step, self.steps_per_epoch)
-        num_clips = settings.batch_size // world_size()
-        clips = range(rank() * num_clips, (rank() + 1) * num_clips)
-        started = time.monotonic()
-        batch = self.sampler.batch(epoch, position * settings.batch_size, clips)
-        self.data_seconds += time.monotonic() - started
+        num_clips = settings.batch_size // distributed.world_size()
+        clips = range(distributed.rank() * num_clips, (distributed.rank() + 1) * num_clips)
+        with self.clock.waiting_for_data():
+            batch = self.sampler.batch(epoch, position * settings.batch_size, clips)
         draws = Draws(self.config.seed, self.step, clips, self.device)
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(self.step)
@@ -124,6 +110,7 @@ class Trainer:
         counted = torch.where(skipped.bool(), 0.0, losses.double())
         self.sums += torch.cat([counted, skipped.double()[None]])
         self.step += 1
+        self.is_epoch_open = self.step % self.steps_per_epoch == 0
 
     def average_weights(self) -> None:
         """Moves the averaged weights towards the current ones. The decay grows with the step, up to `ema_decay`."""
@@ -147,10 +134,7 @@ class Trainer:
         """Returns the log row of the epoch that has just ended, with the scores of a validation if one is due."""
         settings = self.config.training
         epoch = self.step // self.steps_per_epoch
-        *losses, skipped = mean_over_processes(self.sums.clone()).tolist()
-        seconds = time.monotonic() - self.epoch_started
-        steps = self.step - self.epoch_first_step
-        data_share = self.data_seconds / seconds
+        *losses, skipped = distributed.mean_over_processes(self.sums.clone()).tolist()
         taken = self.steps_per_epoch - skipped
         if taken == 0:
             raise UserError(
@@ -158,26 +142,25 @@ class Trainer:
                 "Lower training.learning_rate or raise training.warmup_steps, and train under another name"
             )
         weights = schedule(self.config, self.step - 1, self.steps_per_epoch)
-        row = {"epoch": epoch, "step": self.step} | {
-            name: loss / taken for name, loss in zip(LOSSES, losses, strict=True)
-        }
+        row: dict[str, float] = {"epoch": epoch, "step": self.step}
+        row |= {name: loss / taken for name, loss in zip(LOSSES, losses, strict=True)}
         row |= weights | {"learning_rate": self.learning_rate(self.step - 1), "skipped_steps": skipped}
-        row |= {"clips_per_s": steps * settings.batch_size / seconds, "data_share": data_share}
-        if rank() == 0 and (epoch % settings.validate_every == 0 or self.step == self.num_steps):
+        row |= self.clock.speed(self.step, settings.batch_size)
+        if distributed.rank() == 0 and self.is_validation_due():
             row |= self.validate(weights)
         self.sums.zero_()
-        self.start_clock()
+        self.clock.start(self.step)
+        self.is_epoch_open = False
         return row
 
-    def start_clock(self) -> None:
-        """Starts to measure the speed of an epoch. After a resume it measures the rest of the epoch."""
-        self.epoch_started = time.monotonic()
-        self.epoch_first_step = self.step
-        self.data_seconds = 0.0
+    def is_validation_due(self) -> bool:
+        """Returns whether the epoch that has just ended is to be validated."""
+        epoch = self.step // self.steps_per_epoch
+        return epoch % self.config.training.validate_every == 0 or self.step == self.num_steps
 
     def is_over(self) -> bool:
-        """Returns whether training has ended: all steps are taken, or the patience is used up."""
-        return self.step >= self.num_steps or self.patience_is_over()
+        """Returns whether training has ended: all steps are taken and logged, or the patience is used up."""
+        return not self.is_epoch_open and (self.step >= self.num_steps or self.patience_is_over())
 
     def patience_is_over(self) -> bool:
         """Returns whether `training.patience` validations have passed without a better score."""
@@ -202,7 +185,9 @@ class Trainer:
         if name == "last.pt":
             state |= {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "plan": self.plan}
             state |= {"sums": self.sums, "without_gain": self.validations_without_improvement}
-        save_checkpoint(self.folder / name, state, self.config)
+            state |= {"is_epoch_open": self.is_epoch_open, "clock": self.clock.state()}
+            state |= {"environment": checkpoint.environment_of(self.device)}
+        checkpoint.save_checkpoint(self.folder / name, state, self.config)
 
     def resume(self) -> Config:
         """Loads last.pt and returns the configuration to write to config.json.
@@ -212,34 +197,33 @@ class Trainer:
         last.pt has other settings or another data set.
         """
         path = self.folder / "last.pt"
-        state = load_checkpoint(path, self.device)
-        check_settings(state, self.config, path)
-        if state["dataset_fingerprint"] != self.data_fingerprint:
-            raise UserError(
-                f"{path} was trained on other data than data/{self.config.dataset} now holds; "
-                f"train under another name, or delete {self.folder}"
-            )
-        load_weights(self.model, state["model"], path)
-        load_weights(self.ema, state["ema"], path)
-        self.optimizer.load_state_dict(state["optimizer"])
+        state = checkpoint.load_checkpoint(path, self.device, (*checkpoint.WEIGHTS, *checkpoint.PROGRESS))
+        checkpoint.check_settings(state, self.config, path)
+        checkpoint.check_data(state, self.config.dataset, self.data_fingerprint, path)
+        checkpoint.load_weights(self.model, state["model"], path)
+        checkpoint.load_weights(self.ema, state["ema"], path)
+        checkpoint.load_optimizer(self.optimizer, state["optimizer"], path)
         self.sums.copy_(state["sums"])
         self.step = state["step"]
+        self.is_epoch_open = state.get("is_epoch_open", False)
+        self.clock.restore(state.get("clock") or clock_at(self.step))
+        self.changes = checkpoint.changes_since(state, self.device)
         before = from_json(state["config"], str(path))
-        refuse_moved_schedules(before, self.config, self.folder)
+        saved_config.refuse_moved_schedules(before, self.config, self.folder)
         self.evaluation_changed = before.evaluation != self.config.evaluation
         if not self.evaluation_changed:  # after a change, old and new scores cannot be compared: the best starts anew
             self.best_score = state["best_score"]
             self.validations_without_improvement = state["without_gain"]
-        self.plan = change_plan([tuple(entry) for entry in state["plan"]], step=self.step, num_steps=self.num_steps)
+        self.plan = change_plan(state["plan"], step=self.step, num_steps=self.num_steps)
         if self.evaluation_changed or not (self.folder / "config.json").is_file():
             return self.config
-        return self.config.model_copy(update={"evaluation": read_config(self.folder).evaluation})
+        return self.config.model_copy(update={"evaluation": saved_config.read_config(self.folder).evaluation})
 
     def update_settings(self, config: Config) -> None:
         """Brings the settings in the files of a finished run up to date. Writes nothing if they already are."""
         path = self.folder / "config.json"
-        if not path.is_file() or read_config(self.folder) != config:
-            write_config(self.folder, config)
+        if not path.is_file() or saved_config.read_config(self.folder) != config:
+            saved_config.write_config(self.folder, config)
         if self.evaluation_changed:
             self.save("last.pt")
 
@@ -247,7 +231,7 @@ class Trainer:
 def train(config: Config, folder: Path, *, data_folder: Path = Path("data"), stop_at_step: int | None = None) -> bool:
     """Trains to the last step, a stop signal or `stop_at_step`. Returns whether the run is finished."""
     device = pick_device(config.training.device)
-    with process_group(device):
+    with distributed.process_group(device):
         as_written = config
         config, lines = with_precision(config, folder, device)
         data: PackedData = open_data(config.dataset, data_folder)
@@ -255,25 +239,30 @@ def train(config: Config, folder: Path, *, data_folder: Path = Path("data"), sto
         lines += [f"{folder}: no clip is mirrored: {unmirrored}"] if unmirrored else []
         config = dialled(resolved_for(config, data.manifest), folder, data, device)
         as_written = with_recipe_of(config, as_written)
-        refuse_unequal_shares(config.training.batch_size, world_size())
-        check_config(folder, config)  # in every process: if one stopped alone, the others would wait for ever
+        distributed.refuse_unequal_shares(config.training.batch_size, distributed.world_size())
+        # In every process: if one stopped alone, the others would wait for ever.
+        saved_config.check_config(folder, config)
         trainer = Trainer(config, data, folder, device)
         to_write = config
+        checkpoint.refuse_without_progress(folder)
         if (folder / "last.pt").is_file():
             to_write = trainer.resume()
+            lines += [f"{folder}: {change}" for change in trainer.changes]
         elif not (folder / "config.json").is_file():
             refuse_idle_settings(as_written, trainer.num_steps, stop=config.kl_weight.stop)
         if trainer.is_over():
-            if rank() == 0:
+            if distributed.rank() == 0:
                 say(f"{folder}: {_nothing_to_do(trainer, to_write)}")
             return True
-        if rank() == 0:
-            write_config(folder, to_write)
+        if distributed.rank() == 0:
+            saved_config.write_config(folder, to_write)
+            if not (folder / "last.pt").is_file():
+                trainer.save("last.pt")  # from now on, a trained run without it has lost it
             progress = f"step {trainer.step} of {trainer.num_steps} ({trainer.steps_per_epoch} an epoch)"
             for line in (*lines, f"{folder}: {progress} on {device}"):
                 say(line)
-        with stop_signals() as stopped:
-            return _loop(trainer, stopped, trainer.num_steps if stop_at_step is None else stop_at_step)
+        with stop_signals() as stops:
+            return _loop(trainer, stops, trainer.num_steps if stop_at_step is None else stop_at_step)
 
 
 def _nothing_to_do(trainer: Trainer, config: Config) -> str:
@@ -285,32 +274,44 @@ def _nothing_to_do(trainer: Trainer, config: Config) -> str:
     return f"step {trainer.step} of {trainer.num_steps}, finished; nothing to do"
 
 
-def _loop(trainer: Trainer, stopped: list[int], last_step: int) -> bool:
+def _loop(trainer: Trainer, stops: Stops, last_step: int) -> bool:
     """Takes steps up to `last_step`; returns whether the run is finished. Saves after each epoch and when stopped."""
-    history = History(trainer.folder, trainer.step) if rank() == 0 else None
-    first_step = trainer.step
-    end = min(last_step, trainer.num_steps)
-    trainer.start_clock()
-    bar = progress_bar(f"{trainer.folder.name}: steps", trainer.num_steps, trainer.step, visible=rank() == 0)
-    with bar as advance:
-        while trainer.step < end and not any_process(bool(stopped) or trainer.patience_is_over(), trainer.device):
-            trainer.train_step()
-            advance()
-            if trainer.step % trainer.steps_per_epoch == 0:
-                row = trainer.finish_epoch()
-                if history:
-                    history.add(row)
-                    say(epoch_line(row, trainer.config.training.num_epochs))
-                    trainer.save("last.pt")
-    finished = any_process(trainer.step >= trainer.num_steps or trainer.patience_is_over(), trainer.device)
-    trainer.sums = mean_over_processes(trainer.sums)
+    history = History(trainer.folder, trainer.step - trainer.is_epoch_open) if distributed.rank() == 0 else None
+    first_step, end = trainer.step, min(last_step, trainer.num_steps)
+    bar = progress_bar(f"{trainer.folder.name}: steps", trainer.num_steps, trainer.step, visible=history is not None)
+    try:
+        with bar as advance:
+            while True:
+                if trainer.is_epoch_open:
+                    _end_epoch(trainer, history, stops)
+                stop = bool(stops.received) or trainer.patience_is_over()
+                if trainer.step >= end or distributed.any_process(stop, trainer.device):
+                    break
+                trainer.train_step()
+                advance()
+        finished = distributed.any_process(trainer.is_over(), trainer.device)
+        trainer.sums = distributed.mean_over_processes(trainer.sums)
+        if history and trainer.step > first_step:
+            trainer.save("last.pt")
+    except Stopped:  # during a validation; last.pt was saved before it
+        finished = False
     if history:
         history.close()
-        if trainer.step > first_step:
-            trainer.save("last.pt")
         result = "finished" if finished else "stopped; run the same command again to resume"
         say(f"{trainer.folder}: step {trainer.step} of {trainer.num_steps}, {result}")
     return finished
+
+
+def _end_epoch(trainer: Trainer, history: History | None, stops: Stops) -> None:
+    """Validates and logs the epoch that has just ended. Saves before a validation, because it can take long."""
+    if history and trainer.is_validation_due():
+        trainer.save("last.pt")
+    with stops.at_once():
+        row = trainer.finish_epoch()
+    if history:
+        history.add(row)
+        say(epoch_line(row, trainer.config.training.num_epochs))
+        trainer.save("last.pt")
 
 
 def main() -> None:
@@ -322,24 +323,25 @@ def main() -> None:
     parser.add_argument("--name", help="name of the run (default: the name of the file without .toml)")
     parser.add_argument("--gpus", default="1", metavar="N", help="number of training processes (default: %(default)s)")
     arguments = parser.parse_args()
-    refuse_path_as_run(arguments.config)
+    saved_config.refuse_path_as_run(arguments.config)
     overrides = with_minutes(arguments.set, arguments.minutes)
     config = load_config(arguments.config, overrides)
-    folder = Path("runs") / (arguments.name or arguments.config.stem)
+    folder = Path("runs") / checked_name(arguments.name or arguments.config.stem, "RUN")
     config = as_started(config, folder, arguments.set)
     num_processes = check_processes(arguments.gpus, config.training.device)
     if num_processes > 1:
-        refuse_unequal_shares(config.training.batch_size, num_processes)
+        distributed.refuse_unequal_shares(config.training.batch_size, num_processes)
         manifest = Manifest.load(Path("data") / config.dataset)
-        check_config(folder, resolved_for(as_begun(config, folder), manifest))
+        saved_config.check_config(folder, resolved_for(as_begun(config, folder), manifest))
         own = [str(arguments.config), "--set", overrides, "--name", folder.name]
-        sys.exit(launch("src.trainer", own, num_processes))
+        sys.exit(distributed.launch("src.trainer", own, num_processes))
     try:
-        finished = train(config, folder)
+        with owned(folder) if distributed.is_first_process() else nullcontext():
+            finished = train(config, folder)
     except UserError as error:
-        if not is_launched():
+        if not distributed.is_launched():
             raise
-        report_mistake(error)
+        distributed.report_mistake(error)
         sys.exit(2)
     sys.exit(0 if finished else 130)
 

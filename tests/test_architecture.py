@@ -9,7 +9,8 @@ import pytest
 from tests.conftest import ROOT
 
 ORDER = (
-    *("base.console", "base.files", "base.provenance", "base.distributed", "base.devices", "base.bfloat16"),
+    *("base.system_errors", "base.processes", "base.console", "base.names", "base.reading", "base.ownership"),
+    *("base.files", "base.provenance", "base.distributed", "base.devices", "base.bfloat16"),
     *("base.randomness", "base.settings", "base.systems", "intake.facts", "dance.skeleton", "models.configs", "config"),
     *("evaluation.scores", "dance.schema", "pushing.schema"),
     *("maths.schedules", "maths.losses", "maths.metrics"),
@@ -22,7 +23,8 @@ ORDER = (
     *("vae_modules", "models.svg_modules", "models.lab_cvae", "models.reference_cvae"),
     *("models.svg", "models.conv_svg", "models.interface"),
     *("evaluation.rollout", "evaluation.validation", "dance.prediction", "dance.validation", "pushing.validation"),
-    *("training.checkpoint", "training.log", "training.precision", "training.idle_settings", "training.dial"),
+    *("training.clock", "training.checkpoint", "training.saved_config", "training.log", "training.precision"),
+    *("training.idle_settings", "training.dial"),
     *("training.stop_signals", "trainer", "dance.csv_faults"),
     *("submission", "reporting.plots", "reporting.results", "reporting.tables", "reporting.comparison"),
     *("evaluation.trained", "dance.scores", "dance.pictures", "dance.cost"),

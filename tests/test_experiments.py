@@ -26,8 +26,8 @@ from src.intake.manifest import Manifest
 from src.pushing import cost as pushing_cost
 from src.reporting import comparison
 from src.reporting.results import read_run
-from src.training.checkpoint import read_config, write_config
 from src.training.log import LOG_NAMES
+from src.training.saved_config import read_config, write_config
 from tests.conftest import ROOT, tiny_config
 
 GRID = """

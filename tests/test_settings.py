@@ -113,7 +113,6 @@ def altered(config: Config, key: str) -> Config | None:
 def evidence(config: Config, data: DanceData | PushingData) -> Iterator[list[torch.Tensor]]:
     """Yields results that depend on the settings, the cheapest first: the schedules, a training step, a rollout."""
     subject = Trainer(config, data, Path("nowhere"), CPU)
-    subject.start_clock()
     steps = range(subject.num_steps)
     plan = [[*schedule(config, step, subject.steps_per_epoch).values(), subject.learning_rate(step)] for step in steps]
     yield [torch.tensor(plan)]

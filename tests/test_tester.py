@@ -30,7 +30,7 @@ from src.packing import pack_synthetic
 from src.submission import Provenance
 from src.tester import evaluate, main, predict_pictures, print_scores, submission
 from src.trainer import train
-from src.training.checkpoint import read_config, write_config
+from src.training.saved_config import read_config, write_config
 from tests.conftest import TEST_LENGTH, tiny_config
 from tests.run_folders import write_run
 

@@ -1,14 +1,18 @@
 """What the user sees: one-line errors with exit code 2, progress bars on a terminal, plain lines in a log."""
 
-import errno
+import io
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from src.base.processes import Stopped, follow_parent, stoppable
+from src.base.system_errors import explained
 
 Item = TypeVar("Item")
 terminal = Console(stderr=True, highlight=False)
@@ -28,29 +32,28 @@ def say(text: str) -> None:
 def run_main(main: Callable[[], None]) -> None:
     """Runs a command and turns the expected errors into one line and an exit code.
 
-    A `UserError` and a disk that cannot be written give exit code 2. Ctrl-C gives 130. A closed pipe gives 1.
-    All other errors keep their traceback, because they are bugs of this project.
+    A `UserError` and what the system refuses give exit code 2. Ctrl-C gives 130, another stop signal 128 plus its
+    number. A closed pipe gives 1. All other errors keep their traceback, because they are bugs of this project.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a file's name can hold bytes that are no text
+    follow_parent()
     try:
-        main()
+        with stoppable():
+            main()
     except UserError as error:
         _stop(f"error: {' '.join(str(error).split())}", 2)
-    except KeyboardInterrupt:
-        _stop("stopped", 130)
+    except KeyboardInterrupt as stop:
+        _stop("stopped", 128 + (stop.number if isinstance(stop, Stopped) else signal.SIGINT))
     except BrokenPipeError:  # the reader of our output has closed the pipe, as `| head` does
         sys.stderr.close()
         sys.exit(1)
-    except OSError as error:
-        fix = {
-            errno.ENOSPC: "the disk is full; free some space and run the same command again",
-            errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
-            errno.EROFS: "the file system is read-only; use a folder that can be written",
-            errno.EACCES: "permission denied; use a folder that this user can read and write",
-            errno.EPERM: "not permitted; use a folder that this user can read and write",
-        }.get(error.errno or 0)
-        if fix is None:
+    except (OSError, MemoryError, RuntimeError) as error:
+        line = explained(error)
+        if line is None:
             raise
-        _stop(f"error: {error.filename or 'writing a file'}: {fix}", 2)
+        _stop(f"error: {line}", 2)
 
 
 @contextmanager
@@ -106,5 +109,6 @@ def track(items: Iterable[Item], description: str, total: int) -> Iterator[Item]
 
 
 def _stop(line: str, code: int) -> None:
-    print(line, file=sys.stderr, flush=True)
+    with suppress(OSError):  # the terminal or the log's disk may be what has failed
+        print(line, file=sys.stderr, flush=True)
     sys.exit(code)

@@ -58,6 +58,11 @@ def is_launched() -> bool:
     return dist.is_torchelastic_launched()
 
 
+def is_first_process() -> bool:
+    """Returns whether this is the process that writes: the only one, or torchrun's process 0."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def report_mistake(error: UserError) -> None:
     """Passes a user's mistake to the launching process, which prints it once for all processes."""
     from torch.distributed.elastic.multiprocessing.errors import get_error_handler  # noqa: PLC0415  (as above)

@@ -1,28 +1,40 @@
-"""Atomic writing, so that a file is complete or absent, and hashes of files."""
+"""Atomic and durable writing, so that a file is complete or absent even after a power cut, and hashes of files."""
 
 import hashlib
 import os
 from pathlib import Path
 
+from src.base.ownership import partial_name
+
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a temporary file beside `path`, syncs it to disk, and renames it to `path`.
+    """Writes a temporary file beside `path`, syncs it to disk, renames it to `path`, and syncs the folder.
 
     On failure the old file stays and the temporary one is removed.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    temporary = path.with_name(partial_name(path.name))
     try:
         with temporary.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+        move(temporary, path)
     except OSError as error:
         error.filename = str(path)  # name the file that the caller knows; the error has the temporary name or none
         raise
     finally:
         if temporary.exists():  # on a read-only disk `unlink` fails even for a missing file
             temporary.unlink()
+
+
+def move(source: Path, destination: Path) -> None:
+    """Renames a file or folder within a folder. Afterwards a power cut cannot undo it."""
+    source.replace(destination)
+    descriptor = os.open(destination.parent, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def file_hash(path: Path) -> str:

@@ -13,10 +13,11 @@ from src.base.files import file_hash
 from src.base.provenance import commit
 from src.config import Config, to_json
 from src.dataset import open_data
-from src.intake.facts import DataFacts
+from src.intake.facts import FRAME_SIZE, DataFacts
 from src.models.interface import build_model
-from src.training.checkpoint import check_settings, load_checkpoint, load_weights, read_trained_config, write_config
+from src.training.checkpoint import WEIGHTS, State, check_settings, load_checkpoint, load_weights
 from src.training.resolution import resolved
+from src.training.saved_config import read_trained_config, write_config
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def open_run(run: str, runs_folder: Path = Path("runs"), overrides: str = "") ->
     config = read_trained_config(folder, overrides)
     device = pick_device(config.training.device)
     path = folder / f"{config.evaluation.checkpoint}.pt"
-    state = load_checkpoint(path, device)
+    state = load_checkpoint(path, device, WEIGHTS)
     check_settings(state, config, path)
     facts = _facts(state)
     config = resolved(config, facts)
@@ -52,11 +53,11 @@ def open_run(run: str, runs_folder: Path = Path("runs"), overrides: str = "") ->
     return Trained(folder, config, model.eval(), path, state["step"], facts.frame_size, fingerprint, device)
 
 
-def _facts(state: dict[str, Any]) -> DataFacts:
+def _facts(state: State) -> DataFacts:
     """Returns the facts of the data set that a checkpoint was trained on. Old checkpoints only hold the frame size."""
     if "facts" in state:
-        return DataFacts(**state["facts"])
-    height, width = state["frame_size"]
+        return state["facts"]
+    height, width = state.get("frame_size", FRAME_SIZE)
     return DataFacts({"height": height, "width": width})
 
 

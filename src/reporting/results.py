@@ -9,9 +9,10 @@ from src.base.console import UserError
 from src.base.files import file_hash
 from src.config import Config
 from src.evaluation.scores import Scores, read_scores
-from src.training.checkpoint import load_checkpoint, read_config
+from src.training.checkpoint import load_checkpoint
 from src.training.log import FILE as LOG_FILE
 from src.training.log import TrainingLog, read_log
+from src.training.saved_config import read_config
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from src.dataset import PackedData
 from src.intake.facts import DataFacts
 from src.models.configs import MODELS
 from src.models.interface import build_model
-from src.training.checkpoint import read_config
+from src.training.saved_config import read_config
 
 WIDTHS = (8, 16, 24, 32, 48, 64)  # the widths of the study
 MEMBERS_GAIN = {1: 0.0, 2: 0.18, 3: 0.24}  # {number of members: gain of their mean in dB}

@@ -8,7 +8,8 @@ from src.base.bfloat16 import has_bfloat16, reason, warning
 from src.base.console import UserError
 from src.base.distributed import any_process
 from src.config import Config, from_json
-from src.training.checkpoint import load_checkpoint, read_config
+from src.training.checkpoint import load_checkpoint
+from src.training.saved_config import read_config
 
 
 def with_precision(config: Config, folder: Path, device: torch.device) -> tuple[Config, list[str]]:

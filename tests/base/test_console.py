@@ -23,7 +23,7 @@ def failing(error: BaseException) -> Callable[[], None]:
     [
         (UserError("seed = -1:\n  needed: 0 or more"), 2, "error: seed = -1: needed: 0 or more"),
         (OSError(errno.ENOSPC, "No space", "a.npy"), 2, "error: a.npy: the disk is full"),
-        (OSError(errno.ENOSPC, "No space"), 2, "error: writing a file: the disk is full"),
+        (OSError(errno.ENOSPC, "No space"), 2, "error: a file: the disk is full"),
         (OSError(errno.EDQUOT, "Quota", "a.npy"), 2, "error: a.npy: the disk quota is used up"),
         (OSError(errno.EROFS, "Read-only", "a.npy"), 2, "error: a.npy: the file system is read-only"),
         (OSError(errno.EACCES, "Denied", "a.npy"), 2, "error: a.npy: permission denied"),
@@ -40,7 +40,7 @@ def test_a_mistake_is_one_line(error: BaseException, code: int, line: str, capsy
     assert captured.out == ""
 
 
-@pytest.mark.parametrize("error", [AssertionError("ours"), ValueError("ours"), OSError(errno.EIO, "broken disk")])
+@pytest.mark.parametrize("error", [AssertionError("ours"), ValueError("ours"), OSError("no number")])
 def test_our_own_bugs_keep_their_traceback(error: Exception) -> None:
     with pytest.raises(type(error)):
         run_main(failing(error))

@@ -22,6 +22,7 @@ from src.dataset import DanceData, open_data
 from src.trainer import train
 from src.training.checkpoint import load_checkpoint
 from src.training.log import read_history
+from src.training.stop_signals import Stops
 from tests.conftest import POSE_MODELS, shrink, tiny_config
 
 CPU = torch.device("cpu")
@@ -118,7 +119,9 @@ def one_of_two(number: int, ports: list[int], data_folder: Path, pushing_folder:
 
     @contextmanager
     def one_is_stopped() -> Any:
-        yield [15] if number == 1 else []
+        stops = Stops()
+        stops.received += [15] if number == 1 else []
+        yield stops
 
     trainer.stop_signals = one_is_stopped
     os.environ["MASTER_PORT"] = str(next(jobs))
@@ -233,5 +236,5 @@ def test_the_number_of_processes(
 
 
 def test_two_processes_stop_together(together: Path) -> None:
-    assert not (together / "stopped" / "last.pt").exists()  # it stopped before the first step
+    assert load_checkpoint(together / "stopped" / "last.pt", CPU)["step"] == 0  # it stopped before the first step
     assert [row["epoch"] for row in read_history(together / "patient")] == [1, 2]

@@ -14,7 +14,6 @@ from src.base.console import UserError
 from src.config import to_json
 from src.dataset import open_data
 from src.trainer import main
-from src.training.checkpoint import check_config, read_config
 from src.training.dial import (
     BATCH_SIZE,
     MEMBERS_GAIN,
@@ -31,6 +30,7 @@ from src.training.dial import (
     with_minutes,
     with_recipe,
 )
+from src.training.saved_config import check_config, read_config
 from tests.conftest import ROOT, tiny_config
 
 SPEED = 85e9  # FLOP/s of two CPU cores

@@ -11,8 +11,8 @@ import torch
 from src.base.console import UserError
 from src.trainer import train
 from src.training import precision
-from src.training.checkpoint import read_config
 from src.training.precision import as_begun, with_precision
+from src.training.saved_config import read_config
 from tests.conftest import ROOT, tiny_config
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")

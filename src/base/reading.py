@@ -1,0 +1,101 @@
+"""Reading files: the one place where bytes of the disk become JSON or TOML. Sizes, nesting and numbers have bounds.
+
+A reader gives the file's content in the shape that its caller names, or raises `Unreadable` in one line. The caller
+adds what helps.
+"""
+
+import os
+import stat
+import tomllib
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
+
+from src.base.console import UserError
+
+MAX_TEXT_BYTES = 2**26  # of a JSON, JSONL or TOML file
+MAX_BYTES = 2**35  # of any file that is read whole
+
+Schema = TypeVar("Schema", bound=BaseModel)
+
+
+class Unreadable(UserError):
+    """A file that is missing, too large, damaged, or of another shape than needed."""
+
+
+def read_bytes(path: Path, limit: int = MAX_BYTES) -> bytes:
+    """Returns the content of a plain file; Unreadable if it is missing, no plain file, or larger than `limit` bytes."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a named pipe would wait for ever
+    except FileNotFoundError:
+        raise Unreadable(f"{path} does not exist") from None
+    except ValueError:  # a zero byte in the name
+        raise Unreadable(f"{str(path)!r} is no name of a file") from None
+    with os.fdopen(descriptor, "rb") as file:
+        facts = os.fstat(descriptor)
+        if not stat.S_ISREG(facts.st_mode):
+            raise Unreadable(f"{path} is no plain file")
+        if facts.st_size > limit:
+            raise Unreadable(f"{path} has {facts.st_size:,} bytes; at most {limit:,} are read")
+        return file.read(facts.st_size)
+
+
+def read_text(path: Path) -> str:
+    """Returns the content of a text file in UTF-8; Unreadable if it is none."""
+    try:
+        return read_bytes(path, MAX_TEXT_BYTES).decode()
+    except UnicodeDecodeError as error:
+        raise Unreadable(f"{path} is no text in UTF-8 ({error.reason} at byte {error.start})") from None
+
+
+def read_json(path: Path, schema: type[Schema]) -> Schema:
+    """Returns the content of a JSON file in the class that writes it; Unreadable if it does not have its shape."""
+    return parse_json(read_bytes(path, MAX_TEXT_BYTES), schema, str(path))
+
+
+def parse_json(data: bytes | str, schema: type[Schema], origin: str) -> Schema:
+    """Returns JSON text in the class that writes it; Unreadable, which names `origin`, if it has another shape."""
+    table = parse_table(data, origin)
+    try:
+        return schema.model_validate(table)
+    except ValidationError as error:
+        raise Unreadable(f"{origin} {reason_of(error)}") from None
+
+
+def read_table(path: Path) -> dict[str, Any]:
+    """Returns the table in a JSON file; Unreadable if it is none."""
+    return parse_table(read_bytes(path, MAX_TEXT_BYTES), str(path))
+
+
+def parse_table(data: bytes | str, origin: str) -> dict[str, Any]:
+    """Returns a table from JSON text; Unreadable, which names `origin`, if it is none."""
+    try:
+        table = from_json(data, allow_inf_nan=False)  # it bounds the nesting and the digits of a number
+    except ValueError as error:
+        raise Unreadable(f"{origin} is damaged: {error}") from None
+    if not isinstance(table, dict):
+        raise Unreadable(f"{origin} is damaged: it holds no table")
+    return table
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Returns the table in a TOML file; Unreadable if it is none."""
+    return parse_toml(read_text(path), str(path))
+
+
+def parse_toml(text: str, origin: str) -> dict[str, Any]:
+    """Returns a table from TOML text; Unreadable, which names `origin`, if it is none."""
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # damaged, too many digits, too deeply nested
+        raise Unreadable(f"{origin} is not valid TOML: {error}") from None
+
+
+def reason_of(error: ValidationError) -> str:
+    """Returns the first mistake that pydantic has found, as the end of a sentence: "cannot be read (key: reason)"."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    place = ".".join(str(part) for part in first["loc"])
+    words = f"{first['msg'][0].lower()}{first['msg'][1:]}"
+    return f"cannot be read ({place + ': ' if place else ''}{words})"

@@ -1,0 +1,63 @@
+"""What the system refuses (a full disk, no memory, no permission), in one line that says what helps."""
+
+import errno
+import os
+
+AGAIN = "and run the same command again"
+FREE_SPACE = f"free some space {AGAIN}"
+NO_MEMORY = (
+    "memory ran out; close other programs, or lower training.batch_size, training.window or the model's width; "
+    "`make cost` shows what a run needs"
+)
+WORDS = {  # errno -> what has happened, and what helps
+    errno.ENOSPC: f"the disk is full; {FREE_SPACE}",
+    errno.EDQUOT: f"the disk quota is used up; {FREE_SPACE}",
+    errno.EFBIG: f"the file is larger than the system allows; raise `ulimit -f` {AGAIN}",
+    errno.EROFS: "the file system is read-only; use a folder that can be written",
+    errno.EACCES: "permission denied; use a folder that this user can read and write",
+    errno.EPERM: "not permitted; use a folder that this user can read and write",
+    errno.EMFILE: f"this process has too many open files; raise `ulimit -n` {AGAIN}",
+    errno.ENFILE: f"the system has too many open files; close other programs {AGAIN}",
+    errno.ENAMETOOLONG: "the name is too long for this file system; use a shorter name or folder",
+    errno.EILSEQ: "the file system does not allow this name; use letters, digits, '.', '_' and '-'",
+    errno.EINVAL: "the file system does not allow this; use a plain folder of a local disk",
+    errno.ENOTDIR: "one of its folders is a file; move that file away, or use another folder",
+    errno.EISDIR: "it is a folder and must be a file; move the folder away, or use another name",
+    errno.EEXIST: "it exists already; move it away, or use another name",
+    errno.ENOTEMPTY: "the folder is not empty, because another program writes into it; stop that program",
+    errno.ENOENT: f"it does not exist, or was removed while the command ran; restore it {AGAIN}",
+    errno.ELOOP: "its links form a circle; use a plain folder",
+    errno.EIO: "the disk or the network cannot read or write it; check the hardware and use another disk",
+    errno.ESTALE: f"the network folder was lost; mount it again {AGAIN}",
+    errno.ETXTBSY: "another program uses the file; stop that program",
+    errno.EBUSY: "another program uses it; stop that program",
+    errno.ENOMEM: NO_MEMORY,
+    errno.EAGAIN: f"the system allows no more processes or threads; raise `ulimit -u` or close other programs {AGAIN}",
+    errno.ENOSYS: "the system lacks a function that is needed; is /dev/shm missing? Use another system",
+    errno.EXDEV: "it lies on another disk; use a folder of one disk",
+}
+# What torch and Python say in errors that have no type of their own.
+SIGNS = {
+    "not enough memory": NO_MEMORY,
+    "out of memory": NO_MEMORY,
+    "allocate memory": NO_MEMORY,
+    "unable to allocate": NO_MEMORY,
+    "can't start new thread": WORDS[errno.EAGAIN],
+    "no space left on device": WORDS[errno.ENOSPC],
+    "resource temporarily unavailable": WORDS[errno.EAGAIN],
+}
+
+
+def explained(error: BaseException) -> str | None:
+    """Returns one line for an error of the system; None for any other error, because that is a bug of this project."""
+    if isinstance(error, MemoryError):
+        return NO_MEMORY
+    if isinstance(error, OSError):
+        words = WORDS.get(error.errno or 0)
+        where = error.filename2 or error.filename
+        name = os.fsdecode(where) if isinstance(where, (str, bytes, os.PathLike)) else "a file"
+        return words and (words if error.errno in (errno.ENOMEM, errno.EAGAIN) else f"{name}: {words}")
+    if isinstance(error, RuntimeError):
+        text = str(error).lower()
+        return next((words for sign, words in SIGNS.items() if sign in text), None)
+    return None
