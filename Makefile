@@ -23,6 +23,9 @@ GRID ?= configs/experiments/dance_lab_schedules.toml
 # 20 times slower. With "passive", a waiting thread sleeps.
 export OMP_WAIT_POLICY ?= passive
 
+# A command of ours that make has started ends with make, also if make is killed. The trainer saves before it ends.
+export END_WITH_PARENT := TERM
+
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 py := .venv/bin/python
@@ -69,7 +72,7 @@ data: setup ## pack SOURCE=synthetic | synthetic-pushing | kaggle (with COMPETIT
 		source=$$($(py) -m src.kaggle_client download --competition $(call quoted,COMPETITION) --folder data/.downloads \
 			| tee >(cat >&2) | tail -n 1); \
 	fi; \
-	$(py) -m src.packing --source "$$source" --dataset $(call quoted,DATASET) $(if $(value CUTS),--cuts $(call quoted,CUTS)) \
+	exec $(py) -m src.packing --source "$$source" --dataset $(call quoted,DATASET) $(if $(value CUTS),--cuts $(call quoted,CUTS)) \
 		$(if $(value CAMERA),--camera $(call quoted,CAMERA)) $(if $(value SIZE),--size $(call quoted,SIZE)) \
 		$(if $(value SCORED),--scored $(call quoted,SCORED))
 

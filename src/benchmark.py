@@ -27,6 +27,7 @@ from src.base.bfloat16 import instruction_set
 from src.base.console import run_main, say, track
 from src.base.devices import hardware
 from src.base.files import write_atomically
+from src.base.ownership import owned
 from src.base.provenance import commit
 from src.base.randomness import Draws
 from src.config import AugmentationConfig, parse_config
@@ -339,9 +340,9 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=64, help="frames per rollout (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=5, help="measured runs of each side (default: %(default)s)")
     arguments = parser.parse_args()
-    text = benchmark(num_images=arguments.images, length=arguments.length, repeats=arguments.repeats)
-    REPORT.parent.mkdir(exist_ok=True)
-    write_atomically(REPORT, text.encode())
+    with owned(REPORT):
+        text = benchmark(num_images=arguments.images, length=arguments.length, repeats=arguments.repeats)
+        write_atomically(REPORT, text.encode())
     say(text)
 
 

@@ -22,6 +22,9 @@ from pydantic import Field, ValidationError, model_validator
 from src.base.console import UserError, run_main, say
 from src.base.devices import hardware
 from src.base.files import file_hash, write_atomically
+from src.base.names import checked_name
+from src.base.ownership import owned
+from src.base.processes import Stopped, environment_of_child, handled, leave_terminal
 from src.base.settings import NotNegative, Section
 from src.config import Config, load_config
 from src.intake.facts import DataFacts
@@ -194,8 +197,9 @@ def _make_run(job: Job, run_child: RunChild) -> str | None:
     """Trains and evaluates a run. Returns the reason of a failure, otherwise None."""
     if code := run_child((sys.executable, *job.train)):
         return f"training ended with exit code {code}"
-    _restore_evaluation_settings(job)
-    write_atomically(RUNS / job.run / HARDWARE_FILE, f"{hardware()}\n".encode())
+    with owned(RUNS / job.run):
+        _restore_evaluation_settings(job)
+        write_atomically(RUNS / job.run / HARDWARE_FILE, f"{hardware()}\n".encode())
     if code := run_child((sys.executable, *job.evaluate)):
         return f"evaluation ended with exit code {code}"
     return None if is_done(job) else "ended without an error, but its files do not show a finished run"
@@ -215,27 +219,24 @@ def run_child(command: Sequence[str]) -> int:
     """Runs a child process to its end and returns its exit code. A stop signal stops the child and this command.
 
     The child has its own session, so only this process receives Ctrl-C. The first signal is passed on as SIGTERM, and
-    the trainer saves before it ends. The second signal is passed on as SIGINT, which ends the trainer at once.
+    the trainer saves before it ends. The second signal is passed on as SIGINT, which ends the trainer at once. If this
+    process is killed, so is the child.
     """
     children: list[subprocess.Popen[bytes]] = []
-    stopped = False
+    received: list[int] = []
 
     def pass_on(number: int, frame: object) -> None:
-        nonlocal stopped
+        leave_terminal(number)
         for child in children:
-            child.send_signal(signal.SIGINT if stopped else signal.SIGTERM)
-        stopped = True
+            child.send_signal(signal.SIGINT if received else signal.SIGTERM)
+        received.append(number)
 
-    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        children.append(subprocess.Popen(command, start_new_session=True))
+    with handled(pass_on):
+        children.append(subprocess.Popen(command, start_new_session=True, env=environment_of_child()))
         code = children[0].wait()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if stopped:
+    if received:
         say("run the same command again to continue")
-        raise KeyboardInterrupt
+        raise Stopped(received[0])
     return code
 
 
@@ -243,7 +244,9 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m src.experiments", description="Compare arms over several seeds.")
     parser.add_argument("grid", type=Path, help="configs/experiments/<grid>.toml")
-    path, failures = run_grid(parser.parse_args().grid, run_child)
+    grid = parser.parse_args().grid
+    with owned(REPORTS / checked_name(grid.stem, "GRID")):
+        path, failures = run_grid(grid, run_child)
     say(f"{path}: table, protocol and figures")
     if failures:
         reasons = "; ".join(f"{run}: {failure}" for run, failure in failures.items())

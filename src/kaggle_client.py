@@ -21,6 +21,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from src.base.console import UserError, run_main, say
+from src.base.names import checked_name
+from src.base.ownership import owned
 from src.competition.client import WaitPolicy
 from src.competition.download import download
 from src.competition.errors import competition_page, warn_about_readable_credentials
@@ -127,12 +129,18 @@ def main() -> None:
         print_submissions(ledger.submissions())
         return
     slug = read_slug(arguments.competition)
+    if "run" in arguments:
+        arguments.run = checked_name(arguments.run, "RUN")
     warn_about_readable_credentials()
     if arguments.command == "download":
         say(str(download(slug, arguments.folder, policy)))
     elif arguments.command == "submit":
         request = SubmitRequest(
-            arguments.run, slug, arguments.message, again=arguments.again, force_stale=arguments.force_stale
+            arguments.run,
+            slug,
+            arguments.message,
+            again=arguments.again,
+            force_stale=arguments.force_stale,
         )
         print_scores(submit(request, policy, team=arguments.team))
     elif arguments.command == "leaderboard":
@@ -141,7 +149,8 @@ def main() -> None:
         user = arguments.user or username(policy)
         if user is None:
             raise UserError("the name of the Kaggle user is not known; give it with --user NAME")
-        name = write_kernel(arguments.run, slug, arguments.folder, user)
+        with owned(arguments.folder):
+            name = write_kernel(arguments.run, slug, arguments.folder, user)
         client = ".venv/bin/kaggle kernels"
         say(f"{arguments.folder} holds {name}")
         if arguments.push:

@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import shutil
 import sys
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -16,6 +17,9 @@ from rich.table import Table
 from torch import Tensor
 
 from src.base.console import UserError, run_main, say, terminal
+from src.base.files import move
+from src.base.names import checked_name
+from src.base.ownership import owned, partial_name, remove_leftovers
 from src.base.systems import SYSTEMS
 from src.dance.prediction import predict_dance
 from src.dataset import DanceData
@@ -29,6 +33,9 @@ from src.maths.metrics import quantise
 from src.reporting.plots import plot_history, save_gif, side_by_side
 from src.submission import CheckedSubmission, Provenance, check_submission, safe_to_replace, write_submission
 from src.training.log import TrainingLog, read_log
+from src.training.saved_config import read_config
+
+DATA, RUNS, SUBMISSIONS = Path("data"), Path("runs"), Path("submissions")
 
 
 def announce(line: str) -> None:
@@ -45,9 +52,7 @@ def unfinished(trained: Trained, log: TrainingLog) -> str:
     return f"; only {progress} are trained, make train RUN={trained.folder.name} continues"
 
 
-def evaluate(
-    run: str, *, overrides: str = "", data_folder: Path = Path("data"), runs_folder: Path = Path("runs")
-) -> Scores:
+def evaluate(run: str, *, overrides: str = "", data_folder: Path = DATA, runs_folder: Path = RUNS) -> Scores:
     """Rolls out the validation data and returns the scores. Writes scores.json and pictures into the run's folder.
 
     `overrides` is the text of SET: evaluation settings to change. They are saved with the run.
@@ -84,9 +89,9 @@ def submission(
     run: str,
     *,
     overrides: str = "",
-    data_folder: Path = Path("data"),
-    runs_folder: Path = Path("runs"),
-    submissions_folder: Path = Path("submissions"),
+    data_folder: Path = DATA,
+    runs_folder: Path = RUNS,
+    submissions_folder: Path = SUBMISSIONS,
 ) -> Path:
     """Returns submissions/<run>.csv, the checked predictions of the test sequences; writes its provenance and GIFs.
 
@@ -96,6 +101,7 @@ def submission(
     trained = _open_pose_run(run, runs_folder, overrides)
     data: DanceData = data_of(trained, data_folder)
     path = submissions_folder / f"{run}.csv"
+    remove_leftovers(submissions_folder / run)
     safe_to_replace(path)
     origin = _origin_of_csv(trained)
     if path.is_file() and _is_up_to_date(path, origin):
@@ -187,7 +193,7 @@ def _local_score(trained: Trained, origin: dict[str, Any]) -> float | None:
 
 
 def predict_pictures(
-    run: str, frame: Path, poses: Path, out: Path, *, overrides: str = "", runs_folder: Path = Path("runs")
+    run: str, frame: Path, poses: Path, out: Path, *, overrides: str = "", runs_folder: Path = RUNS
 ) -> Tensor:
     """Returns a clip (T, 3, H, W) uint8, drawn from a user's first frame and folder of numbered pose pictures.
 
@@ -205,12 +211,14 @@ def predict_pictures(
     seed = trained.config.seed
     announce(f"{trained.folder}: rolling out {len(conditions)} frames")
     drawn = quantise(predict_dance(trained.model, given[None, None], conditions[None], settings, seed=seed)[0])
-    folder.mkdir(parents=True, exist_ok=True)
-    save_gif(out, side_by_side([drawn.cpu(), conditions.cpu()]))
-    for earlier in folder.glob("*.png"):  # otherwise the last frames of a longer clip would stay
-        earlier.unlink()
+    incomplete = folder.with_name(partial_name(folder.name))
+    incomplete.mkdir(parents=True)
     for number, picture in enumerate(drawn.cpu()):
-        Image.fromarray(picture.permute(1, 2, 0).numpy()).save(folder / f"{number}.png")
+        Image.fromarray(picture.permute(1, 2, 0).numpy()).save(incomplete / f"{number}.png")
+    save_gif(out, side_by_side([drawn.cpu(), conditions.cpu()]))  # before the folder: it says that the folder is ours
+    if folder.exists():
+        shutil.rmtree(folder)
+    move(incomplete, folder)
     return drawn
 
 
@@ -245,7 +253,7 @@ def _numbered_pictures(folder: Path) -> list[Path]:
     return [numbers[number] for number in sorted(numbers)]
 
 
-def print_scores(run: str, runs_folder: Path = Path("runs")) -> None:
+def print_scores(run: str, runs_folder: Path = RUNS) -> None:
     """Prints a table with the score of an evaluated run and of the baselines, then all other numbers."""
     path = runs_folder / run / "scores.json"
     scores = read_scores(path)
@@ -259,6 +267,33 @@ def print_scores(run: str, runs_folder: Path = Path("runs")) -> None:
         say(line)
     best = max(baseline.score for baseline in scores.baselines.values())
     say(f"{scores.score - best:+.2f} dB against the best baseline; all numbers are in {path}")
+
+
+def _say_how_to_upload(run: str, path: Path) -> None:
+    """Says what a checked csv holds, and the commands that upload it."""
+    written = Provenance.load(path.with_suffix(".json"))
+    height, width = written.frame_size
+    content = f"{written.num_sequences} sequences of {written.sequence_length} frames"
+    say(f"{path}: valid, {content} of {height} x {width}.")
+    if Manifest.load(DATA / written.dataset).source.kind == "synthetic":
+        say("  A rehearsal: the dancers are synthetic, so there is no competition to upload it to.")
+        return
+    say("  Upload it with")
+    say(f'  make submit RUN={run} COMPETITION=slug MESSAGE="..."')
+    say(f'  or, without an entry in the ledger: .venv/bin/kaggle competitions submit -c slug -f {path} -m "..."')
+
+
+def _predict(run: str, arguments: argparse.Namespace) -> None:
+    needed = {
+        "FRAME=first.png, the picture of the first frame": arguments.frame,
+        "POSES=folder, with the pose pictures 0.png, 1.png, ...": arguments.poses,
+    }
+    if missing := [text for text, value in needed.items() if not value]:
+        raise UserError(f"missing: {'; '.join(missing)}")
+    out = arguments.out
+    with owned(out):
+        drawn = predict_pictures(run, Path(arguments.frame), Path(arguments.poses), out, overrides=arguments.set)
+    say(f"{out}: {len(drawn)} frames; single frames in {out.with_suffix('')}/")
 
 
 def main() -> None:
@@ -278,34 +313,18 @@ def main() -> None:
     own.add_argument("--poses", default="", help="folder of numbered pose pictures")
     own.add_argument("--out", type=Path, required=True, help="GIF to write")
     arguments = parser.parse_args()
+    run = checked_name(arguments.run, "RUN")
     if arguments.command == "predict":
-        needed = {
-            "FRAME=first.png, the picture of the first frame": arguments.frame,
-            "POSES=folder, with the pose pictures 0.png, 1.png, ...": arguments.poses,
-        }
-        if missing := [text for text, value in needed.items() if not value]:
-            raise UserError(f"missing: {'; '.join(missing)}")
-    if arguments.command == "evaluate":
-        evaluate(arguments.run, overrides=arguments.set)
-        print_scores(arguments.run)
-    elif arguments.command == "scores":
-        print_scores(arguments.run)
-    elif arguments.command == "submission":
-        path = submission(arguments.run, overrides=arguments.set)
-        written = Provenance.load(path.with_suffix(".json"))
-        height, width = written.frame_size
-        content = f"{written.num_sequences} sequences of {written.num_rows // written.num_sequences} frames"
-        say(f"{path}: valid, {content} of {height} x {width}.")
-        if Manifest.load(Path("data") / written.dataset).source.kind == "synthetic":
-            say("  A rehearsal: the dancers are synthetic, so there is no competition to upload it to.")
-            return
-        say("  Upload it with")
-        say(f'  make submit RUN={arguments.run} COMPETITION=slug MESSAGE="..."')
-        say(f'  or, without an entry in the ledger: .venv/bin/kaggle competitions submit -c slug -f {path} -m "..."')
-    else:
-        frame, poses = Path(arguments.frame), Path(arguments.poses)
-        drawn = predict_pictures(arguments.run, frame, poses, arguments.out, overrides=arguments.set)
-        say(f"{arguments.out}: {len(drawn)} frames; single frames in {arguments.out.with_suffix('')}/")
+        _predict(run, arguments)
+        return
+    read_config(RUNS / run)  # a run that does not exist is refused before anything is written
+    with owned(RUNS / run):  # who writes submissions/<run>.csv owns the run, too
+        if arguments.command == "submission":
+            _say_how_to_upload(run, submission(run, overrides=arguments.set))
+        elif arguments.command == "evaluate":
+            evaluate(run, overrides=arguments.set)
+    if arguments.command != "submission":
+        print_scores(run)
 
 
 if __name__ == "__main__":

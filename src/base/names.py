@@ -18,7 +18,8 @@ def checked_name(text: str, variable: str) -> str:
     if not NAME.fullmatch(name):
         inner = Path(name).name.removesuffix(".toml")
         near = f"; did you mean {variable}={inner}?" if "/" in name and NAME.fullmatch(inner) else ""
-        raise UserError(f"{variable}={text}; needed: {NEEDED}{near}")
+        shown = text if text.isprintable() else repr(text)
+        raise UserError(f"{variable}={shown}; needed: {NEEDED}{near}")
     return name
 
 

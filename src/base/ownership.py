@@ -10,6 +10,7 @@ import fcntl
 import os
 import re
 import shlex
+import shutil
 import socket
 import sys
 from collections.abc import Iterator
@@ -62,12 +63,16 @@ def partial_name(name: str) -> str:
 
 
 def remove_leftovers(path: Path) -> None:
-    """Removes the half written files of killed commands: those in a folder, and those of a file beside it."""
-    inside = [entry for entry in os.scandir(path) if entry.name.startswith(".")] if path.is_dir() else []
-    beside = [entry for entry in os.scandir(path.parent) if entry.name.startswith(f".{path.name}.")]
-    for entry in (*inside, *beside):
+    """Removes what killed commands have left half written: in a folder, and beside a folder or file."""
+    inside = os.scandir(path) if path.is_dir() else ()
+    beside = os.scandir(path.parent) if path.parent.is_dir() else ()
+    for entry in (*inside, *(entry for entry in beside if entry.name.startswith(f".{path.name}."))):
         found = PARTIAL.fullmatch(entry.name)
-        if found and not is_alive(int(found["process"])):
+        if not found or is_alive(int(found["process"])):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            shutil.rmtree(entry.path)
+        else:
             Path(entry.path).unlink(missing_ok=True)
 
 

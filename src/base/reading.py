@@ -33,10 +33,11 @@ def read_bytes(path: Path, limit: int = MAX_BYTES) -> bytes:
         raise Unreadable(f"{path} does not exist") from None
     except ValueError:  # a zero byte in the name
         raise Unreadable(f"{str(path)!r} is no name of a file") from None
+    facts = os.fstat(descriptor)
+    if not stat.S_ISREG(facts.st_mode):
+        os.close(descriptor)
+        raise Unreadable(f"{path} is no plain file")
     with os.fdopen(descriptor, "rb") as file:
-        facts = os.fstat(descriptor)
-        if not stat.S_ISREG(facts.st_mode):
-            raise Unreadable(f"{path} is no plain file")
         if facts.st_size > limit:
             raise Unreadable(f"{path} has {facts.st_size:,} bytes; at most {limit:,} are read")
         return file.read(facts.st_size)
