@@ -36,6 +36,7 @@ from src.training.resolution import resolved
 from src.training.saved_config import read_config, write_config
 
 CONFIGS = Path("configs")
+EXPERIMENTS = CONFIGS / "experiments"
 DATA = Path("data")
 RUNS = Path("runs")
 REPORTS = Path("reports")
@@ -78,10 +79,17 @@ class Job:
     evaluate: tuple[str, ...]
 
 
+def grid_path(text: str) -> Path:
+    """Returns the path of a grid file. `text` is the path, or the name of a file in configs/experiments/."""
+    path = Path(text) if text.endswith(".toml") else EXPERIMENTS / f"{checked_name(text, 'GRID')}.toml"
+    checked_name(path.stem, "GRID")
+    return path
+
+
 def load_grid(path: Path) -> Grid:
     """Returns the content of a grid file. Raises UserError if it is missing, and for the first mistake in it."""
     if not path.is_file():
-        known = ", ".join(str(found) for found in sorted((CONFIGS / "experiments").glob("*.toml"))) or "none"
+        known = ", ".join(str(found) for found in sorted(EXPERIMENTS.glob("*.toml"))) or "none"
         raise UserError(f"{path} does not exist; GRID must be a grid file (there are: {known})")
     try:
         return Grid.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
@@ -197,9 +205,12 @@ def _make_run(job: Job, run_child: RunChild) -> str | None:
     """Trains and evaluates a run. Returns the reason of a failure, otherwise None."""
     if code := run_child((sys.executable, *job.train)):
         return f"training ended with exit code {code}"
-    with owned(RUNS / job.run):
-        _restore_evaluation_settings(job)
-        write_atomically(RUNS / job.run / HARDWARE_FILE, f"{hardware()}\n".encode())
+    try:
+        with owned(RUNS / job.run):
+            _restore_evaluation_settings(job)
+            write_atomically(RUNS / job.run / HARDWARE_FILE, f"{hardware()}\n".encode())
+    except UserError as error:  # somebody else uses this run; the others go on
+        return str(error)
     if code := run_child((sys.executable, *job.evaluate)):
         return f"evaluation ended with exit code {code}"
     return None if is_done(job) else "ended without an error, but its files do not show a finished run"
@@ -243,9 +254,9 @@ def run_child(command: Sequence[str]) -> int:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m src.experiments", description="Compare arms over several seeds.")
-    parser.add_argument("grid", type=Path, help="configs/experiments/<grid>.toml")
-    grid = parser.parse_args().grid
-    with owned(REPORTS / checked_name(grid.stem, "GRID")):
+    parser.add_argument("grid", help="configs/experiments/<grid>.toml, or its name without folder and .toml")
+    grid = grid_path(parser.parse_args().grid)
+    with owned(REPORTS / grid.stem):
         path, failures = run_grid(grid, run_child)
     say(f"{path}: table, protocol and figures")
     if failures:

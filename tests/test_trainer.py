@@ -32,6 +32,7 @@ from src.training.resolution import resolved
 from src.training.saved_config import read_config, write_config
 from src.training.stop_signals import stop_signals
 from tests.conftest import POSE_MODELS, ROOT, tiny_config
+from tests.differences import first_difference
 
 CPU = torch.device("cpu")
 CLOCKED = {"clips_per_s", "data_share"}
@@ -61,17 +62,6 @@ def last(folder: Path, name: str = "last.pt") -> dict[str, Any]:
     return {key: value for key, value in load_checkpoint(folder / name, CPU).items() if key not in varying}
 
 
-def same(first: Any, second: Any) -> bool:
-    """Whether two nested values are equal, tensors bit by bit."""
-    if isinstance(first, torch.Tensor):
-        return torch.equal(first, second)
-    if isinstance(first, dict):
-        return first.keys() == second.keys() and all(same(first[key], second[key]) for key in first)
-    if isinstance(first, list | tuple):
-        return len(first) == len(second) and all(same(a, b) for a, b in zip(first, second, strict=True))
-    return bool(first == second)
-
-
 def unclocked(folder: Path) -> list[dict[str, Any]]:
     return [{name: value for name, value in row.items() if name not in CLOCKED} for row in read_history(folder)]
 
@@ -91,8 +81,8 @@ def test_a_resumed_run_equals_one_that_was_never_stopped(variant: str, tmp_path:
         assert last(parts)["step"] == stop
     assert train(config, parts)
     assert last(whole)["step"] == 2 * config.training.num_epochs
-    assert same(last(whole), last(parts))
-    assert same(last(whole, "best.pt"), last(parts, "best.pt"))
+    assert first_difference(last(whole), last(parts)) is None
+    assert first_difference(last(whole, "best.pt"), last(parts, "best.pt")) is None
     assert unclocked(whole) == unclocked(parts)
     assert [row["step"] for row in read_history(parts)] == list(range(2, last(whole)["step"] + 1, 2))
 
@@ -103,8 +93,8 @@ def test_the_seed_decides(model: str, tmp_path: Path) -> None:
         train(tiny_config(model), tmp_path / name, stop_at_step=2)
     train(tiny_config(model).model_copy(update={"seed": 6}), tmp_path / "c", stop_at_step=2)
     first, second, other = (last(tmp_path / name)["model"] for name in "abc")
-    assert same(first, second)
-    assert not same(first, other)
+    assert first_difference(first, second) is None
+    assert first_difference(first, other)
 
 
 def files_of(folder: Path) -> dict[str, tuple[int, bytes]]:
@@ -138,7 +128,7 @@ def test_settings_of_an_evaluation_stay_until_those_of_the_file_change(tmp_path:
     write_config(folder, evaluated)
     assert train(changed, folder)
     assert read_config(folder) == evaluated, "the file has not changed again"
-    assert same(last(folder)["model"], before["model"])
+    assert first_difference(last(folder)["model"], before["model"]) is None
 
 
 def test_a_run_with_more_epochs_than_requested_is_left_as_it_is(
@@ -161,7 +151,8 @@ def test_the_number_of_validations_changes_no_weight(tmp_path: Path) -> None:
     validated = [row["epoch"] for row in read_history(tmp_path / "changed") if "validation_score" in row]
     assert validated == [2, 3, 4]
     whole, changed = last(tmp_path / "whole"), last(tmp_path / "changed")
-    assert all(same(whole[name], changed[name]) for name in ("step", "model", "ema", "optimizer", "plan", "sums"))
+    for name in ("step", "model", "ema", "optimizer", "plan", "sums"):
+        assert first_difference(whole[name], changed[name]) is None
 
 
 def test_every_name_in_the_log_is_explained(tmp_path: Path) -> None:
@@ -237,12 +228,12 @@ def test_a_bad_step_leaves_the_weights_alone(
         for part in before
     ]
     subject.train_step()
-    assert same(before, [{**subject.model.state_dict()}, subject.optimizer.state_dict()["state"]])
+    assert first_difference(before, [{**subject.model.state_dict()}, subject.optimizer.state_dict()["state"]]) is None
     assert subject.sums[-1] == 1
     assert subject.sums.isfinite().all()
     subject.train_step()
     after = subject.model.state_dict()
-    assert not same(before[0], {**after})
+    assert first_difference(before[0], {**after})
     assert all(weight.isfinite().all() for weight in [*after.values(), *subject.ema.state_dict().values()])
 
 
@@ -314,7 +305,7 @@ def test_an_extended_run_equals_one_never_finished(tmp_path: Path) -> None:
     train(short, tmp_path / "extended")
     train(long, tmp_path / "extended")
     train(long, tmp_path / "whole")
-    assert same(last(tmp_path / "extended")["model"], last(tmp_path / "whole")["model"])
+    assert first_difference(last(tmp_path / "extended")["model"], last(tmp_path / "whole")["model"]) is None
 
 
 @pytest.mark.parametrize(
