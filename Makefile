@@ -77,7 +77,7 @@ data: setup ## pack SOURCE=synthetic | synthetic-pushing | kaggle (with COMPETIT
 		$(if $(value SCORED),--scored $(call quoted,SCORED))
 
 train: setup ## train configs/RUN.toml -> runs/RUN/; repeat the command to resume; MINUTES=30 chooses settings that fit the time
-	@$(py) -m src.trainer configs/$(call quoted,RUN).toml --gpus $(call quoted,GPUS) --minutes $(call quoted,MINUTES) \
+	@$(py) -m src.trainer $(call quoted,RUN) --gpus $(call quoted,GPUS) --minutes $(call quoted,MINUTES) \
 		--set $(call quoted,SET)
 
 evaluate: setup ## roll out the validation data with RUN -> runs/RUN/scores.json, plots, GIF
@@ -111,7 +111,7 @@ report: setup ## write reports/index.html: table of runs, curves, rollouts
 	@$(py) -m src.report
 
 cost: setup ## estimate the parameters, arithmetic, memory and hours of RUN before training
-	@$(py) -m src.cost configs/$(call quoted,RUN).toml --set $(call quoted,SET)
+	@$(py) -m src.cost $(call quoted,RUN) --set $(call quoted,SET)
 
 bench: setup ## measure the speed, compared with plain loops
 	@$(py) -m src.benchmark

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from src.base.console import UserError
+from src.base.names import nearest
 from src.base.settings import NotNegative, Positive, Probability, Section, Shift, refuse_without_effect
 from src.models.configs import MODELS, ModelConfig, ReferenceCVAEConfig, TeacherForcingConfig
 
@@ -148,8 +149,8 @@ def load_config(path: Path, overrides: str = "") -> Config:
     Raises UserError for a missing or unreadable file. Raises it for the first invalid setting of the file, then of SET.
     """
     if not path.is_file():
-        known = ", ".join(sorted(found.stem for found in path.parent.glob("*.toml"))) or "none"
-        raise UserError(f"{path} does not exist; RUN must be the stem of a file in {path.parent}/ (there are: {known})")
+        known = sorted(found.stem for found in path.parent.glob("*.toml"))
+        raise UserError(f"{path} does not exist; {nearest(path.stem, known, 'RUN')}")
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -20,6 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from src.base.bfloat16 import Precision, hardware_precision, instruction_set
 from src.base.console import run_main, say
+from src.base.names import toml_file
 from src.base.randomness import Draws
 from src.base.systems import SYSTEMS
 from src.config import Config, load_config
@@ -169,11 +170,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m src.cost", description="Estimates what a run costs before it starts."
     )
-    parser.add_argument("config", type=Path, help="configs/<run>.toml")
+    parser.add_argument("config", help="configs/<run>.toml, or the name of the run")
     parser.add_argument("--set", default="", metavar="'section.key=value ...'", help="settings to replace")
     parser.add_argument("--clips", type=int, default=4, help="number of clips in the measured step")
     arguments = parser.parse_args()
-    config = load_config(arguments.config, arguments.set)
+    config = load_config(toml_file(arguments.config, Path("configs"), "RUN"), arguments.set)
     facts = facts_of(config, Path("data"))
     manifest = _manifest(config, Path("data"))
     config = resolved_for(config, manifest) if manifest else resolved(config, facts)

@@ -22,7 +22,7 @@ from pydantic import Field, ValidationError, model_validator
 from src.base.console import UserError, run_main, say
 from src.base.devices import hardware
 from src.base.files import file_hash, write_atomically
-from src.base.names import checked_name
+from src.base.names import nearest, toml_file
 from src.base.ownership import owned
 from src.base.processes import Stopped, environment_of_child, handled, leave_terminal
 from src.base.settings import NotNegative, Section
@@ -79,18 +79,11 @@ class Job:
     evaluate: tuple[str, ...]
 
 
-def grid_path(text: str) -> Path:
-    """Returns the path of a grid file. `text` is the path, or the name of a file in configs/experiments/."""
-    path = Path(text) if text.endswith(".toml") else EXPERIMENTS / f"{checked_name(text, 'GRID')}.toml"
-    checked_name(path.stem, "GRID")
-    return path
-
-
 def load_grid(path: Path) -> Grid:
     """Returns the content of a grid file. Raises UserError if it is missing, and for the first mistake in it."""
     if not path.is_file():
-        known = ", ".join(str(found) for found in sorted(EXPERIMENTS.glob("*.toml"))) or "none"
-        raise UserError(f"{path} does not exist; GRID must be a grid file (there are: {known})")
+        known = sorted(found.stem for found in EXPERIMENTS.glob("*.toml"))
+        raise UserError(f"{path} does not exist; {nearest(path.stem, known, 'GRID')}")
     try:
         return Grid.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -255,7 +248,7 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m src.experiments", description="Compare arms over several seeds.")
     parser.add_argument("grid", help="configs/experiments/<grid>.toml, or its name without folder and .toml")
-    grid = grid_path(parser.parse_args().grid)
+    grid = toml_file(parser.parse_args().grid, EXPERIMENTS, "GRID")
     with owned(REPORTS / grid.stem):
         path, failures = run_grid(grid, run_child)
     say(f"{path}: table, protocol and figures")

@@ -23,7 +23,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from src.base import distributed
 from src.base.console import UserError, progress_bar, run_main, say
 from src.base.devices import check_processes, pick_device
-from src.base.names import checked_name
+from src.base.names import checked_name, toml_file
 from src.base.ownership import owned
 from src.base.processes import Stopped
 from src.base.randomness import Draws
@@ -317,23 +317,23 @@ def _end_epoch(trainer: Trainer, history: History | None, stops: Stops) -> None:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m src.trainer", description="Trains a run, or resumes it.")
-    parser.add_argument("config", type=Path, help="configs/<run>.toml")
+    parser.add_argument("config", help="configs/<run>.toml, or the name of the run")
     parser.add_argument("--set", default="", metavar="'section.key=value ...'", help="settings to override")
     parser.add_argument("--minutes", default="", help="training time: chooses width, members and epochs that fit it")
     parser.add_argument("--name", help="name of the run (default: the name of the file without .toml)")
     parser.add_argument("--gpus", default="1", metavar="N", help="number of training processes (default: %(default)s)")
     arguments = parser.parse_args()
-    saved_config.refuse_path_as_run(arguments.config)
+    path = toml_file(arguments.config, Path("configs"), "RUN")
     overrides = with_minutes(arguments.set, arguments.minutes)
-    config = load_config(arguments.config, overrides)
-    folder = Path("runs") / checked_name(arguments.name or arguments.config.stem, "RUN")
+    config = load_config(path, overrides)
+    folder = Path("runs") / (checked_name(arguments.name, "RUN") if arguments.name else path.stem)
     config = as_started(config, folder, arguments.set)
     num_processes = check_processes(arguments.gpus, config.training.device)
     if num_processes > 1:
         distributed.refuse_unequal_shares(config.training.batch_size, num_processes)
         manifest = Manifest.load(Path("data") / config.dataset)
         saved_config.check_config(folder, resolved_for(as_begun(config, folder), manifest))
-        own = [str(arguments.config), "--set", overrides, "--name", folder.name]
+        own = [str(path), "--set", overrides, "--name", folder.name]
         sys.exit(distributed.launch("src.trainer", own, num_processes))
     try:
         with owned(folder) if distributed.is_first_process() else nullcontext():

@@ -431,7 +431,7 @@ def test_a_run_that_was_not_evaluated_has_no_scores(workplace: Path, outcome: Ca
     message = "error: runs/tiny/scores.json does not exist; evaluate the run first: make evaluate RUN=tiny\n"
     assert outcome(main, "scores", "tiny") == (2, message)
     assert outcome(main, "scores", "none")[0] == 2
-    assert outcome(main, "evaluate", "none") == (2, "error: there is no run none; trained so far: tiny\n")
+    assert outcome(main, "evaluate", "none") == (2, "error: there is no run none; there are: tiny\n")
 
 
 def test_the_commands_say_what_they_did(

@@ -576,7 +576,8 @@ def working_folder(tmp_path: Path, data_folder: Path, monkeypatch: pytest.Monkey
         (("configs/short.toml", "--gpus", "two"), "error: GPUS=two; needed: how many processes"),
         (("configs/short.toml", "--gpus", "3"), "error: training.batch_size = 2 cannot be shared by 3 processes"),
         (("configs/short.toml", "--gpus", "2", "--set", "seed=1"), "error: runs/short/config.json belongs to another"),
-        (("configs/configs/short.toml.toml",), r"error: configs/configs/short.toml.toml does not exist; did you mean"),
+        (("configs/shrt.toml",), r"error: configs/shrt.toml does not exist; did you mean RUN=short?"),
+        (("configs/short",), r"error: RUN=configs/short; needed: up to 100 letters"),
     ],
 )
 def test_mistakes_are_reported_before_other_processes_start(

@@ -1,5 +1,6 @@
 """Names that people give: of runs, data sets and grids. A name is part of file names, so it must be a plain one."""
 
+import difflib
 import re
 from pathlib import Path
 
@@ -21,6 +22,22 @@ def checked_name(text: str, variable: str) -> str:
         shown = text if text.isprintable() else repr(text)
         raise UserError(f"{variable}={shown}; needed: {NEEDED}{near}")
     return name
+
+
+def toml_file(text: str, folder: Path, variable: str) -> Path:
+    """Returns the TOML file that a variable of Make means: the name of a file in `folder`, or a path.
+
+    The stem of the file is a name; UserError if it is none.
+    """
+    path = Path(text) if text.endswith(".toml") else folder / f"{checked_name(text, variable)}.toml"
+    checked_name(path.stem, variable)
+    return path
+
+
+def nearest(name: str, known: list[str], variable: str) -> str:
+    """Returns a question with the known name that is most similar to a mistyped one, or the list of all."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {variable}={close[0]}?" if close else f"there are: {', '.join(known) or 'none'}"
 
 
 def is_name(text: str) -> bool:

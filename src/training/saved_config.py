@@ -1,11 +1,11 @@
 """The configuration of a run on disk: runs/<run>/config.json."""
 
-import difflib
 import json
 from pathlib import Path
 
 from src.base.console import UserError
 from src.base.files import write_atomically
+from src.base.names import nearest
 from src.base.reading import read_bytes
 from src.config import Config, differences, flatten, from_json, replaced, to_json
 
@@ -71,23 +71,12 @@ def read_trained_config(folder: Path, overrides: str) -> Config:
     return after
 
 
-def refuse_path_as_run(config: Path) -> None:
-    """Raises UserError if RUN was given as configs/<run>.toml, because make adds the folder and .toml again."""
-    run = config.name.split(".toml")[0]
-    if not config.is_file() and Path("configs", f"{run}.toml").is_file():
-        raise UserError(f"{config} does not exist; did you mean RUN={run}?")
-
-
 def read_config(folder: Path) -> Config:
     """Returns the configuration of a run; UserError if the run does not exist."""
     path = folder / "config.json"
     if not path.is_file():
-        folder = Path(*folder.parts[:-2], folder.name) if folder.parent.name == "configs" else folder
         runs = sorted(found.parent.name for found in folder.parent.glob("*/config.json"))
-        name = folder.name.removesuffix(".toml")
-        if name not in runs and (folder.parent.parent / "configs" / f"{name}.toml").is_file():
-            raise UserError(f"{folder.parent / name} is not trained yet: make train RUN={name}")
-        close = difflib.get_close_matches(name, runs, n=1)
-        needed = f"did you mean RUN={close[0]}?" if close else f"trained so far: {', '.join(runs) or 'none'}"
-        raise UserError(f"there is no run {folder.name}; {needed}")
+        if (folder.parent.parent / "configs" / f"{folder.name}.toml").is_file():
+            raise UserError(f"{folder} is not trained yet: make train RUN={folder.name}")
+        raise UserError(f"there is no run {folder.name}; {nearest(folder.name, runs, 'RUN')}")
     return from_json(read_bytes(path), str(path))

@@ -230,20 +230,18 @@ def test_only_the_evaluation_of_a_trained_run_can_change(tmp_path: Path) -> None
 
 def test_a_missing_run_is_named(tmp_path: Path) -> None:
     write_config(tmp_path / "dance", CONFIG)
-    with pytest.raises(UserError, match=r"there is no run b; trained so far: dance$"):
+    with pytest.raises(UserError, match=r"there is no run b; there are: dance$"):
         read_config(tmp_path / "b")
-    for name in ("configs/dance.toml", "dnace"):
-        with pytest.raises(UserError, match=r"there is no run .*; did you mean RUN=dance\?$"):
-            read_config(tmp_path / name)
+    with pytest.raises(UserError, match=r"there is no run dnace; did you mean RUN=dance\?$"):
+        read_config(tmp_path / "dnace")
 
 
 def test_an_untrained_run_is_not_taken_for_a_misspelt_one(tmp_path: Path) -> None:
     write_config(tmp_path / "runs" / "dance_mini", CONFIG)
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "dance.toml").touch()
-    for name in ("dance", "configs/dance.toml"):
-        with pytest.raises(UserError, match=r"runs/dance is not trained yet: make train RUN=dance$"):
-            read_config(tmp_path / "runs" / name)
+    with pytest.raises(UserError, match=r"runs/dance is not trained yet: make train RUN=dance$"):
+        read_config(tmp_path / "runs" / "dance")
     with pytest.raises(UserError, match=r"there is no run dance_mni; did you mean RUN=dance_mini\?$"):
         read_config(tmp_path / "runs" / "dance_mni")
 
