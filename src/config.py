@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from src.base.console import UserError
 from src.base.names import nearest
-from src.base.settings import NotNegative, Positive, Probability, Section, Shift, refuse_without_effect
+from src.base.settings import DataSetName, NotNegative, Positive, Probability, Section, Shift, refuse_without_effect
 from src.models.configs import MODELS, ModelConfig, ReferenceCVAEConfig, TeacherForcingConfig
 
 
@@ -94,7 +94,7 @@ class EvaluationConfig(Section):
 class Config(Section):
     """All settings of one run. The run's name is the name of its file without .toml."""
 
-    dataset: str = "dance"  # the folder data/<dataset>
+    dataset: DataSetName = "dance"  # the folder data/<dataset>
     seed: NotNegative = 0
     minutes: Annotated[float, Field(gt=0)] | None = (
         None  # MINUTES of `make train`; it chose the width, members and epochs

@@ -90,7 +90,7 @@ def open_data(name: str, data_folder: Path = Path("data")) -> Any:
 def open_folder(folder: Path) -> DanceData:
     """Returns a packed data set of dancers; UserError if it is missing, incomplete, damaged or of another system."""
     manifest = DanceManifest.load(folder)
-    arrays = {stem: np.load(folder / f"{stem}.npy", mmap_mode="r") for stem in manifest.shapes}
+    arrays = manifest.open_arrays(folder)
     return DanceData(
         manifest=manifest,
         train=Footage(arrays["train_frames"], arrays["train_poses"], manifest.train_takes),

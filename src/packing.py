@@ -8,27 +8,27 @@ Work goes on in data/.<name>.partial/, which is renamed when it is whole; the sa
 """
 
 import argparse
-import fcntl
 import hashlib
 import inspect
 import json
-import os
 import pkgutil
 import re
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
 from src.base.console import UserError, run_main, say
-from src.base.files import write_atomically
+from src.base.files import move, write_atomically
+from src.base.names import checked_name
+from src.base.ownership import owned, partial_name
+from src.intake.arrays import check_contents, settled_time_ns, stamp_arrays
 from src.intake.chunks import PROGRESS, pack_arrays
 from src.intake.facts import Size
 from src.intake.layouts import Content, Request, read_content
-from src.intake.manifest import Camera, Manifest, SourceRecord, array_hashes, partial_folder
+from src.intake.manifest import Camera, Manifest, SourceRecord, partial_folder
 from src.intake.pictures import say_conversions
 from src.intake.sources import WORDS, open_source
 from src.intake.takes import parse_cuts
@@ -64,7 +64,7 @@ def pack_images(
     refuses, for an option that has no effect on it, and where another data set has the name.
     """
     destination = _destination(name, data_folder)
-    with _lock(destination):
+    with owned(destination):
         content = read_content(
             open_source(path),
             cuts=cuts,
@@ -109,12 +109,10 @@ def _pack_drawn(
     destination: Path, request: Request, write: Callable[[Path], None], read: Callable[[Path], Content]
 ) -> Manifest:
     """Packs what `write` draws and `read` then reads, unless it is packed already."""
-    pictures = destination.with_name(f".{destination.name}.pictures")
-    with _lock(destination):
+    pictures = destination.with_name(partial_name(f"{destination.name}.pictures"))
+    with owned(destination):
         if manifest := _existing(destination, request):
             return manifest
-        if pictures.exists():  # left by a run that was killed
-            shutil.rmtree(pictures)
         try:
             write(pictures)
             return _pack(read(pictures), destination)
@@ -125,24 +123,10 @@ def _pack_drawn(
 def _destination(name: str, data_folder: Path) -> Path:
     if not name:
         raise UserError("no data set name is given; needed: DATASET=name, the folder to make below data/")
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
-        raise UserError(f"data set name {name!r}; needed: letters, digits, '.', '_' and '-', first a letter or digit")
+    name = checked_name(name, "DATASET")
     if data_folder.exists() and not data_folder.is_dir():
         raise UserError(f"{data_folder} is a file; needed: a folder for data sets; name another with --data-folder")
     return data_folder / name
-
-
-@contextmanager
-def _lock(destination: Path) -> Iterator[None]:
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    with destination.with_name(f".{destination.name}.lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(
-                f"{destination} is being packed by another process; needed: one at a time; wait for it"
-            ) from error
-        yield
 
 
 def _existing(destination: Path, request: Request) -> Manifest | None:
@@ -158,11 +142,7 @@ def _existing(destination: Path, request: Request) -> Manifest | None:
             needed += ", whose content is another"
         mend = f"give another DATASET, or delete {destination} first"
         raise UserError(f"{destination} was packed from {found}, asked for is {needed}; {mend}")
-    for name, content in array_hashes(destination).items():
-        if content != manifest.arrays.get(name):
-            raise UserError(
-                f"{destination}/{name}.npy is not what was packed; delete {destination} and run the same command again"
-            )
+    check_contents(destination, manifest.arrays)
     say(f"{destination} is already packed")
     return manifest
 
@@ -172,13 +152,12 @@ def _pack(content: Content, destination: Path) -> Manifest:
     if content.unused:
         say(f"not used: {len(content.unused)} files outside the data set's folders, such as {content.unused[0]}")
     say_conversions(pack_arrays(content.source, content.chunks(), folder, plan), say)
-    manifest = content.manifest(folder)
+    began_ns = settled_time_ns()
+    manifest = content.manifest(folder)  # it hashes the arrays
+    stamp_arrays(folder, manifest.arrays, began_ns)
     write_atomically(folder / "manifest.json", f"{manifest.model_dump_json(indent=1)}\n".encode())
     (folder / PROGRESS).unlink()
-    folder.rename(destination)
-    descriptor = os.open(destination.parent, os.O_RDONLY)  # the rename is durable once its folder is
-    os.fsync(descriptor)
-    os.close(descriptor)
+    move(folder, destination)
     say(f"packed {destination}: {manifest.summary}")
     return manifest
 

@@ -214,7 +214,7 @@ def layout_of(path: Path, dataset: str | None, data_folder: Path = Path("data"))
     if dataset is not None:
         folder = data_folder / dataset
         manifest = DanceManifest.load(folder)
-        first_frames = np.load(folder / "test_frames.npy", mmap_mode="r")
+        first_frames = manifest.open_arrays(folder)["test_frames"]
         return Layout(manifest.test_length, manifest.frame_size, str(folder), first_frames)
     if provenance_path(path).is_file():
         provenance = Provenance.load(provenance_path(path))

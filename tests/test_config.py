@@ -170,7 +170,7 @@ def test_a_damaged_json_is_named(text: str) -> None:
         ("seed=7", "seed", 7),
         ("dataset=demo", "dataset", "demo"),
         ("dataset=2024-01-01x", "dataset", "2024-01-01x"),
-        ("dataset='two words'", "dataset", "two words"),
+        ("dataset='two'_words", "dataset", "two_words"),
         ("""'dataset="12"'""", "dataset", "12"),
         ("training.learning_rate=1e-4", "training.learning_rate", 1e-4),
         ("training.compile=true", "training.compile", True),

@@ -23,11 +23,11 @@ from src.dataset import (
     window_starts,
     with_context,
 )
+from src.intake.arrays import array_type, settled_time_ns, stamp_arrays
 from src.intake.manifest import (
     ClipShape,
     PushingManifest,
     SourceRecord,
-    array_type,
     content_fingerprint,
     pushing_shapes,
 )
@@ -313,6 +313,7 @@ def vast(tmp_path: Path) -> Path:
         fingerprint=content_fingerprint(arrays, facts={}),
     )
     (tmp_path / "vast" / "manifest.json").write_text(manifest.model_dump_json())
+    stamp_arrays(tmp_path / "vast", arrays, settled_time_ns())
     return tmp_path
 
 

@@ -2,12 +2,23 @@
 
 from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from src.base.names import NEEDED, is_name
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[int, Field(ge=0)]
 Shift = NotNegative  # pixels, less than a frame is high or wide: `resolution.resolved` knows how large that is
+
+
+def _is_data_set(text: str) -> str:
+    if not is_name(text):
+        raise ValueError(f"dataset = {text!r}; needed: {NEEDED}")
+    return text
+
+
+DataSetName = Annotated[str, AfterValidator(_is_data_set)]
 
 
 class Section(BaseModel):

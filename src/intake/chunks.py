@@ -4,9 +4,8 @@ import gc
 import json
 import multiprocessing
 import os
+import re
 import shutil
-import signal
-import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -18,11 +17,15 @@ import numpy as np
 
 from src.base.console import UserError, say, track
 from src.base.files import write_atomically
-from src.intake.manifest import FORMAT, Shapes, array_type, is_whole
+from src.base.processes import end_pool_process_with_parent
+from src.base.reading import Unreadable, read_text
+from src.intake.arrays import Shapes, array_type, open_array
+from src.intake.manifest import FORMAT
 from src.intake.pictures import Conversions, add_conversions
 from src.intake.sources import Source
 
 MAX_PROCESSES = 16
+CHUNK_NUMBER = re.compile(r"[0-9]{1,9}")
 PROGRESS = "progress.txt"  # first line: the plan; then the number of each chunk that is on disk
 
 
@@ -81,10 +84,8 @@ def _begin(folder: Path, plan: Plan) -> set[int]:
     progress = folder / PROGRESS
     first_line = json.dumps(asdict(plan))
     if folder.exists():
-        lines = progress.read_text().split("\n") if progress.exists() else [""]
-        whole = all(is_whole(folder / f"{name}.npy", shape) for name, shape in plan.shapes.items())
-        if lines[0] == first_line and whole:
-            done = {int(line) for line in lines[1:-1] if line.isdigit()}  # the last line may be incomplete
+        done = _chunks_done(folder, plan)
+        if done is not None:
             write_atomically(progress, "\n".join([first_line, *map(str, sorted(done)), ""]).encode())
             if done:
                 say(f"resuming: {len(done)} chunks of {plan.chunk} are on disk already")
@@ -96,6 +97,19 @@ def _begin(folder: Path, plan: Plan) -> set[int]:
         np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=array_type(name), shape=shape).flush()
     write_atomically(progress, f"{first_line}\n".encode())
     return set()
+
+
+def _chunks_done(folder: Path, plan: Plan) -> set[int] | None:
+    """Returns the numbers of the chunks in a folder; None if it belongs to another plan or is damaged."""
+    try:
+        first_line, *lines = read_text(folder / PROGRESS).split("\n")
+        for name, shape in plan.shapes.items():
+            open_array(folder, name, shape)
+    except (Unreadable, FileNotFoundError):
+        return None
+    if first_line != json.dumps(asdict(plan)):
+        return None
+    return {int(line) for line in lines[:-1] if CHUNK_NUMBER.fullmatch(line)}  # the last line may be incomplete
 
 
 def _pack_in_parallel(source: Source, chunks: dict[int, Chunk], folder: Path, plan: Plan) -> Conversions:
@@ -131,22 +145,11 @@ class _Inherited:
 
 
 def _start_process(source: Source) -> None:
-    """Prepares a packing process.
-
-    It ignores Ctrl-C, which the parent handles. It ends when the parent is killed, so the parent's lock is released.
-    """
+    """Prepares a packing process. It ends with its parent, so no other process can hold the parent's lock."""
     gc.freeze()  # garbage collection would write to, and so copy, the memory shared with the parent
     source.reopen()
     _Inherited.source = source
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    assert parent is not None, "this runs in a child process"
-
-    def end_with_parent() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    end_pool_process_with_parent()
 
 
 def _pack(chunk: Chunk, folder: Path) -> Conversions:

@@ -8,6 +8,7 @@ import numpy as np
 
 from src.base.console import UserError, say
 from src.dance.skeleton import palette_of
+from src.intake.arrays import array_hashes
 from src.intake.chunks import Chunk, Piece, Plan
 from src.intake.dance_listing import Listing, list_images
 from src.intake.facts import FRAME_SIZE, SCORED_FRAMES, Size
@@ -16,7 +17,6 @@ from src.intake.manifest import (
     DanceManifest,
     Manifest,
     SourceRecord,
-    array_hashes,
     dance_shapes,
 )
 from src.intake.pictures import count_kinds, decode, image_size, read_header

@@ -2,17 +2,17 @@
 
 import hashlib
 import json
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from src.base.console import UserError, say
-from src.base.files import file_hash
+from src.base.console import UserError
+from src.base.reading import Unreadable, read_json, read_table
 from src.dance.skeleton import Palette
+from src.intake.arrays import Shapes, check_arrays, open_array
 from src.intake.facts import (
     CLIP_LENGTH,
     CLIP_SIZE,
@@ -27,11 +27,9 @@ from src.intake.takes import Takes, list_cuts
 
 FORMAT = 1  # version of arrays and manifest; data sets of another version are refused
 SPLITS = ("train", "validate", "test")  # parts of a pushing data set
-SLOW_TO_HASH_BYTES = 2**30
 CutsOrigin = Literal["declared", "found", "synthetic"]
 Camera = Literal["main", "aux1"]
 SourceKind = Literal["zip", "folder", "records", "synthetic"]
-Shapes = dict[str, tuple[int, ...]]  # array name -> shape
 OTHER_COLOURS = "the pose images have other colours than the competition's, so left and right limbs cannot be exchanged"
 OF_ROBOTS = "the actions and positions of a robot would not fit"
 
@@ -96,27 +94,31 @@ class Manifest(Record):
             state = "was interrupted while it was packed" if partial_folder(folder).exists() else "does not exist"
             raise UserError(f"{folder} {state}; data sets there: {present or 'none'}; needed: one of them, or {repack}")
         mend = f"delete the folder, then {repack}"
+        if not (folder / "manifest.json").exists():
+            raise UserError(f"{folder} holds no manifest.json: incomplete, or not a data set; {mend}")
         try:
-            text = (folder / "manifest.json").read_text(encoding="utf-8")
-            content = json.loads(text)
-            if (version := content["version"]) != FORMAT:
-                raise UserError(f"{folder} has format {version}; needed: format {FORMAT}; {mend}")
-            manifest = MANIFESTS[content["system"]].model_validate_json(text)
-        except FileNotFoundError as error:
-            raise UserError(f"{folder} holds no manifest.json: incomplete, or not a data set; {mend}") from error
-        except (ValidationError, UnicodeDecodeError, json.JSONDecodeError, TypeError, KeyError) as error:
-            raise UserError(f"{folder}/manifest.json is damaged; {mend}") from error
+            manifest = _read(folder / "manifest.json")
+        except Unreadable as error:
+            raise UserError(f"{error}; {mend}") from None
         if not isinstance(manifest, cls):
             needed = cls.model_fields["system"].default
             found = f"{folder} is a data set of the system {manifest.system}, needed: one of {needed}"
             raise UserError(f"{found}; name another data set, or choose a model of {manifest.system}")
         if manifest.fingerprint != manifest.content:
             raise UserError(f"{folder}/manifest.json has been changed since it was packed; {mend}")
-        for name, shape in manifest.shapes.items():
-            if not is_whole(folder / f"{name}.npy", shape):
-                needed = f"{array_type(name)} {shape}"
-                raise UserError(f"{folder}/{name}.npy is missing or damaged; needed: {needed}; {mend}")
+        manifest.open_arrays(folder)
+        check_arrays(folder, manifest.arrays)
         return manifest
+
+    def open_arrays(self, folder: Path) -> dict[str, np.memmap]:
+        """Returns the arrays of the data set in a folder, memory-mapped; UserError if one is missing or damaged."""
+        try:
+            return {name: open_array(folder, name, shape) for name, shape in self.shapes.items()}
+        except FileNotFoundError as error:
+            found = f"{error.filename} is missing"
+        except Unreadable as error:
+            found = str(error)
+        raise UserError(f"{found}; delete {folder}, then make data SOURCE=... DATASET={folder.name}")
 
     @property
     def content(self) -> str:
@@ -254,6 +256,20 @@ class PushingManifest(Manifest):
 MANIFESTS: dict[str, type[Manifest]] = {"dance": DanceManifest, "pushing": PushingManifest}
 
 
+def _read(path: Path) -> Manifest:
+    """Returns the manifest in a file; Unreadable if it is damaged or of another version."""
+    table = read_table(path)
+    if (version := table.get("version")) != FORMAT:
+        raise Unreadable(f"{path} has format {str(version)[:20]}; needed: format {FORMAT}")
+    schema = MANIFESTS.get(str(table.get("system")))
+    if schema is None:
+        raise Unreadable(f"{path} is damaged: it names no system")
+    manifest = read_json(path, schema)
+    if manifest.arrays.keys() != manifest.shapes.keys():
+        raise Unreadable(f"{path} is damaged: it does not name the arrays of its system")
+    return manifest
+
+
 def partial_folder(folder: Path) -> Path:
     """Returns the folder in which a data set is packed until it is complete."""
     return folder.with_name(f".{folder.name}.partial")
@@ -281,31 +297,7 @@ def pushing_shapes(*num_clips: int, clip: ClipShape) -> Shapes:
     return shapes
 
 
-def array_type(name: str) -> np.dtype:
-    """Returns the dtype of an array by its name: float32 for conditions, uint8 for pictures."""
-    return np.dtype(np.float32 if name.endswith("conditions") else np.uint8)
-
-
-def array_hashes(folder: Path) -> dict[str, str]:
-    """Returns the sha256 of each array's file by name."""
-    files = sorted(folder.glob("*.npy"))
-    total = sum(file.stat().st_size for file in files)
-    if total >= SLOW_TO_HASH_BYTES:
-        say(f"hashing {total / 2**30:.1f} GiB of arrays")
-    with ThreadPoolExecutor() as threads:  # hashing releases the interpreter lock
-        return dict(zip((file.stem for file in files), threads.map(file_hash, files), strict=True))
-
-
 def content_fingerprint(arrays: dict[str, str], *takes: Takes, facts: dict[str, Any]) -> str:
     """Returns the sha256 of all data that a model can see: the arrays, the takes of dancers and the unusual facts."""
     content = [arrays, *takes, *([facts] if facts else [])]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def is_whole(path: Path, shape: tuple[int, ...]) -> bool:
-    """Returns whether the file is a complete array of this shape and of its name's dtype. Its values are not read."""
-    try:
-        array = np.load(path, mmap_mode="r")
-    except (FileNotFoundError, ValueError, EOFError):
-        return False
-    return array.shape == shape and array.dtype == array_type(path.stem)

@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from src.intake.arrays import array_hashes
 from src.intake.chunks import Chunk, Piece, Plan
 from src.intake.manifest import (
     SPLITS,
@@ -16,7 +17,6 @@ from src.intake.manifest import (
     PushingManifest,
     SourceKind,
     SourceRecord,
-    array_hashes,
     pushing_shapes,
 )
 from src.intake.pictures import Conversions, add_conversions

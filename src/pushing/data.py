@@ -54,7 +54,7 @@ class PushingBatch:
 def open_folder(folder: Path) -> PushingData:
     """Returns the packed data set; UserError if it is missing, incomplete, damaged or of another system."""
     manifest = PushingManifest.load(folder)
-    arrays = {stem: np.load(folder / f"{stem}.npy", mmap_mode="r") for stem in manifest.shapes}
+    arrays = manifest.open_arrays(folder)
     known = arrays["train_conditions"].reshape(-1, manifest.num_action + manifest.num_position)
     mean = known.mean(axis=0, dtype=np.float64)  # in double precision, because it sums a million numbers
     deviation = known.std(axis=0, dtype=np.float64)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from src.base.console import UserError, track
+from src.base.processes import end_pool_process_with_parent
 
 Job = TypeVar("Job")
 
@@ -37,5 +38,5 @@ def write_all(
     if processes == 1:
         deque(track(map(write, jobs), "drawing", len(jobs)), maxlen=0)
         return
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(processes, get_context("spawn"), end_pool_process_with_parent) as pool:
         deque(track(pool.map(write, jobs, chunksize=chunk_size), "drawing", len(jobs)), maxlen=0)

@@ -11,11 +11,11 @@ import pytest
 from pydantic import ValidationError
 
 from src.base.console import UserError
+from src.intake.arrays import array_hashes
 from src.intake.manifest import (
     DanceManifest,
     Manifest,
     SourceRecord,
-    array_hashes,
     content_fingerprint,
     dance_shapes,
     partial_folder,
@@ -156,25 +156,25 @@ def _cut_off(folder: Path) -> None:
         (_write(b'{"version": 1, "sys'), "manifest.json is damaged"),
         (_write(b"\xff\xfe"), "manifest.json is damaged"),
         (_write(b"[]"), "manifest.json is damaged"),
-        (_write(b"{}"), "manifest.json is damaged"),
+        (_write(b"{}"), "manifest.json has format None; needed: format 1"),
         (_edit(version=2), "has format 2; needed: format 1"),
-        (_edit(num_train="many"), "manifest.json is damaged"),
-        (_edit(machine="here"), "manifest.json is damaged"),
+        (_edit(num_train="many"), "manifest.json cannot be read .num_train: "),
+        (_edit(machine="here"), "manifest.json cannot be read .machine: "),
         (_edit(train_takes=[[0, 3]]), "manifest.json has been changed"),
-        (lambda folder: (folder / "val_poses.npy").unlink(), "val_poses.npy is missing or damaged"),
-        (_cut_off, "val_poses.npy is missing or damaged"),
+        (lambda folder: (folder / "val_poses.npy").unlink(), "val_poses.npy is missing"),
+        (_cut_off, "val_poses.npy is (damaged|not the packed array)"),
         (
             lambda folder: np.save(folder / "val_poses.npy", np.zeros((2, 3, 64, 32), np.uint8)),
-            r"needed: uint8 \(2, 3, 32",
+            r"is not the packed array uint8 \(2, 3, 32",
         ),
         (
             lambda folder: np.save(folder / "val_poses.npy", np.zeros((2, 3, 32, 64))),
-            "val_poses.npy is missing or damaged",
+            "val_poses.npy is (damaged|not the packed array)",
         ),
     ],
 )
 def test_spoiled_data_set_is_refused(tmp_path: Path, spoil: Callable[[Path], None], message: str) -> None:
     write_data_set(tmp_path / "dance")
     spoil(tmp_path / "dance")
-    with pytest.raises(UserError, match=f"dance.*{message}.*delete the folder, then make data .*DATASET=dance"):
+    with pytest.raises(UserError, match=f"dance.*{message}.*delete .*, then make data .*DATASET=dance"):
         Manifest.load(tmp_path / "dance")
