@@ -7,7 +7,6 @@ strictly, chooses the class of the model's section by `model.name`, freezes the 
 import difflib
 import json
 import shlex
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,6 +15,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from src.base.console import UserError
 from src.base.names import nearest
+from src.base.reading import Unreadable, parse_table, parse_toml, read_toml
 from src.base.settings import DataSetName, NotNegative, Positive, Probability, Section, Shift, refuse_without_effect
 from src.models.configs import MODELS, ModelConfig, ReferenceCVAEConfig, TeacherForcingConfig
 
@@ -151,10 +151,7 @@ def load_config(path: Path, overrides: str = "") -> Config:
     if not path.is_file():
         known = sorted(found.stem for found in path.parent.glob("*.toml"))
         raise UserError(f"{path} does not exist; {nearest(path.stem, known, 'RUN')}")
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid TOML: {error}") from None
+    table = read_toml(path)
     parse_config(table, str(path))
     return _overridden(table, overrides)
 
@@ -186,10 +183,9 @@ def to_json(config: Config) -> str:
 def from_json(text: str | bytes, origin: str) -> Config:
     """Returns the configuration that `to_json` wrote; UserError if the text is damaged or of another version."""
     try:
-        table = json.loads(text)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{origin} is damaged ({error}); restore it or start the run again") from None
-    return parse_config(table, origin)
+        return parse_config(parse_table(text, origin), origin)
+    except Unreadable as error:
+        raise UserError(f"{error}; restore it, or start the run again under another name") from None
 
 
 def flatten(config: Config) -> dict[str, Any]:
@@ -232,8 +228,8 @@ def _override(table: dict[str, Any], word: str) -> None:
         if not isinstance(table, dict):
             raise UserError(f"SET: {word!r} treats {section!r} as a section, but it holds a value")
     try:
-        table[last] = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:  # a bare word is a string
+        table[last] = parse_toml(f"value = {value}", "SET")["value"]
+    except Unreadable:  # a bare word is a string
         table[last] = value
 
 

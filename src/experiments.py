@@ -10,7 +10,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import tomllib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from src.base.files import file_hash, write_atomically
 from src.base.names import nearest, toml_file
 from src.base.ownership import owned
 from src.base.processes import Stopped, environment_of_child, handled, leave_terminal
+from src.base.reading import read_toml
 from src.base.settings import NotNegative, Section
 from src.config import Config, load_config
 from src.intake.facts import DataFacts
@@ -85,9 +85,7 @@ def load_grid(path: Path) -> Grid:
         known = sorted(found.stem for found in EXPERIMENTS.glob("*.toml"))
         raise UserError(f"{path} does not exist; {nearest(path.stem, known, 'GRID')}")
     try:
-        return Grid.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid TOML: {error}") from None
+        return Grid.model_validate(read_toml(path))
     except ValidationError as error:
         raise UserError(f"{path}: {_explain(error)}") from None
 

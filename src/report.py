@@ -16,18 +16,21 @@ from PIL import Image
 
 from src.base.console import UserError, run_main, say
 from src.base.files import write_atomically
+from src.base.ownership import owned
 from src.base.provenance import commit
+from src.base.system_errors import explained
 from src.base.systems import SYSTEMS
 from src.config import flatten
 from src.evaluation.scores import decimal
 from src.reporting.comparison import Comparison, figure_paths, origins, read_comparison, table_of_arms
 from src.reporting.plots import plot_history
-from src.reporting.results import Run, read_run, read_runs
+from src.reporting.results import Run, read_run, read_runs, strange_names
 from src.reporting.tables import TEXT, markdown_runs, markdown_table, protocol_of, table_of
 from src.submission import Provenance
 from src.training.log import LOG_NAMES
 
 TEMPLATE = Path(__file__).parent / "reporting" / "report.html.jinja"
+PAGE = "index.html"
 GIF_END = b";"  # the last byte of every whole GIF
 
 
@@ -67,9 +70,9 @@ def write_report(runs_folder: Path, submissions_folder: Path, reports_folder: Pa
     """Writes the page and its figures, and returns the path of the page. Removes the figures of deleted runs."""
     runs = read_runs(runs_folder)
     figures = reports_folder / "figures"
-    sections = {run.name: section_of(run, figures) for run in runs}
+    sections = {run.name: _section_or_note(run, figures) for run in runs}
     table = table_of(runs)
-    notes: list[str] = []
+    notes = strange_names(runs_folder)
     chapters = [chapter_of(comparison) for comparison in _comparisons(reports_folder, notes)]
     submissions = _submissions(submissions_folder, notes)
     environment = Environment(
@@ -86,12 +89,20 @@ def write_report(runs_folder: Path, submissions_folder: Path, reports_folder: Pa
         commit=commit(),
         decimal=decimal,
     )
-    page = reports_folder / "index.html"
+    page = reports_folder / PAGE
     reports_folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(page, text.encode())
+    write_atomically(page, text.encode(errors="backslashreplace"))  # a file's name can hold bytes that are no text
     in_use = {reports_folder / figure.path for part in sections.values() for figure in (*part.stills, *part.gifs)}
     _remove_others(figures, in_use)
     return page
+
+
+def _section_or_note(run: Run, figures: Path) -> RunSection:
+    """Returns the section of a run. If the system refuses one of its files, the section has nothing but a note."""
+    try:
+        return section_of(run, figures)
+    except OSError as error:
+        return RunSection(run, None, {}, [], [], [*run.notes, explained(error) or str(error)])
 
 
 def section_of(run: Run, figures: Path) -> RunSection:
@@ -142,7 +153,9 @@ def is_whole(path: Path) -> bool:
         with path.open("rb") as file:
             file.seek(-len(GIF_END), os.SEEK_END)
             return file.read() == GIF_END
-    except (OSError, SyntaxError):  # Pillow raises SyntaxError for a broken PNG
+    except MemoryError:
+        raise
+    except Exception:  # Pillow raises errors of many types for a damaged picture
         return False
 
 
@@ -211,7 +224,9 @@ def main() -> None:
     if chosen is not None:
         say(markdown(runs_folder, reports_folder, chosen).rstrip())
     else:
-        say(f"{write_report(runs_folder, Path('submissions'), reports_folder)}: open it in a browser")
+        with owned(reports_folder / PAGE):
+            page = write_report(runs_folder, Path("submissions"), reports_folder)
+        say(f"{page}: open it in a browser")
 
 
 if __name__ == "__main__":

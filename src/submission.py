@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple, NoReturn
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from src.base.console import UserError, run_main, say
 from src.base.files import file_hash, write_atomically
+from src.base.reading import Unreadable, read_bytes, read_json
+from src.base.settings import NotNegative, Positive, Sha256
 from src.dance.csv_faults import CELLS, MAX_FAULTS, distinct, faults_of
 from src.intake.dance_listing import PICTURE
 from src.intake.facts import FRAME_SIZE, TEST_LENGTH, Size
@@ -29,14 +31,12 @@ from src.maths.metrics import quantise
 FRAME_SHAPE = (3, *FRAME_SIZE)  # C, H, W
 SEQUENCE_LENGTH = TEST_LENGTH  # rows of one sequence, the given frame included
 
-Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-
 
 @dataclass(frozen=True)
 class CheckedSubmission:
     """What a valid csv holds. `sha256` is the hash of the checked bytes."""
 
-    num_rows: int
+    num_rows: Positive
     num_sequences: int
     sha256: str
 
@@ -49,15 +49,15 @@ class Provenance(BaseModel):
     run: str
     csv_sha256: Sha256
     num_rows: int
-    num_sequences: Annotated[int, Field(ge=1)]
-    frame_size: Size = FRAME_SIZE  # height and width
+    num_sequences: Positive
+    frame_size: tuple[Positive, Positive] = FRAME_SIZE  # height and width
     created: Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(\+00:00|Z)$")]  # UTC, ISO 8601
     commit: str | None  # None outside a git checkout
     dataset: str
     dataset_fingerprint: str
     config_sha256: Sha256
     checkpoint_sha256: Sha256
-    checkpoint_step: int
+    checkpoint_step: NotNegative
     local_score: float | None  # None if the run was never validated
     seed: int
 
@@ -76,13 +76,11 @@ class Provenance(BaseModel):
         if not path.is_file():
             raise UserError(f"{path} does not exist; `make submission RUN={path.stem}` writes it together with the csv")
         try:
-            return cls.model_validate_json(path.read_bytes())
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(str(part) for part in first["loc"]) or "the file"
+            return read_json(path, cls)
+        except Unreadable as error:
             raise UserError(
-                f"{path}: {place}: {first['msg']}; the origin of its csv is unknown; move both files away and "
-                f"run `make submission RUN={path.stem}` again"
+                f"{error}; the origin of its csv is unknown; move both files away and run "
+                f"`make submission RUN={path.stem}` again"
             ) from None
 
 
@@ -169,7 +167,7 @@ def _read(path: Path) -> bytes:
         own = path.absolute() == Path("submissions", f"{path.stem}.csv").absolute()
         needed = f"`make submission RUN={path.stem}` writes it" if own else "needed: the csv file to check"
         raise UserError(f"{path} does not exist; {needed}")
-    return path.read_bytes()
+    return read_bytes(path)
 
 
 def read_first_frames(folder: Path, size: Size = FRAME_SIZE) -> np.ndarray:

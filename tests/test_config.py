@@ -154,7 +154,7 @@ def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"run.toml is not valid TOML: .*line 2"):
         load(tmp_path, "seed = 1\nseed = 2\n")
     (tmp_path / "run.toml").write_bytes(b"dataset = '\xff'")
-    with pytest.raises(UserError, match=r"run.toml is not valid TOML"):
+    with pytest.raises(UserError, match=r"run.toml is no text in UTF-8"):
         load_config(tmp_path / "run.toml")
 
 

@@ -1,11 +1,13 @@
 """The page: it is complete, needs no other files, and reports everything that is missing or damaged."""
 
+import errno
 import json
 import os
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import pytest
@@ -14,7 +16,7 @@ from PIL import Image
 from src import report
 from src.base.console import UserError
 from src.report import is_whole, markdown, write_report
-from src.reporting import comparison, plots
+from src.reporting import comparison, plots, results
 from src.reporting.comparison import write_comparison
 from src.reporting.results import read_runs
 from src.submission import Provenance
@@ -180,7 +182,7 @@ def test_numbers_stand_beside_their_protocol(tmp_path: Path, make: Callable[[], 
 
 PUSHING = {"score_prior_mean": 21.5, "score_single": 20.25, "score_best_of_n": 22.75, "score_shuffled_actions": 17.125}
 PUSHING |= {"score_shuffled_conditions": 16.375, "psnr_by_protocol": {}, "ssim_by_frame": []}
-PUSHING |= {"system": "pushing", "num_given": 2, "num_clips": 3}
+PUSHING |= {"system": "pushing", "num_given": 2, "num_clips": 3, "scored_frames": [2, 11]}
 PUSHING |= {"baselines": {name: {"score": score, "mean_ssim": 0.8125} for name, score in BASELINES.items()}}
 NUMBERS = {  # heading: the number in ROLLOUT or scores() of run_folders.py, or as changed in this file
     "dance": {
@@ -299,3 +301,85 @@ def test_the_commands(
     assert capsys.readouterr().out.startswith("| run | data set |")
     code, text = outcome(report.main, "--markdown", "two")
     assert code == 2 and "there is no run two" in text
+
+
+@pytest.mark.parametrize(
+    ("spoil", "note"),
+    [
+        (lambda run: (run / "log.jsonl").write_text("".join((run / "log.jsonl").read_text())), ""),
+        (lambda run: (run / "log.jsonl").write_text('{"epoch": 1, "step": "a"}\n'), "log.jsonl is damaged in line 1"),
+        (lambda run: (run / "log.jsonl").write_text("[" * 9999 + "\n"), "log.jsonl is damaged in line 1"),
+        (lambda run: (run / "log.jsonl").write_text('{"epoch": 2, "step": 4}\n' * 2), "line 2: epoch 2 comes after"),
+        (lambda run: (run / "log.jsonl").write_text('{"epoch": 2, "step": 5}\n'), "step 5 does not belong to epoch 2"),
+        (lambda run: (run / "log.jsonl").write_text('{"epoch": 99, "step": 198}\n'), "log.jsonl has 99 epochs, config"),
+        (lambda run: (run / "config.json").write_text('{"seed": ' + "9" * 5000 + "}"), "config.json is damaged"),
+        (lambda run: (run / "scores.json").write_text('{"system": {}}'), "scores.json does not name its system"),
+        (
+            lambda run: (run / "scores.json").write_text('{"system": "dance", "score": []}'),
+            "scores.json cannot be read",
+        ),
+        (lambda run: (run / "rollout.gif").write_bytes(b"GIF89a" + b"\xff" * 99), "rollout.gif is damaged"),
+        (lambda run: (run / "rollout_strip.png").write_bytes(b"\x89PNG\r\n\x1a\n"), "rollout_strip.png is damaged"),
+    ],
+)
+def test_one_bad_file_is_named_and_stops_nothing(
+    tmp_path: Path, make: Callable[[], Page], spoil: Callable[[Path], object], note: str
+) -> None:
+    write_run(tmp_path / "runs" / "good")
+    spoil(write_run(tmp_path / "runs" / "bad"))
+    page = make()
+    assert "run-good" in page.ids and "run-bad" in page.ids
+    assert note in page.text
+
+
+def test_a_folder_that_cannot_be_named_is_left_out(tmp_path: Path, make: Callable[[], Page]) -> None:
+    write_run(tmp_path / "runs" / "good")
+    for name in (b"\xff\xfe", b"two\nlines"):
+        (tmp_path / "runs" / os.fsdecode(name)).mkdir()
+    page = make()
+    assert "run-good" in page.ids
+    assert page.text.count("is left out, because its name cannot be printed") == 2
+
+
+def test_a_run_that_cannot_be_read_is_named(
+    tmp_path: Path, make: Callable[[], Page], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("good", "bad"):
+        write_run(tmp_path / "runs" / name)
+    read = results.read_scores
+
+    def refused(path: Path) -> object:
+        if path.parent.name == "bad":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return read(path)
+
+    monkeypatch.setattr(results, "read_scores", refused)
+    page = make()
+    assert "run-good" in page.ids and "run-bad" in page.ids and "scores.json: permission denied" in page.text
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda table: table["arms"]["plain"].pop("score"),
+        lambda table: table["arms"].pop("plain"),
+        lambda table: table["comparisons"].update(other=["nobody"]),
+        lambda table: table["runs"][0].update(arm="nobody"),
+        lambda table: table["arms"]["plain"]["score"].update(count=-1),
+        lambda table: table.update(seeds="many"),
+    ],
+)
+def test_a_comparison_that_does_not_fit_together_is_named(
+    tmp_path: Path, make: Callable[[], Page], change: Callable[[Any], object]
+) -> None:
+    write_run(tmp_path / "runs" / "good")
+    runs = read_runs(tmp_path / "runs")
+    (tmp_path / "reports").mkdir(exist_ok=True)
+    write_comparison(small_comparison(runs), {"plain": runs}, tmp_path / "reports")
+    (path,) = (tmp_path / "reports").glob("*.json")
+    table = json.loads(path.read_text())
+    change(table)
+    path.write_text(json.dumps(table))
+    page = make()
+    assert "run-good" in page.ids
+    assert f"{path.name} cannot be read" in page.text and "`make experiments` writes it again" in page.text

@@ -306,12 +306,18 @@ def test_provenance_is_read_back_as_it_was(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("text", "place"),
-    [("", "the file"), ("{", "the file"), ("{}", "run"), ('{"run": 3}', "run"), ("[]", "the file")],
+    [
+        ("", "is damaged"),
+        ("{", "is damaged"),
+        ("{}", "cannot be read .run:"),
+        ('{"run": 3}', "cannot be read .run:"),
+        ("[]", "is damaged"),
+    ],
 )
 def test_a_damaged_provenance_is_named(tmp_path: Path, text: str, place: str):
     path = tmp_path / "run.json"
     path.write_text(text)
-    with pytest.raises(UserError, match=rf"run\.json: {place}"):
+    with pytest.raises(UserError, match=rf"run\.json {place}"):
         Provenance.load(path)
 
 

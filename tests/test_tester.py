@@ -593,7 +593,7 @@ def test_own_pictures_are_never_deleted(places: dict[str, Path], own: dict[str, 
 def test_damaged_scores_are_named(workplace: Path, outcome: Callable[..., tuple[int, str]]) -> None:
     """They stop the command that shows them. A csv does not need them: it is written, and the damage is said."""
     (workplace / "runs" / "tiny" / "scores.json").write_text('{"score": ')
-    damage = "runs/tiny/scores.json is damaged; to write it again: make evaluate RUN=tiny"
+    damage = "is damaged: EOF while parsing a value at line 1 column 10; to write it again: make evaluate RUN=tiny"
     code, errors = outcome(main, "scores", "tiny")
     assert (code, errors.count("\n")) == (2, 1)
     assert damage in errors

@@ -72,13 +72,18 @@ def read_table(path: Path) -> dict[str, Any]:
 
 def parse_table(data: bytes | str, origin: str) -> dict[str, Any]:
     """Returns a table from JSON text; Unreadable, which names `origin`, if it is none."""
-    try:
-        table = from_json(data, allow_inf_nan=False)  # it bounds the nesting and the digits of a number
-    except ValueError as error:
-        raise Unreadable(f"{origin} is damaged: {error}") from None
+    table = parse_value(data, origin)
     if not isinstance(table, dict):
         raise Unreadable(f"{origin} is damaged: it holds no table")
     return table
+
+
+def parse_value(data: bytes | str, origin: str) -> Any:
+    """Returns what JSON text says; Unreadable, which names `origin`, if it is no JSON."""
+    try:
+        return from_json(data)  # it bounds the nesting and the digits of a number
+    except ValueError as error:
+        raise Unreadable(f"{origin} is damaged: {error}") from None
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from src.base.names import NEEDED, is_name
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[int, Field(ge=0)]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Shift = NotNegative  # pixels, less than a frame is high or wide: `resolution.resolved` knows how large that is
 
 

@@ -5,14 +5,17 @@ after every member has passed its checksum, because the client can report succes
 """
 
 import errno
-import json
 import lzma
 import shutil
 import zipfile
 import zlib
 from pathlib import Path
 
+from pydantic import BaseModel
+
 from src.base.console import say
+from src.base.reading import Unreadable, read_json
+from src.base.settings import Positive
 from src.competition.client import (
     Lock,
     Transfer,
@@ -26,6 +29,12 @@ from src.competition.client import (
 from src.competition.errors import RUN_AGAIN, KaggleError, KaggleRefusal, KaggleUnavailable, explain
 
 MAX_FAILURES = 5  # failed attempts in a row, without a new byte or with a damaged archive, before giving up
+
+
+class DownloadNote(BaseModel):
+    """What the client writes beside an unfinished download."""
+
+    size: Positive  # bytes
 
 
 def download(slug: str, folder: Path, policy: WaitPolicy) -> Path:
@@ -106,7 +115,6 @@ def _client_note(archive: Path) -> Path:
 def _percent(archive: Path) -> float:
     """Returns the percentage of the archive that is on disk, 0 to 100. It is 0 until its size is known."""
     try:
-        size = json.loads(_client_note(archive).read_text(encoding="utf-8"))["size"]
-        return 100 * size_of(archive) / size
-    except (FileNotFoundError, json.JSONDecodeError):  # not started yet, partly written, or just finished
+        return min(100.0, 100 * size_of(archive) / read_json(_client_note(archive), DownloadNote).size)
+    except Unreadable:  # not started yet, partly written, or just finished
         return 0.0

@@ -4,7 +4,6 @@ The client finds the credentials itself. They are read here only to name their s
 and to remove secrets from everything that is printed or written.
 """
 
-import json
 import os
 import re
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from src.base.console import UserError, say
+from src.base.reading import Unreadable, read_table
 
 SUBMITTED = re.compile(r"^(\d+ submissions remaining today|Successfully submitted)", re.MULTILINE)
 UPLOAD_ENDED = re.compile(
@@ -226,8 +226,8 @@ def redact(text: str) -> str:
 
 def _is_json(path: Path) -> bool:
     try:
-        json.loads(path.read_bytes())
-    except ValueError:  # wrong JSON or wrong encoding
+        read_table(path)
+    except Unreadable:
         return False
     return True
 

@@ -17,6 +17,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from src.base.console import UserError, say
+from src.base.reading import read_bytes
 
 Kind = Literal["intent", "accepted", "refused", "unknown", "scored"]
 
@@ -106,7 +107,7 @@ class Ledger:
         if not self.path.exists():
             return []
         events = []
-        for number, line in enumerate(self.path.read_bytes().split(b"\n"), start=1):
+        for number, line in enumerate(read_bytes(self.path).split(b"\n"), start=1):
             text = line.strip(b"\0 \r")  # a crash of the machine can leave zero bytes
             if not text:
                 continue

@@ -2,16 +2,20 @@
 
 import csv
 import io
-import json
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
+from typing import Annotated, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from src.base.console import say
+from src.base.reading import Unreadable, parse_json, reason_of
 from src.competition.client import WaitPolicy, call_client
-from src.competition.errors import RUN_AGAIN, KaggleError, KaggleRefusal, KaggleUnavailable, competition_page
+from src.competition.errors import RUN_AGAIN, KaggleError, KaggleRefusal, KaggleUnavailable, competition_page, redact
 
 PAGE_SIZE = 100  # rows of the leaderboard in one answer
+MAX_SHOWN = 200  # characters of an answer that cannot be read
 MAX_PLACES = 2000  # of the leaderboard that are read to find a team
 TAG = re.compile(r"\[run:([0-9a-f]{12}(?:-\d+)?)\]\s*$")  # every message that this project submits ends like this
 
@@ -42,6 +46,44 @@ class ListedSubmission:
         return "Kaggle shows no score for it" if self.status == "COMPLETE" and not self.is_final else self.status
 
 
+def _known(score: str | None) -> str | None:
+    return None if score in ("", "None") else score
+
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Score = Annotated[Finite | None, BeforeValidator(_known)]
+
+
+class SubmissionRow(BaseModel):
+    """A row of the client's list of submissions."""
+
+    ref: str
+    description: str
+    status: str
+    public_score: Score = Field(alias="publicScore")
+    private_score: Score = Field(alias="privateScore")
+
+
+class PlaceRow(BaseModel):
+    """A row of the client's leaderboard."""
+
+    team: str = Field(alias="teamName")
+    score: str
+    date: str = Field(alias="submissionDate")
+
+
+class Limits(BaseModel):
+    """The client's answer to how many submissions are left. It omits numbers that are 0."""
+
+    num_allowed_now: int = Field(default=0, alias="numAllowedNow")
+    num_total: int = Field(default=0, alias="numTotal")
+    num_today: int = Field(default=0, alias="numToday")
+    limited_by_total: bool = Field(default=False, alias="limitedByTotal")
+
+
+Row = TypeVar("Row", bound=BaseModel)
+
+
 @dataclass(frozen=True)
 class LeaderboardPlace:
     """A row of the public leaderboard. `rank` counts from 1."""
@@ -58,13 +100,11 @@ def list_submissions(slug: str, policy: WaitPolicy) -> dict[str, ListedSubmissio
         slug, "competitions", "submissions", slug, "--csv", "--page-size", "100", "--quiet", policy=policy
     )
     listed = {}
-    for row in _rows(text, "ref,", "No submissions found"):
-        if tag := TAG.search(row["description"]):
-            status = row["status"].removeprefix("SubmissionStatus.")
-            message = row["description"].strip()
-            public_score = _score(row["publicScore"])
-            private_score = _score(row["privateScore"])
-            listed[tag[1]] = ListedSubmission(row["ref"], message, status, public_score, private_score)
+    for row in _rows(text, "ref,", "No submissions found", SubmissionRow):
+        if tag := TAG.search(row.description):
+            status = row.status.removeprefix("SubmissionStatus.")
+            message = row.description.strip()
+            listed[tag[1]] = ListedSubmission(row.ref, message, status, row.public_score, row.private_score)
     return listed
 
 
@@ -73,25 +113,26 @@ def check_submissions_left(slug: str, policy: WaitPolicy) -> None:
     try:
         text = call_client(slug, "competitions", "submission-limits", slug, "--json", "--quiet", policy=policy)
         found = re.search(r"\{.*\}", text, re.DOTALL)
-        if not found:
-            raise KaggleUnavailable("the kaggle client printed no number", RUN_AGAIN)
+        limits = parse_json(found[0] if found else "", Limits, f"the client's answer {_shortened(text)}")
+    except Unreadable as error:
+        say(f"it is not known how many submissions to {slug} are left ({error}); continuing, Kaggle checks it")
+        return
     except KaggleError as error:
         say(f"it is not known how many submissions to {slug} are left ({error.problem}); continuing, Kaggle checks it")
         return
-    limits = json.loads(found[0])
-    left = limits.get("numAllowedNow", 0)  # the client omits numbers that are 0
+    left = limits.num_allowed_now
     if left > 0:
         say(f"{left} submissions to {slug} are left today")
         return
-    if limits.get("limitedByTotal"):
-        problem = f"all {limits.get('numTotal', 0)} submissions that {slug} allows are used"
+    if limits.limited_by_total:
+        problem = f"all {limits.num_total} submissions that {slug} allows are used"
         raise KaggleRefusal(problem, f"see {competition_page(slug)}")
-    if not limits.get("numToday"):
+    if not limits.num_today:
         fix = f"accept the rules at {competition_page(slug, 'rules')}, or check there whether the competition is closed"
         raise KaggleRefusal(f"{slug} accepts no submission from you", fix)
     midnight = datetime.combine(datetime.now(UTC) + timedelta(days=1), time(), UTC)
     minutes = (midnight - datetime.now(UTC)).seconds // 60
-    problem = f"today's {limits['numToday']} submissions to {slug} are used"
+    problem = f"today's {limits.num_today} submissions to {slug} are used"
     raise KaggleRefusal(problem, f"{RUN_AGAIN} after 00:00 UTC, in {minutes // 60} h {minutes % 60} min")
 
 
@@ -107,8 +148,8 @@ def leaderboard(
     token: str | None = ""
     while token is not None and len(places) < MAX_PLACES:
         text = call_client(slug, *command, *(("--page-token", token) if token else ()), policy=policy)
-        for row in _rows(text, "teamId,", "No results found"):
-            places.append(LeaderboardPlace(len(places) + 1, row["teamName"], row["score"], row["submissionDate"]))
+        for row in _rows(text, "teamId,", "No results found", PlaceRow):
+            places.append(LeaderboardPlace(len(places) + 1, row.team, row.score, row.date))
         following = re.search(r"^Next Page Token = (\S+)", text, re.MULTILINE)
         token = following[1] if following else None
         if len(places) >= num_rows and (team is None or find_team(team, places)):
@@ -129,16 +170,25 @@ def username(policy: WaitPolicy) -> str | None:
     return found[1] if found and found[1] != "None" else None
 
 
-def _rows(text: str, header: str, nothing: str) -> list[dict[str, str]]:
+def _rows(text: str, header: str, nothing: str, schema: type[Row]) -> list[Row]:
     """Returns the rows of the csv in `text`, which starts at `header`. Warnings can stand before it.
 
-    `nothing` is what the client prints instead of an empty csv.
+    `nothing` is what the client prints instead of an empty csv. Raises `KaggleUnavailable` for anything else.
     """
     first = text.find(header)
-    if first < 0 and nothing not in text:
-        raise KaggleUnavailable("the kaggle client printed no list that can be read", RUN_AGAIN)
-    return list(csv.DictReader(io.StringIO(text[first:], newline=""))) if first >= 0 else []
+    if first < 0 and nothing in text:
+        return []
+    try:
+        if first < 0:
+            raise ValueError("no list")
+        return [schema.model_validate(row) for row in csv.DictReader(io.StringIO(text[first:], newline=""))]
+    except (ValidationError, csv.Error, ValueError) as error:
+        reason = reason_of(error) if isinstance(error, ValidationError) else str(error)
+        problem = f"the kaggle client printed a list that cannot be read ({reason}): {_shortened(text)}"
+        raise KaggleUnavailable(problem, RUN_AGAIN) from None
 
 
-def _score(text: str) -> float | None:
-    return float(text) if text not in ("", "None") else None
+def _shortened(text: str) -> str:
+    """Returns the beginning of what the client has printed, in one line and without secrets."""
+    line = " ".join(redact(text).split())
+    return repr(line if len(line) <= MAX_SHOWN else f"{line[:MAX_SHOWN]}...")

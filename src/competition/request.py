@@ -9,6 +9,7 @@ from pathlib import Path
 
 from src.base.console import UserError
 from src.base.files import file_hash, write_atomically
+from src.base.reading import read_bytes
 
 SUBMISSIONS = Path("submissions")
 UPLOADS = SUBMISSIONS / ".uploads"  # the lock, and the logs and zips of current uploads
@@ -92,7 +93,7 @@ def file_to_upload(prepared: PreparedSubmission) -> Path:
 
     The zip has the same bytes each time.
     """
-    content = prepared.csv.read_bytes()
+    content = read_bytes(prepared.csv)
     if hashlib.sha256(content).hexdigest() != prepared.csv_sha256:
         raise UserError(f"{prepared.csv} was changed while it was being submitted; run the same command again")
     buffer = io.BytesIO()

@@ -68,7 +68,8 @@ class DanceScores(Scores, DanceRolloutScores):
         DanceRolloutScores, Field(description="the rollout with latents that have seen the true frames")
     ]
     baselines: Annotated[
-        Mapping[str, DanceRolloutScores], Field(description="predictions that need no training, on the same take")
+        Mapping[str, DanceRolloutScores],
+        Field(description="predictions that need no training, on the same take", min_length=1),
     ]
     rollout_seconds: Annotated[float, Field(description="seconds for the rollout with the run's settings")]
 

@@ -3,16 +3,17 @@
 Reports and the console show the description of a field as its meaning.
 """
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from src.base.console import UserError
 from src.base.files import write_atomically
+from src.base.reading import Unreadable, read_json, read_table
+from src.base.settings import NotNegative, Sha256
 from src.base.systems import SYSTEMS
 
 NOTHING = "-"
@@ -44,7 +45,7 @@ class RolloutScores(BaseModel):
         Field(description="mean PSNR of the scored frames of free rollouts; protocol says which frames"),
     ]
     mean_ssim: Annotated[
-        float, Shown("SSIM", 3), Field(description="structural similarity, mean over all predicted frames")
+        float, Shown("SSIM", 3), Field(description="structural similarity, mean over all predicted frames", ge=-1, le=1)
     ]
 
 
@@ -54,17 +55,26 @@ class Scores(RolloutScores):
     system: Annotated[str, Field(description="the system of the run's model")]
     run: Annotated[str, Field(description="name of the run")]
     protocol: Annotated[str, Field(description="how the numbers were computed")]
-    baselines: Annotated[Mapping[str, RolloutScores], Field(description="baselines without training, on the same data")]
+    baselines: Annotated[
+        Mapping[str, RolloutScores], Field(description="baselines without training, on the same data", min_length=1)
+    ]
     num_given: Annotated[int, Field(description="frames given at the start of a rollout")]
     scored_frames: Annotated[tuple[int, int], Field(description="first and last frame of the score")]
     psnr_by_frame: Annotated[list[float], Field(description="PSNR of each frame in dB; infinite for given frames")]
-    num_samples_compared: Annotated[int, Field(description="number of samples of the prior that are compared")]
-    num_parameters: Annotated[int, Field(description="number of trained weights")]
-    checkpoint_step: Annotated[int, Field(description="training steps of the checkpoint")]
-    checkpoint_sha256: Annotated[str, Field(description="hash of the checkpoint")]
-    config_sha256: Annotated[str, Field(description="hash of the run's configuration")]
+    num_samples_compared: Annotated[NotNegative, Field(description="number of samples of the prior that are compared")]
+    num_parameters: Annotated[NotNegative, Field(description="number of trained weights")]
+    checkpoint_step: Annotated[NotNegative, Field(description="training steps of the checkpoint")]
+    checkpoint_sha256: Annotated[Sha256, Field(description="hash of the checkpoint")]
+    config_sha256: Annotated[Sha256, Field(description="hash of the run's configuration")]
     dataset_fingerprint: Annotated[str, Field(description="hash of the packed data set")]
     commit: Annotated[str | None, Field(description="commit of the code; null outside a git checkout")]
+
+    @model_validator(mode="after")
+    def _frames_fit(self) -> Self:
+        first, last = self.scored_frames
+        if not 1 <= self.num_given <= first <= last < len(self.psnr_by_frame):
+            raise ValueError(f"frames {first} to {last} of {len(self.psnr_by_frame)} cannot be scored")
+        return self
 
 
 class ScoreNumber(NamedTuple):
@@ -118,17 +128,9 @@ def read_scores(path: Path) -> Scores:
     if not path.is_file():
         raise UserError(f"{path} does not exist; evaluate the run first: {evaluate}")
     try:
-        table: Any = json.loads(path.read_bytes())
-    except ValueError:
-        table = None
-    if not isinstance(table, dict):
-        raise UserError(f"{path} is damaged; to write it again: {evaluate}")
-    if table.get("system") not in SYSTEMS:
-        raise UserError(f"{path} does not name its system, as in earlier versions; to write it again: {evaluate}")
-    try:
-        return schema_of(table["system"]).model_validate(table)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        reason = f"{place}: {first['msg'].lower()}"
-        raise UserError(f"{path} cannot be read ({reason}); to write it again: {evaluate}") from None
+        system = read_table(path).get("system")
+        if not isinstance(system, str) or system not in SYSTEMS:
+            raise Unreadable(f"{path} does not name its system, as in earlier versions")
+        return read_json(path, schema_of(system))
+    except Unreadable as error:
+        raise UserError(f"{error}; to write it again: {evaluate}") from None

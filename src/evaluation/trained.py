@@ -11,6 +11,7 @@ from src.base.console import UserError
 from src.base.devices import pick_device
 from src.base.files import file_hash
 from src.base.provenance import commit
+from src.base.reading import read_bytes
 from src.config import Config, to_json
 from src.dataset import open_data
 from src.intake.facts import FRAME_SIZE, DataFacts
@@ -75,7 +76,7 @@ def data_of(trained: Trained, data_folder: Path = Path("data")) -> Any:
 
 def save_settings(trained: Trained) -> None:
     """Saves the evaluation settings in config.json, because scores.json or the csv was made with them."""
-    if (trained.folder / "config.json").read_bytes() != to_json(trained.config).encode():
+    if read_bytes(trained.folder / "config.json") != to_json(trained.config).encode():
         write_config(trained.folder, trained.config)
 
 

@@ -11,9 +11,11 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from src.base.console import UserError
+from src.base.reading import read_bytes
 from src.intake.facts import Size
 
 MAX_IMAGE_PIXELS = 25_000_000
+MAX_PICTURE_BYTES = 2**28
 SUFFIXES = r"\.(?i:png|jpe?g)"  # suffixes of picture files, as a regular expression
 PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"  # the first bytes of the files
 GREY, RGB, PALETTE, GREY_ALPHA, RGBA = 0, 2, 3, 4, 6  # PNG's colour types
@@ -148,7 +150,7 @@ def read_picture(path: Path, size: Size, name: str) -> Picture:
     """Returns the picture in a file, resized like training frames. UserError, with `name`, if it cannot be used."""
     if not path.is_file():
         raise UserError(f"{name} is no file; {NEEDED}")
-    data = path.read_bytes()
+    data = read_bytes(path, MAX_PICTURE_BYTES)
     header = read_header(data, name)
     pixels = np.ascontiguousarray(decode(data, name, size).transpose(2, 0, 1))
     return Picture(name, pixels, header.size, header.kind)

@@ -1,15 +1,16 @@
 """The runs of a grid -> reports/<grid>.md, reports/<grid>.json and figures: mean and spread over seeds for each arm."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 
 from src.base.console import UserError
 from src.base.files import write_atomically
+from src.base.reading import MAX_TEXT_BYTES, Unreadable, parse_value, read_bytes, read_json, read_text
+from src.base.settings import NotNegative
 from src.evaluation.scores import NOTHING, decimal
 from src.reporting.plots import Band, plot_bands
 from src.reporting.results import Run
@@ -47,7 +48,7 @@ class Spread(ComparisonPart):
 
     mean: float | None
     deviation: float | None
-    count: int
+    count: NotNegative
 
 
 class RunResult(ComparisonPart):
@@ -77,6 +78,15 @@ class Comparison(ComparisonPart):
     comparisons: dict[str, tuple[str, ...]]
     runs: tuple[RunResult, ...]
     arms: dict[str, Annotated[dict[str, Spread], BeforeValidator(_with_present_names)]]
+
+    @model_validator(mode="after")
+    def _parts_fit_together(self) -> "Comparison":
+        for name, arms in {**self.comparisons, "runs": [result.arm for result in self.runs]}.items():
+            if unknown := [arm for arm in arms if arm not in self.arms]:
+                raise ValueError(f"{name}: there is no arm {unknown[0]}")
+        if lacking := [arm for arm, measured in self.arms.items() if "score" not in measured]:
+            raise ValueError(f"the arm {lacking[0]} has no score")
+        return self
 
 
 class Measure(NamedTuple):
@@ -116,7 +126,7 @@ def result_of(run: Run, *, arm: str, seed: int, command: str, failure: str | Non
         command=command,
         failure=failure,
         commit=scores.commit if scores else None,
-        hardware=hardware.read_text(encoding="utf-8").strip() if hardware.is_file() else None,
+        hardware=read_text(hardware).strip() if hardware.is_file() else None,
         protocol=protocol_of(scores) if scores else None,
         baselines={name: numbers.score for name, numbers in scores.baselines.items()} if scores else {},
         values={} if failure else {name: measure.value(run) for name, measure in MEASURES.items()},
@@ -161,10 +171,10 @@ def read_comparison(path: Path) -> Comparison | None:
     Raises UserError if the file is damaged.
     """
     try:
-        table = json.loads(path.read_bytes())
-        return Comparison.model_validate(table) if isinstance(table, dict) and "comparisons" in table else None
-    except (ValueError, ValidationError):
-        raise UserError(f"{path} is damaged or from another version; `make experiments` writes it again") from None
+        table = parse_value(read_bytes(path, MAX_TEXT_BYTES), str(path))
+        return read_json(path, Comparison) if isinstance(table, dict) and "comparisons" in table else None
+    except Unreadable as error:
+        raise UserError(f"{error}; it is damaged or from another version; `make experiments` writes it again") from None
 
 
 def table_of_arms(comparison: Comparison) -> tuple[list[str], list[list[str]]]:

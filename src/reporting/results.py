@@ -7,6 +7,7 @@ import torch
 
 from src.base.console import UserError
 from src.base.files import file_hash
+from src.base.system_errors import explained
 from src.config import Config
 from src.evaluation.scores import Scores, read_scores
 from src.training.checkpoint import load_checkpoint
@@ -60,8 +61,22 @@ class Run:
 
 
 def read_runs(folder: Path) -> list[Run]:
-    """Returns all runs of a folder, sorted by name. Hidden folders are no runs."""
-    return [read_run(path) for path in sorted(folder.glob("[!.]*")) if path.is_dir()]
+    """Returns all runs of a folder, sorted by name. Hidden folders and those of `strange_names` are no runs."""
+    return [_run_in(path) for path in sorted(folder.glob("[!.]*")) if path.is_dir() and path.name.isprintable()]
+
+
+def strange_names(folder: Path) -> list[str]:
+    """Returns a line for each folder whose name cannot be printed, because it holds control characters or no text."""
+    found = [path for path in sorted(folder.glob("[!.]*")) if path.is_dir() and not path.name.isprintable()]
+    return [f"{str(path)!r} is left out, because its name cannot be printed; rename it" for path in found]
+
+
+def _run_in(folder: Path) -> Run:
+    """Returns a run. If the system refuses to read one of its files, it has nothing but a note."""
+    try:
+        return read_run(folder)
+    except OSError as error:
+        return Run(folder, None, TrainingLog([]), None, (explained(error) or str(error),))
 
 
 def read_run(folder: Path) -> Run:
@@ -73,13 +88,16 @@ def read_run(folder: Path) -> Run:
     else:
         try:
             config = read_config(folder)
-        except (UserError, UnicodeDecodeError) as error:
+        except UserError as error:
             notes.append(f"config.json cannot be read: {error}")
     log = read_log(folder)
     if config and config.teacher_forcing is None:
         rows = [{name: value for name, value in row.items() if name != "teacher_forcing_ratio"} for row in log.rows]
         log = replace(log, rows=rows)
     notes += _notes_on_log(folder / LOG_FILE, log)
+    if config and log.num_epochs > config.training.num_epochs:
+        planned = config.training.num_epochs
+        notes.append(f"{LOG_FILE} has {log.num_epochs} epochs, config.json {planned}: one of them is of another run")
     scores = None
     if not (folder / "scores.json").is_file():
         notes.append(f"not evaluated: scores.json is missing; make evaluate RUN={folder.name}")

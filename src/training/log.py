@@ -12,6 +12,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from src.base.console import UserError
 from src.base.files import write_atomically
+from src.base.reading import MAX_TEXT_BYTES, read_bytes, reason_of
 from src.config import Config
 from src.maths.schedules import schedule
 
@@ -39,6 +40,14 @@ SCHEDULES = ("kl_weight", "teacher_forcing_ratio")
 CURVE_POINTS = 2_000  # a schedule's curve has this many points, or up to twice as many
 LogRow = dict[str, int | float]  # the keys are names of LOG_NAMES
 ROW = TypeAdapter(LogRow)
+LARGEST = 2**53
+BOUNDS = {  # of numbers that are never infinite or undefined
+    "kl_weight": (0.0, 1e300),
+    "teacher_forcing_ratio": (0.0, 1.0),
+    "learning_rate": (0.0, 1e300),
+    "skipped_steps": (0.0, LARGEST),
+    "clips_per_s": (0.0, 1e300),
+}
 
 
 @dataclass(frozen=True)
@@ -79,9 +88,10 @@ class TrainingLog:
     def schedules(self, config: Config) -> dict[str, tuple[list[float], list[float]]]:
         """Returns {name: (epochs, values)} for the KL weight and the teacher-forcing ratio, up to the last row.
 
-        They are computed step by step, because a row of the log has only the values of an epoch's last step.
+        They are computed step by step, because a row of the log has only the values of an epoch's last step. There are
+        none if the log has more epochs than the configuration, because it then belongs to another run.
         """
-        if not self.rows:
+        if not self.rows or self.num_epochs > config.training.num_epochs:
             return {}
         num_steps = int(self.rows[-1]["step"])
         per_epoch = num_steps // self.num_epochs
@@ -144,17 +154,31 @@ def read_log(folder: Path) -> TrainingLog:
     path = folder / FILE
     if not path.is_file():
         return TrainingLog([])
-    *lines, _cut_off = path.read_bytes().split(b"\n")
+    *lines, _cut_off = read_bytes(path, MAX_TEXT_BYTES).split(b"\n")
     rows: list[LogRow] = []
     for number, line in enumerate(lines, start=1):
-        try:
-            row = ROW.validate_json(line)
-        except ValidationError:
-            row = {}
-        if not {"epoch", "step"} <= row.keys():
-            return TrainingLog(rows, f"{FILE} is damaged in line {number}")
-        rows.append(row)
+        if problem := _add_row(rows, line):
+            return TrainingLog(rows, f"{FILE} is damaged in line {number}: {problem}")
     return TrainingLog(rows)
+
+
+def _add_row(rows: list[LogRow], line: bytes) -> str:
+    """Adds the row in a line to the rows before it; returns what is wrong with the line, "" if nothing is."""
+    try:
+        row = ROW.validate_json(line)
+    except ValidationError as error:
+        return reason_of(error)
+    epoch, step = row.get("epoch"), row.get("step")
+    if not (isinstance(epoch, int) and isinstance(step, int) and 1 <= epoch <= step <= LARGEST):
+        return "its epoch and its step are not whole numbers from 1 on"
+    if any(not low <= row.get(name, low) <= high for name, (low, high) in BOUNDS.items()):
+        return f"one of {', '.join(BOUNDS)} is out of its bounds"
+    if rows and row["epoch"] <= rows[-1]["epoch"]:
+        return f"epoch {epoch} comes after epoch {rows[-1]['epoch']}"
+    if step % epoch or (rows and step // epoch != rows[0]["step"] // rows[0]["epoch"]):
+        return f"step {step} does not belong to epoch {epoch}"
+    rows.append(row)
+    return ""
 
 
 def read_history(folder: Path) -> list[LogRow]:

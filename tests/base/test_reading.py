@@ -39,7 +39,7 @@ def test_json_agrees_with_the_standard_library(table: dict[str, object]) -> None
 @pytest.mark.parametrize(
     "data",
     [
-        *(b"", b"{", b"[1]", b"3", b"null", b"\xff", b"\0" * 9, b'{"a": NaN}', b'{"a": Infinity}'),
+        *(b"", b"{", b"[1]", b"3", b"null", b"\xff", b"\0" * 9, b'{"a": nan}'),
         b"[" * 100_000,
         b'{"a":' * 1000 + b"1" + b"}" * 1000,
         b'{"a": ' + b"9" * 5000 + b"}",
