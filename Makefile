@@ -32,13 +32,20 @@ py := .venv/bin/python
 makefile := $(firstword $(MAKEFILE_LIST))
 quoted = '$(subst ','\'',$(value $(1)))'# a variable's text as one word of the shell, with all special characters quoted
 shown := DATASET RUN SOURCE CUTS CAMERA SIZE SCORED GPUS MINUTES SET COMPETITION MESSAGE ARGS FRAME POSES OUT GRID
+define newline
+
+
+endef
+$(foreach name,$(shown),$(if $(findstring $(newline),$(value $(name))),$(error $(name) holds a line break; needed: one line)))
 unexport $(shown)  # otherwise make expands "$" in their texts when it passes them to child processes
 
 # Without this check, make ignores a misspelt variable, or one that the target does not read.
 given := $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name)))
 goals := $(or $(MAKECMDGOALS),help)
+# Variables of the environment count too, so a target that reads one says so.
+inherited := $(foreach name,$(shown),$(if $(filter environment%,$(origin $(name))),$(name)))
 fault := $(shell if command -v $(call quoted,PYTHON) > /dev/null; then $(call quoted,PYTHON) -I -S .ci/variables.py \
-	$(call quoted,makefile) $(call quoted,goals) $(call quoted,given) $(call quoted,DATASET); fi)
+	$(call quoted,makefile) $(call quoted,goals) $(call quoted,given) $(call quoted,DATASET) $(call quoted,inherited); fi)
 $(if $(fault),$(error $(fault)))
 
 .DEFAULT_GOAL := help
@@ -88,17 +95,17 @@ submission: setup ## roll out the test sequences with RUN -> submissions/RUN.csv
 
 submit: setup ## upload submissions/RUN.csv to COMPETITION once, with MESSAGE, and wait for the score; ARGS="--team NAME | --again | --force-stale | --deadline S"
 	@$(py) -m src.kaggle_client submit --run $(call quoted,RUN) --competition $(call quoted,COMPETITION) \
-		--message=$(call quoted,MESSAGE) $(value ARGS)
+		--message=$(call quoted,MESSAGE) --args=$(call quoted,ARGS)
 
 submissions: setup ## list all submissions and their scores; ARGS=--refresh asks Kaggle first
-	@$(py) -m src.kaggle_client submissions $(value ARGS)
+	@$(py) -m src.kaggle_client submissions --args=$(call quoted,ARGS)
 
 leaderboard: setup ## show the top of COMPETITION's leaderboard and your place; ARGS="--team NAME --rows N"
-	@$(py) -m src.kaggle_client leaderboard --competition $(call quoted,COMPETITION) $(value ARGS)
+	@$(py) -m src.kaggle_client leaderboard --competition $(call quoted,COMPETITION) --args=$(call quoted,ARGS)
 
 kernel: setup ## write kernel/, which trains RUN on Kaggle's GPU; upload it with `kaggle kernels push`
 	@$(py) -m src.kaggle_client kernel --run $(call quoted,RUN) --competition $(call quoted,COMPETITION) --folder kernel \
-		$(value ARGS)
+		--args=$(call quoted,ARGS)
 
 predict: setup ## draw a clip with RUN from your own FRAME=first.png and POSES=folder -> OUT=out.gif
 	@$(py) -m src.tester predict $(call quoted,RUN) --frame $(call quoted,FRAME) --poses $(call quoted,POSES) \

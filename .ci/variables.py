@@ -1,6 +1,8 @@
 """Prints one line about a mistake in the targets and variables of a make command; nothing if there is none.
 
-    python3 .ci/variables.py MAKEFILE "TARGETS" "NAMES OF GIVEN VARIABLES" "VALUE OF DATASET"
+    python3 .ci/variables.py MAKEFILE "TARGETS" "NAMES OF GIVEN VARIABLES" "VALUE OF DATASET" "INHERITED NAMES"
+
+It also notes, on the standard error, each variable that comes from the environment and is read.
 
 make runs this before every target, even before .venv exists, so it needs only the standard library. It reads targets
 and variables from the Makefile. A line `NAME ?=` is a variable. A target reads the variables that its recipe quotes.
@@ -48,6 +50,12 @@ def fault(makefile: str, targets: list[str], given: list[str], dataset: str) -> 
     return ""
 
 
+def from_environment(makefile: str, targets: list[str], inherited: list[str]) -> list[str]:
+    """Returns the variables of the environment that these targets read."""
+    reads = reads_of(makefile)
+    return [name for name in inherited if any(name in reads[target] for target in targets if target != "help")]
+
+
 def suggestion(name: str, known: list[str]) -> str:
     """Returns a question with the most similar known name, or a list of all names."""
     import difflib  # noqa: PLC0415  (only a mistake needs it, and an import slows every command down)
@@ -57,6 +65,10 @@ def suggestion(name: str, known: list[str]) -> str:
 
 
 if __name__ == "__main__":
-    place, targets, given, dataset = sys.argv[1:]
+    place, targets, given, dataset, inherited = sys.argv[1:]
     with open(place, encoding="utf-8") as file:  # noqa: PTH123  (as above)
-        print(fault(file.read(), targets.split(), given.split(), dataset))
+        text = file.read()
+    found = fault(text, targets.split(), given.split(), dataset)
+    print(found)
+    for name in [] if found else from_environment(text, targets.split(), inherited.split()):
+        print(f"note: {name} comes from the environment", file=sys.stderr)

@@ -4,7 +4,6 @@
 the plain loop's median time divided by ours. The spread is the smallest and the largest ratio of two consecutive runs.
 """
 
-import argparse
 import io
 import shutil
 import statistics
@@ -24,6 +23,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from src.base.bfloat16 import instruction_set
+from src.base.command_line import Parser, whole
 from src.base.console import run_main, say, track
 from src.base.devices import hardware
 from src.base.files import write_atomically
@@ -335,13 +335,13 @@ def _pushing_batch(device: torch.device) -> PushingBatch:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m src.benchmark", description="Compare speed with plain loops.")
-    parser.add_argument("--images", type=int, default=8000, help="number of pictures to pack (default: %(default)s)")
-    parser.add_argument("--length", type=int, default=64, help="frames per rollout (default: %(default)s)")
-    parser.add_argument("--repeats", type=int, default=5, help="measured runs of each side (default: %(default)s)")
-    arguments = parser.parse_args()
+    parser = Parser(prog="python -m src.benchmark", description="Compare speed with plain loops.")
+    parser.add_argument("--images", type=whole(1, 1_000_000), default=8000, help="pictures to pack (%(default)s)")
+    parser.add_argument("--length", type=whole(2, 100_000), default=64, help="frames per rollout (%(default)s)")
+    parser.add_argument("--repeats", type=whole(1, 1000), default=5, help="measured runs of each side (%(default)s)")
+    chosen = parser.parse_args()
     with owned(REPORT):
-        text = benchmark(num_images=arguments.images, length=arguments.length, repeats=arguments.repeats)
+        text = benchmark(num_images=chosen.images, length=chosen.length, repeats=chosen.repeats)
         write_atomically(REPORT, text.encode())
     say(text)
 

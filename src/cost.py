@@ -7,7 +7,6 @@ of all tensors that autograd keeps. Both grow in proportion to the clips. The sp
 a GPU is estimated as the larger of two times: the arithmetic at an assumed share of the peak, and the kernel launches.
 """
 
-import argparse
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from src.base.bfloat16 import Precision, hardware_precision, instruction_set
+from src.base.command_line import Parser, whole
 from src.base.console import run_main, say
 from src.base.names import toml_file
 from src.base.randomness import Draws
@@ -167,12 +167,10 @@ def duration(seconds: float) -> str:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m src.cost", description="Estimates what a run costs before it starts."
-    )
+    parser = Parser(prog="python -m src.cost", description="Estimates what a run costs before it starts.")
     parser.add_argument("config", help="configs/<run>.toml, or the name of the run")
     parser.add_argument("--set", default="", metavar="'section.key=value ...'", help="settings to replace")
-    parser.add_argument("--clips", type=int, default=4, help="number of clips in the measured step")
+    parser.add_argument("--clips", type=whole(1, 4096), default=4, help="number of clips in the measured step")
     arguments = parser.parse_args()
     config = load_config(toml_file(arguments.config, Path("configs"), "RUN"), arguments.set)
     facts = facts_of(config, Path("data"))

@@ -4,7 +4,6 @@ Child processes train and evaluate each run with the same commands that a user t
 command again: it skips finished runs, resumes a stopped run, and repeats failed runs.
 """
 
-import argparse
 import difflib
 import shlex
 import signal
@@ -18,6 +17,7 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError, model_validator
 
+from src.base.command_line import Parser
 from src.base.console import UserError, run_main, say
 from src.base.devices import hardware
 from src.base.files import file_hash, write_atomically
@@ -244,7 +244,7 @@ def run_child(command: Sequence[str]) -> int:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m src.experiments", description="Compare arms over several seeds.")
+    parser = Parser(prog="python -m src.experiments", description="Compare arms over several seeds.")
     parser.add_argument("grid", help="configs/experiments/<grid>.toml, or its name without folder and .toml")
     grid = toml_file(parser.parse_args().grid, EXPERIMENTS, "GRID")
     with owned(REPORTS / grid.stem):

@@ -10,9 +10,9 @@ The official client runs as a child process (src/competition/client.py). If a co
 continues.
 """
 
-import argparse
 import re
 import shlex
+import sys
 from dataclasses import fields
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from src.base.command_line import Parser, seconds, whole, with_more
 from src.base.console import UserError, run_main, say
 from src.base.names import checked_name
 from src.base.ownership import owned
@@ -119,7 +120,7 @@ def print_leaderboard(slug: str, team: str | None, num_rows: int, policy: WaitPo
 
 def main() -> None:
     """The command line."""
-    arguments = _parser().parse_args()
+    arguments = _parser().parse_args(with_more(sys.argv[1:]))
     chosen = {field.name: getattr(arguments, field.name, None) for field in fields(WaitPolicy)}
     policy = WaitPolicy(**{name: value for name, value in chosen.items() if value is not None})
     if arguments.command == "submissions":
@@ -163,10 +164,8 @@ def main() -> None:
         say(f"  {client} output {name} --path . --page-size 200 --file-pattern {pattern}")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m src.kaggle_client", description="Commands for a Kaggle competition."
-    )
+def _parser() -> Parser:
+    parser = Parser(prog="python -m src.kaggle_client", description="Commands for a Kaggle competition.")
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in (
         ("download", "download the competition's zip; the last printed line is its path"),
@@ -198,7 +197,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--again", action="store_true", help="submit although Kaggle has, or may have, this csv")
     _add_wait_options(command, *WAIT_OPTIONS)
     command = commands.choices["leaderboard"]
-    command.add_argument("--rows", type=int, default=20, help="number of places to show (default: %(default)s)")
+    command.add_argument("--rows", type=whole(1, 2000), default=20, help="places to show (default: %(default)s)")
     _add_wait_options(command, "call_timeout_s")
     command = commands.choices["kernel"]
     command.add_argument("--folder", type=Path, required=True)
@@ -208,12 +207,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_wait_options(command: argparse.ArgumentParser, *names: str) -> None:
+def _add_wait_options(command: Parser, *names: str) -> None:
     group = command.add_argument_group("waiting times, in seconds")
     for name in names:
         option = "--" + name.removesuffix("_s").replace("_", "-")
         text = f"{WAIT_OPTIONS[name]} (default: {getattr(WaitPolicy, name):g})"
-        group.add_argument(option, dest=name, type=float, metavar="S", help=text)
+        group.add_argument(option, dest=name, type=seconds, metavar="S", help=text)
 
 
 def _print_table(table: Table) -> None:

@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
+from src.base.command_line import Parser, whole
 from src.base.console import UserError, run_main, say
 from src.base.files import move, write_atomically
 from src.base.names import checked_name
@@ -44,6 +45,7 @@ OPTIONS = {  # what each source takes besides --dataset and --data-folder
     "FOLDER": ("cuts", "test_length", "size", "scored", "camera"),
 }
 MAKE_VARIABLES = ("cuts", "camera", "size", "scored")  # by which Make passes an option on
+MOST = 1_000_000  # of frames, takes and clips
 SMALLEST, LARGEST = 8, 1024  # pixels a side of a packed frame
 
 
@@ -164,24 +166,25 @@ def _pack(content: Content, destination: Path) -> Manifest:
 
 def main() -> None:
     """The command `python -m src.packing`."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description="Packs a data set for training.", allow_abbrev=False, argument_default=argparse.SUPPRESS
     )
     parser.add_argument("--source", required=True, help="synthetic, synthetic-pushing, a .zip file or a folder")
     parser.add_argument("--dataset", required=True, help="name of the folder to make below the data folder")
     parser.add_argument("--data-folder", type=Path, default=Path("data"), help="(default: data)")
     parser.add_argument("--cuts", help="training frames that begin a new take, 630,1260 say, or none (default: found)")
-    parser.add_argument("--test-length", type=int, help="poses of a test sequence (default: as many as there are)")
+    parser.add_argument("--test-length", type=whole(2, MOST), help="poses of a test sequence (default: all)")
     parser.add_argument("--size", metavar="HxW", help="height and width of the packed frames (default: 32x64)")
     parser.add_argument(
         "--scored", metavar="A-B", help="first and last frame that count for the score (default: 1-600)"
     )
     parser.add_argument("--camera", help="of BAIR's original records (default: main)")
     drawing = parser.add_argument_group("of synthetic data only")
-    for option in ("seed", "num-takes", "take-length", "val-length", "num-tests"):
-        drawing.add_argument(f"--{option}", type=int)
+    drawing.add_argument("--seed", type=whole(0, 2**63 - 1))
+    for option in ("num-takes", "take-length", "val-length", "num-tests"):
+        drawing.add_argument(f"--{option}", type=whole(1, MOST))
     for option in ("num-train", "num-validate", "num-test"):
-        drawing.add_argument(f"--{option}", type=int, help="clips of synthetic-pushing")
+        drawing.add_argument(f"--{option}", type=whole(1, MOST), help="clips of synthetic-pushing")
     options = vars(parser.parse_args())
     source, dataset, data_folder = (options.pop(key) for key in ("source", "dataset", "data_folder"))
     if not source:
@@ -189,8 +192,6 @@ def main() -> None:
     _refuse_without_effect(source, options)
     if options.get("camera") not in (None, *get_args(Camera)):
         raise UserError(f"CAMERA={options['camera']}; needed: one of {', '.join(get_args(Camera))}")
-    if options.get("test_length", 2) < 2:
-        raise UserError(f"--test-length {options['test_length']} of python -m src.packing; needed: at least 2")
     if source in SYNTHETIC:
         pack_synthetic(source, dataset, data_folder=data_folder, **options)
     else:

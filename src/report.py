@@ -6,7 +6,6 @@
 The page only needs the figures in reports/. It shows every run, and says what is missing or damaged in it.
 """
 
-import argparse
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
+from src.base.command_line import Parser
 from src.base.console import UserError, run_main, say
 from src.base.files import write_atomically
 from src.base.ownership import owned
@@ -216,7 +216,7 @@ def markdown(runs_folder: Path, reports_folder: Path, chosen: list[str]) -> str:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m src.report", description="A page with all runs and comparisons.")
+    parser = Parser(prog="python -m src.report", description="A page with all runs and comparisons.")
     parser.add_argument("--markdown", nargs="*", metavar="RUN", help="print tables instead: these runs, or all")
     chosen = parser.parse_args().markdown
     runs_folder = Path("runs")

@@ -5,18 +5,18 @@ order as integers 0..255. The sequences follow each other. Each has 630 rows, an
 6144 and 630 are the competition's numbers. Other data sets may have other frame sizes and sequence lengths.
 """
 
-import argparse
 import hashlib
 import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, NoReturn
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from src.base.command_line import Parser, whole
 from src.base.console import UserError, run_main, say
 from src.base.files import file_hash, write_atomically
 from src.base.reading import Unreadable, read_bytes, read_json
@@ -220,14 +220,9 @@ def layout_of(path: Path, dataset: str | None, data_folder: Path = Path("data"))
     return Layout(SEQUENCE_LENGTH, FRAME_SIZE, "the competition's format")
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; {self.format_usage()}")
-
-
 def main() -> None:
     """Checks a csv: `python -m src.submission check FILE` says that it is valid, or lists its faults."""
-    parser = _Parser(prog="python -m src.submission", description=main.__doc__)
+    parser = Parser(prog="python -m src.submission", description=main.__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     check = commands.add_parser(
         "check", help="print one line for a valid file (exit 0), or one line per kind of fault (exit 2)"
@@ -240,13 +235,13 @@ def main() -> None:
         "--dataset", metavar="NAME", help="check against data/NAME (default: against the JSON beside FILE)"
     )
     check.add_argument(
-        "--length", type=int, help=f"rows of one sequence (default: from data set or JSON, else {SEQUENCE_LENGTH})"
+        "--length",
+        type=whole(1, 1_000_000),
+        help=f"rows of one sequence (default: by data set or JSON, or {SEQUENCE_LENGTH})",
     )
     arguments = parser.parse_args()
     layout = layout_of(arguments.file, arguments.dataset)
     if arguments.length is not None:
-        if arguments.length < 1:
-            parser.error(f"--length is {arguments.length}; needed: at least 1")
         layout = layout._replace(sequence_length=arguments.length, origin=f"--length and {layout.origin}")
     if arguments.first_frames:
         layout = layout._replace(first_frames=read_first_frames(arguments.first_frames, layout.frame_size))

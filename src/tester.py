@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from src.base.command_line import Parser
 from src.base.console import UserError, run_main, say, terminal
 from src.base.files import move
 from src.base.names import checked_name
@@ -298,9 +299,7 @@ def _predict(run: str, arguments: argparse.Namespace) -> None:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m src.tester", description="Predictions and scores of a trained run."
-    )
+    parser = Parser(prog="python -m src.tester", description="Predictions and scores of a trained run.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("scores", help="print the scores of an evaluated run").add_argument("run")
     scored = commands.add_parser("evaluate", help="roll out the validation data and score it")

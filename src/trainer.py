@@ -6,7 +6,6 @@ torch, the number of threads and the processor are the same; a line says when th
 `training.num_epochs` extends a finished run, and the learning rate does not jump.
 """
 
-import argparse
 import copy
 import math
 import sys
@@ -21,6 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from src.base import distributed
+from src.base.command_line import Parser
 from src.base.console import UserError, progress_bar, run_main, say
 from src.base.devices import check_processes, pick_device
 from src.base.names import checked_name, toml_file
@@ -316,7 +316,7 @@ def _end_epoch(trainer: Trainer, history: History | None, stops: Stops) -> None:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m src.trainer", description="Trains a run, or resumes it.")
+    parser = Parser(prog="python -m src.trainer", description="Trains a run, or resumes it.")
     parser.add_argument("config", help="configs/<run>.toml, or the name of the run")
     parser.add_argument("--set", default="", metavar="'section.key=value ...'", help="settings to override")
     parser.add_argument("--minutes", default="", help="training time: chooses width, members and epochs that fit it")

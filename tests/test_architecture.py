@@ -9,8 +9,8 @@ import pytest
 from tests.conftest import ROOT
 
 ORDER = (
-    *("base.system_errors", "base.processes", "base.console", "base.names", "base.reading", "base.ownership"),
-    *("base.files", "base.provenance", "base.distributed", "base.devices", "base.bfloat16"),
+    *("base.system_errors", "base.processes", "base.console", "base.command_line", "base.names", "base.reading"),
+    *("base.ownership", "base.files", "base.provenance", "base.distributed", "base.devices", "base.bfloat16"),
     *("base.randomness", "base.settings", "base.systems", "intake.facts", "dance.skeleton", "models.configs", "config"),
     *("evaluation.scores", "dance.schema", "pushing.schema"),
     *("maths.schedules", "maths.losses", "maths.metrics"),

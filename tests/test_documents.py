@@ -2,9 +2,11 @@
 
 import ast
 import math
+import os
 import re
 import runpy
 import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -135,13 +137,42 @@ def named_in(recipe: str) -> set[str]:
 
 
 def test_the_values_of_variables_run_nothing(tmp_path: Path) -> None:
-    text = f'it\'s $(shell touch {tmp_path}/ran)\n`touch {tmp_path}/ran` "$$HOME" # \\'
+    text = f'it\'s $(shell touch {tmp_path}/ran) `touch {tmp_path}/ran` "$$HOME" # \\'
     done = subprocess.run(
         ["make", "-n", "train", f"DATASET={text}", f"RUN={text}"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 2
     assert "*** make train does not read DATASET; a run reads" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["RUN", "MESSAGE", "SET", "ARGS", "SOURCE"])
+def test_a_line_break_is_refused_in_one_line(name: str) -> None:
+    done = subprocess.run(
+        ["make", "-n", "submit", f"{name}=a\nb"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2 and f"*** {name} holds a line break; needed: one line" in done.stderr
+
+
+def test_a_variable_of_the_environment_is_named_where_it_is_read() -> None:
+    environment = os.environ | {"RUN": "x", "SET": "seed=1", "OUT": "y"}
+    for targets, names in ((["train"], ["RUN", "SET"]), (["train", "RUN=z"], ["SET"]), (["report"], []), ([], [])):
+        command = ["make", "-n", *targets]
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+        assert done.stderr.splitlines() == [f"note: {name} comes from the environment" for name in names]
+
+
+@pytest.mark.parametrize("text", ["; touch ran", "$(touch ran)", "`touch ran`", "> ran", "&& touch ran", "*", "'"])
+def test_the_text_of_args_runs_nothing(tmp_path: Path, text: str) -> None:
+    """The words reach Python, which knows no such option."""
+    script = tmp_path / "make.sh"
+    words = ["make", "-n", "submissions", f"ARGS={text}"]
+    shown = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    command = shown.splitlines()[-1].replace(".venv/bin/python", sys.executable)
+    script.write_text(f"cd {tmp_path}; export PYTHONPATH={ROOT}; {command}\n")
+    done = subprocess.run(["bash", str(script)], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["make.sh"]
 
 
 def test_a_target_reads_the_variables_that_its_recipe_names() -> None:

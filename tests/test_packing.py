@@ -291,7 +291,10 @@ def command(*arguments: object, main: Callable[[], None] = packing.main, monkeyp
             ["--source", "a.zip", "--seed", "3"],
             "--seed with SOURCE=a.zip; needed: SOURCE=synthetic or synthetic-pushing",
         ),
-        (["--source", "a.zip", "--test-length", "1"], "--test-length 1 of python -m src.packing; needed: at least 2"),
+        (
+            ["--source", "a.zip", "--test-length", "1"],
+            "argument --test-length: '1'; needed: a whole number from 2",
+        ),
         (
             ["--source", "synthetic", "--cuts", "5"],
             "CUTS with SOURCE=synthetic; needed: SOURCE=FILE.zip or FOLDER, or leave it out",

@@ -397,7 +397,7 @@ def test_the_command_lists_faults_line_by_line_and_exits_2(whole, tmp_path, monk
     assert run_check(monkeypatch, path) == 2
     assert "6 rows below the header, not a multiple of 630" in capsys.readouterr().err
     assert run_check(monkeypatch, path, "--length", 0) == 2
-    assert "needed: at least 1" in capsys.readouterr().err
+    assert "needed: a whole number from 1" in capsys.readouterr().err
 
 
 def test_the_command_says_in_one_line_that_a_file_is_missing(tmp_path, monkeypatch, capsys):
@@ -417,7 +417,7 @@ def test_the_command_says_in_one_line_that_a_file_is_missing(tmp_path, monkeypat
 def test_the_command_says_in_one_line_that_no_file_is_given(monkeypatch, capsys):
     assert run_check(monkeypatch) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: the following arguments are required: FILE; usage: python -m src.submission check ")
+    assert line.startswith("error: the following arguments are required: FILE; `python -m src.submission check --help`")
 
 
 def test_first_frames_are_read_in_the_order_of_their_numbers(tmp_path: Path):

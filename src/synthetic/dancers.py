@@ -5,7 +5,6 @@
 All random numbers are keyed by (seed, split, number of the take), so any number of processes writes the same bytes.
 """
 
-import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -15,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from src.base.command_line import Parser, whole
 from src.base.console import UserError, run_main
 from src.intake.facts import TEST_LENGTH
 from src.synthetic import dancer_drawing
@@ -323,7 +323,7 @@ def _write_chunk(seed: int, job: tuple[Shot, int]) -> None:
 
 def main() -> None:
     """The command `python -m src.synthetic.dancers`: writes one data set."""
-    parser = argparse.ArgumentParser(prog="python -m src.synthetic.dancers", description="Writes synthetic data sets.")
+    parser = Parser(prog="python -m src.synthetic.dancers", description="Writes synthetic data sets.")
     commands = parser.add_subparsers(required=True, metavar="dance")
     dance = commands.add_parser("dance", help="a dancer in the competition's layout")
     dance.add_argument("folder", type=Path, help="a new or empty folder")
@@ -335,7 +335,8 @@ def main() -> None:
         ("--tests", "num_tests", 2, "number of test takes"),
         ("--test-length", "test_length", TEST_LENGTH, "frames of each test take"),
     ):
-        dance.add_argument(option, dest=name, type=int, default=default, metavar="N", help=f"{meaning} (%(default)s)")
+        kind = whole(0, 2**63 - 1) if name == "seed" else whole(1, 1_000_000)
+        dance.add_argument(option, dest=name, type=kind, default=default, metavar="N", help=f"{meaning} (%(default)s)")
     dance.add_argument(
         "--truth", dest="truth_folder", type=Path, metavar="FOLDER", help="folder for the true frames of the test takes"
     )

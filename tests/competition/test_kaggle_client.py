@@ -320,7 +320,8 @@ def test_make_passes_every_text_as_it_is(tmp_path: Path, text: str) -> None:
 
     submit = words("submit", f"MESSAGE={text}", f"RUN={text}", "ARGS=--team 'My team' --again")
     assert submit[submit.index("--run") + 1] == text and f"--message={text}" in submit
-    assert submit[-3:] == ["--team", "My team", "--again"]
+    assert submit[-1] == "--args=--team 'My team' --again"
+    assert words("submit", f"ARGS={text}")[-1] == f"--args={text}"
     data = words("data", f"SOURCE={text}", f"DATASET={text}")
     assert data[3] == data[5] == text
     assert words("train", f"SET={text}")[-1] == text

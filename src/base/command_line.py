@@ -1,0 +1,58 @@
+"""The command line of every command: one line for a mistake, and bounds for numbers."""
+
+import argparse
+import math
+import shlex
+from collections.abc import Callable
+from typing import NoReturn
+
+from src.base.console import UserError
+
+MORE = "--args="  # an option whose text holds further options; make passes ARGS with it
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that reports a mistake in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises UserError."""
+        raise UserError(f"{message}; `{self.prog} --help` lists the options")
+
+
+def whole(low: int, high: int) -> Callable[[str], int]:
+    """Returns the type of an option that takes a whole number from `low` to `high`."""
+
+    def number(text: str) -> int:
+        if not (text.removeprefix("-").isdecimal() and text.isascii() and len(text) < 20 and low <= int(text) <= high):
+            raise argparse.ArgumentTypeError(f"{text!r}; needed: a whole number from {low} to {high}")
+        return int(text)
+
+    return number
+
+
+def seconds(text: str) -> float:
+    """Returns the seconds that an option takes: from a millisecond to a month."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0.001 <= value <= 2_700_000:
+        raise argparse.ArgumentTypeError(f"{text!r}; needed: seconds, from 0.001 to 2,700,000")
+    return value
+
+
+def with_more(words: list[str]) -> list[str]:
+    """Returns the words of a command line; the text of `--args=` is split into words as a shell splits it.
+
+    Nothing in that text is run: a shell never sees it.
+    """
+    split: list[str] = []
+    for word in words:
+        if not word.startswith(MORE):
+            split.append(word)
+            continue
+        try:
+            split += shlex.split(word.removeprefix(MORE))
+        except ValueError as error:
+            raise UserError(f"ARGS={word.removeprefix(MORE)} cannot be read: {error}") from None
+    return split
