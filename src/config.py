@@ -11,13 +11,32 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from src.base.console import UserError
 from src.base.names import nearest
 from src.base.reading import Unreadable, parse_table, parse_toml, read_toml
-from src.base.settings import DataSetName, NotNegative, Positive, Probability, Section, Shift, refuse_without_effect
+from src.base.settings import (
+    DataSetName,
+    NotNegative,
+    Positive,
+    Probability,
+    Section,
+    Seed,
+    Shift,
+    Weight,
+    refuse_without_effect,
+)
 from src.models.configs import MODELS, ModelConfig, ReferenceCVAEConfig, TeacherForcingConfig
+
+
+def _once(takes: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(takes)) < len(takes):
+        raise ValueError(f"{list(takes)} names a take twice; name each once")
+    return takes
+
+
+Takes = Annotated[tuple[NotNegative, ...], Field(strict=False, max_length=1000), AfterValidator(_once)]
 
 
 class AugmentationConfig(Section):
@@ -36,11 +55,11 @@ class KLWeightConfig(Section):
     """
 
     kind: Literal["cyclical", "monotonic", "constant"] = "constant"
-    start: Annotated[float, Field(ge=0)] = 0.0
-    stop: Annotated[float, Field(ge=0)] | None = None  # None: 2 / (3 H W), the weight of the bound in docs/theory.md
+    start: Weight = 0.0
+    stop: Weight | None = None  # None: 2 / (3 H W), the weight of the bound in docs/theory.md
     ratio: Annotated[float, Field(gt=0, le=1)] = 0.5  # part of a cycle in which the weight rises
     cycles: Positive = 1
-    maximum: Annotated[float, Field(ge=0)] | None = None
+    maximum: Weight | None = None
     per: Literal["epoch", "run", "within_epoch"] = "epoch"
 
     @model_validator(mode="after")
@@ -57,14 +76,14 @@ class TrainingConfig(Section):
     shuffle: bool = True  # clips come in random order; false (pushing only): in the order of the data set
     batch_size: Positive = 32  # clips of a step, summed over all processes
     window: Positive = 1  # frames per clip, given frames included; reference_cvae has no given frames
-    held_out_takes: Annotated[tuple[NotNegative, ...], Field(strict=False)] = ()  # takes left out; they choose best.pt
+    held_out_takes: Takes = ()  # takes left out; they choose best.pt
     loss: Literal["mse", "log_mse"] = "log_mse"  # log_mse is the competition's PSNR, up to constants
-    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+    learning_rate: Annotated[float, Field(gt=0, le=1e3)] = 2e-3
     learning_rate_kind: Literal["cosine", "constant"] = "cosine"
     warmup_steps: NotNegative = 100
     final_ratio: Probability = 0.01  # last learning rate / learning_rate
-    weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    gradient_clip: Annotated[float, Field(gt=0)] = 1.0  # largest norm of the gradient
+    weight_decay: Annotated[float, Field(ge=0, le=1e3)] = 0.01
+    gradient_clip: Annotated[float, Field(gt=0, le=1e12)] = 1.0  # largest norm of the gradient
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.998  # 0: no moving average
     validate_every: Positive = 10  # epochs
     patience: NotNegative = 0  # stops after this many validations without a better score; 0: never
@@ -85,7 +104,9 @@ class EvaluationConfig(Section):
     """Rollouts for validation, test and prediction."""
 
     latent: Literal["mean", "sample", "mean_of_samples"] = "mean"  # how latents are drawn from the prior
-    num_samples: Annotated[int, Field(ge=2)] = 8  # samples of mean_of_samples; samples of best-of-n (svg, conv_svg)
+    num_samples: Annotated[int, Field(ge=2, le=10_000)] = (
+        8  # samples of mean_of_samples; samples of best-of-n (svg, conv_svg)
+    )
     mirror: bool | None = None  # averages with the mirrored clip's rollout; None: if clips can be mirrored
     shift: Shift = 0  # averages with the rollouts of the clip shifted by this many pixels left, right, up and down
     checkpoint: Literal["best", "last"] = "best"
@@ -95,8 +116,8 @@ class Config(Section):
     """All settings of one run. The run's name is the name of its file without .toml."""
 
     dataset: DataSetName = "dance"  # the folder data/<dataset>
-    seed: NotNegative = 0
-    minutes: Annotated[float, Field(gt=0)] | None = (
+    seed: Seed = 0
+    minutes: Annotated[float, Field(gt=0, le=10**6)] | None = (
         None  # MINUTES of `make train`; it chose the width, members and epochs
     )
     model: ModelConfig = ReferenceCVAEConfig()

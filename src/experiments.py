@@ -25,7 +25,7 @@ from src.base.names import nearest, toml_file
 from src.base.ownership import owned
 from src.base.processes import Stopped, environment_of_child, handled, leave_terminal
 from src.base.reading import read_toml
-from src.base.settings import NotNegative, Section
+from src.base.settings import Section, Seed
 from src.config import Config, load_config
 from src.intake.facts import DataFacts
 from src.intake.manifest import Manifest
@@ -40,17 +40,17 @@ EXPERIMENTS = CONFIGS / "experiments"
 DATA = Path("data")
 RUNS = Path("runs")
 REPORTS = Path("reports")
-Name = Annotated[str, Field(pattern="^[a-z0-9_]+$")]
-Arms = Annotated[tuple[Name, ...], Field(strict=False, min_length=1)]
+Name = Annotated[str, Field(pattern="^[a-z0-9_]+$", max_length=60)]
+Arms = Annotated[tuple[Name, ...], Field(strict=False, min_length=1, max_length=100)]
 RunChild = Callable[[Sequence[str]], int]  # command -> exit code
 
 
 class Grid(Section):
     """A grid of runs. Each arm is the base configuration with some settings replaced, trained once for each seed."""
 
-    title: str
+    title: Annotated[str, Field(max_length=200)]
     base: Name  # the stem of a file in configs/
-    seeds: Annotated[tuple[NotNegative, ...], Field(strict=False, min_length=1)]
+    seeds: Annotated[tuple[Seed, ...], Field(strict=False, min_length=1, max_length=1000)]
     set: str = ""  # overrides for all arms, written as in SET="..."
     arms: Annotated[dict[Name, str], Field(min_length=1)]  # overrides of each arm
     comparisons: Annotated[dict[Name, Arms], Field(min_length=1)]  # figure -> the arms in it

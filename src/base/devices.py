@@ -47,6 +47,11 @@ def pick_device(wanted: str) -> torch.device:
     return torch.device("cuda", local_rank())
 
 
+def memory_bytes() -> int:
+    """Returns the size of this machine's memory in bytes."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
 def hardware() -> str:
     """Returns a description of this machine in one line: processor, cores, GPUs."""
     cpuinfo = Path("/proc/cpuinfo")

@@ -7,10 +7,16 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from src.base.names import NEEDED, is_name
 
 Probability = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[int, Field(ge=1)]
-NotNegative = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1, le=10**6)]
+Small = Annotated[int, Field(ge=1, le=64)]  # of parts that are built one after the other
+Channels = Annotated[int, Field(ge=1, le=2**16)]
+Width = Annotated[int, Field(ge=8, le=4096, multiple_of=8)]  # channels, normed in groups of 8
+NotNegative = Annotated[int, Field(ge=0, le=10**12)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Weight = Annotated[float, Field(ge=0, le=1e6)]
+Frames = Annotated[int, Field(ge=0, le=1000)]  # beside a frame
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-Shift = NotNegative  # pixels, less than a frame is high or wide: `resolution.resolved` knows how large that is
+Shift = Annotated[int, Field(ge=0, le=1024)]  # pixels, less than a frame is high or wide, as `resolved` checks
 
 
 def _is_data_set(text: str) -> str:

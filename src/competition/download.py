@@ -10,12 +10,12 @@ import shutil
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from src.base.console import say
 from src.base.reading import Unreadable, read_json
-from src.base.settings import Positive
 from src.competition.client import (
     Lock,
     Transfer,
@@ -34,7 +34,7 @@ MAX_FAILURES = 5  # failed attempts in a row, without a new byte or with a damag
 class DownloadNote(BaseModel):
     """What the client writes beside an unfinished download."""
 
-    size: Positive  # bytes
+    size: Annotated[int, Field(ge=1)]  # bytes
 
 
 def download(slug: str, folder: Path, policy: WaitPolicy) -> Path:

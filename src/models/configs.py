@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
-from src.base.settings import NotNegative, Positive, Probability, Section, refuse_without_effect
+from src.base.settings import (
+    Channels,
+    Frames,
+    NotNegative,
+    Probability,
+    Section,
+    Small,
+    Width,
+    refuse_without_effect,
+)
 
 if TYPE_CHECKING:
     from src.config import Config
@@ -78,7 +87,7 @@ class PushingModelConfig(VideoModelConfig):
 
     system: ClassVar[str] = "pushing"
 
-    num_given: Positive = 2  # frames given before the first prediction
+    num_given: Annotated[int, Field(ge=1, le=1000)] = 2  # frames given before the first prediction
 
     @property
     def smallest_window(self) -> int:
@@ -106,7 +115,7 @@ class LabCVAEConfig(PoseModelConfig):
     network: ClassVar[str] = "src.models.lab_cvae:LabCVAE"
 
     name: Literal["lab_cvae"] = "lab_cvae"
-    num_latents: Annotated[int, Field(ge=4)] = 12  # channels of the latent, each of the size of a frame
+    num_latents: Annotated[int, Field(ge=4, le=2**16)] = 12  # channels of the latent, each of the size of a frame
     negative_slope: Annotated[float, Field(ge=0, le=1)] = 0.2  # 1 reproduces the template's LeakyReLU(True)
     bounded_output: bool = True  # a sigmoid after the generator; the template has none
     teacher_forcing: TeacherForcingConfig = TeacherForcingConfig()
@@ -119,18 +128,18 @@ class ReferenceCVAEConfig(PoseModelConfig):
     has_dial: ClassVar[bool] = True
 
     name: Literal["reference_cvae"] = "reference_cvae"
-    width: Annotated[int, Field(ge=8, multiple_of=8)] = 32  # channels at level 0; level i has (i + 1) times as many
+    width: Width = 32  # channels at level 0; level i has (i + 1) times as many
     patch: Literal[1, 2, 4] = 1  # patches of so many pixels a side become channels; 2 halves the resolution inside
     num_levels: Annotated[int, Field(ge=1, le=4)] = 4  # resolutions; with patch 1: 32 x 64, 16 x 32, 8 x 16, 4 x 8
-    num_blocks: Positive = 2  # residual blocks per level and direction
-    pose_window: NotNegative = 1  # k: for frame t the model sees the poses t-k..t+k
+    num_blocks: Small = 2  # residual blocks per level and direction
+    pose_window: Frames = 1  # k: for frame t the model sees the poses t-k..t+k
     reference: Literal["mixed", "seen", "none"] = "mixed"  # first frame: "seen" as input; "mixed" also into the output
     previous_frame: bool = False  # the autoregressive variant, which also sees the previous frame
     teacher_forcing: TeacherForcingConfig = TeacherForcingConfig()  # only for the autoregressive variant
-    num_latents: Positive = 16  # numbers per frame, or per position of the latent map
+    num_latents: Channels = 16  # numbers per frame, or per position of the latent map
     latent_map: bool = False  # one latent per position of the coarsest level, instead of one per frame
     prior_probability: Probability = 0.75  # share of training frames drawn from the prior mean (Sohn et al. 2015)
-    num_members: Positive = 1  # size of the ensemble; members differ only in their initial weights
+    num_members: Small = 1  # size of the ensemble; members differ only in their initial weights
 
     @property
     def teacher_forcing_schedule(self) -> TeacherForcingConfig | None:
@@ -164,10 +173,12 @@ class SVGConfig(PushingModelConfig):
 
     name: Literal["svg"] = "svg"
     prior: Literal["fixed", "learned"] = "fixed"  # N(0, I) (SVG-FP), or an LSTM on the previous frames (SVG-LP)
-    width: Annotated[int, Field(ge=8, multiple_of=8)] = 64  # channels at 64 x 64; 2, 4, 8 times as many at lower levels
-    num_features: Annotated[int, Field(ge=32, multiple_of=8)] = 128  # features of an encoded frame, normed in 8 groups
-    num_latents: Positive = 64  # numbers per frame
-    num_hidden: Positive = 256  # units of every LSTM
+    width: Width = 64  # channels at 64 x 64; 2, 4, 8 times as many at lower levels
+    num_features: Annotated[int, Field(ge=32, le=2**16, multiple_of=8)] = (
+        128  # features of an encoded frame, normed in 8 groups
+    )
+    num_latents: Channels = 64  # numbers per frame
+    num_hidden: Channels = 256  # units of every LSTM
     last_frame_skip: bool = True  # the decoder's skips come from the previous frame; false: from the last given frame
     teacher_forcing: TeacherForcingConfig = TeacherForcingConfig()
 
@@ -183,8 +194,8 @@ class ConvSVGConfig(PushingModelConfig):
 
     name: Literal["conv_svg"] = "conv_svg"
     prior: Literal["fixed", "learned"] = "learned"
-    width: Annotated[int, Field(ge=8, multiple_of=8)] = 32  # channels at half resolution; twice as many in the state
-    num_latents: Positive = 16  # numbers per frame
+    width: Width = 32  # channels at half resolution; twice as many in the state
+    num_latents: Channels = 16  # numbers per frame
     prior_probability: Probability = 0.5  # share of training clips drawn from the prior mean (Sohn et al. 2015)
 
     def misfit_of_size(self, height: int, width: int) -> str | None:
@@ -213,7 +224,7 @@ def _by_name(value: Any) -> Any:
     if not isinstance(value, dict):
         raise ValueError(f"model = {value!r}; needed: a section with the model's name and settings")
     name = value.get("name")
-    if name not in MODELS:
+    if not isinstance(name, str) or name not in MODELS:
         raise ValueError(f"model.name must be one of {', '.join(sorted(MODELS))}; found {name!r}")
     return MODELS[name].model_validate(value)
 

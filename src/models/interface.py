@@ -1,14 +1,19 @@
 """The interface of every model, and `build_model`, which makes a model from a configuration."""
 
 import pkgutil
+from functools import partial
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from src.base.console import UserError
+from src.base.devices import memory_bytes
 from src.base.randomness import Draws
 from src.config import Config
 from src.maths.losses import ClipLoss
+
+COPIES = 5  # of each weight in training: itself, its average, its gradient, and two numbers of the optimiser
 
 
 class VideoModel(Protocol):
@@ -50,11 +55,20 @@ class PoseModel(VideoModel, Protocol):
 
 
 def build_model(config: Config, *, height: int, width: int, **numbers: int) -> Any:
-    """Returns the model that `config.model` names, with initial weights; UserError if it cannot draw this frame size.
+    """Returns the model that `config.model` names, with initial weights; UserError if it cannot draw this frame
+    size, or if it is too large for this machine.
 
     height, width: size of a frame. numbers: the other numbers of `DataFacts.network`, which set layer sizes.
     """
     if needed := config.model.misfit_of_size(height, width):
         raise UserError(f"{config.model.name} cannot draw frames of {height} x {width} pixels; needed: {needed}")
     network = pkgutil.resolve_name(config.model.network)
-    return network(config.model, height=height, width=width, loss=config.training.loss, **numbers)
+    make = partial(network, config.model, height=height, width=width, loss=config.training.loss, **numbers)
+    with torch.device("meta"):  # no numbers yet, only their count
+        num_weights = sum(weights.numel() for weights in make().parameters())
+    if (needed_bytes := COPIES * 4 * num_weights) > memory_bytes():
+        raise UserError(
+            f"the model has {num_weights:,} weights; training it takes {needed_bytes >> 30:,} GiB and more, and this "
+            f"machine has {memory_bytes() >> 30:,} GiB; lower the width, latents, blocks or members in [model]"
+        )
+    return make()

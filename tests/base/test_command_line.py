@@ -25,7 +25,7 @@ def test_another_number_is_one_line(text: str) -> None:
 def test_a_time_without_end_is_refused(text: str) -> None:
     parser = Parser(prog="command")
     parser.add_argument("--deadline", type=seconds)
-    with pytest.raises(UserError, match="needed: seconds, from 0.001 to 2,700,000"):
+    with pytest.raises(UserError, match=r"needed: seconds, from 0\.001 to 2,700,000"):
         parser.parse_args([f"--deadline={text}"])
     assert parser.parse_args(["--deadline=1.5"]).deadline == 1.5
 
