@@ -27,6 +27,7 @@ from src.base.names import checked_name
 from src.base.ownership import owned, partial_name
 from src.intake.arrays import check_contents, settled_time_ns, stamp_arrays
 from src.intake.chunks import PROGRESS, pack_arrays
+from src.intake.doubts import doubts_of
 from src.intake.facts import Size
 from src.intake.layouts import Content, Request, read_content
 from src.intake.manifest import Camera, Manifest, SourceRecord, partial_folder
@@ -157,6 +158,8 @@ def _pack(content: Content, destination: Path) -> Manifest:
     began_ns = settled_time_ns()
     manifest = content.manifest(folder)  # it hashes the arrays
     stamp_arrays(folder, manifest.arrays, began_ns)
+    for doubt in doubts_of(folder, manifest):
+        say(f"warning: {doubt}")
     write_atomically(folder / "manifest.json", f"{manifest.model_dump_json(indent=1)}\n".encode())
     (folder / PROGRESS).unlink()
     move(folder, destination)

@@ -17,7 +17,7 @@ ORDER = (
     *("synthetic.rasteriser", "synthetic.writing", "synthetic.dancer_drawing", "synthetic.dancers"),
     *("synthetic.tabletop_drawing", "synthetic.tabletop"),
     *("intake.sources", "intake.pictures", "intake.dance_listing", "intake.takes"),
-    *("intake.arrays", "intake.manifest", "intake.chunks"),
+    *("intake.arrays", "intake.manifest", "intake.doubts", "intake.chunks"),
     *("intake.dance", "intake.pushing", "intake.layouts", "intake.clip_folders", "intake.tfrecords", "intake.bair"),
     *("training.resolution",),
     *("packing", "dance.augmentations", "dataset", "pushing.data"),

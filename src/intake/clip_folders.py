@@ -25,6 +25,7 @@ from src.intake.sources import Source, check_sizes
 TABLES = ("actions.csv", "endeffector_positions.csv")  # in the conditions' order
 PICTURE = re.compile(rf"(0|[1-9][0-9]{{0,4}}){SUFFIXES}")
 NUMBER = r"(0|[1-9][0-9]{0,8})"
+DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,4})?")
 CLIP = re.compile(rf"traj_{NUMBER}_to_{NUMBER}/{NUMBER}")
 WANTED = f"needed: traj_A_to_B/N/ with 0.png, 1.png, ... or .jpg, {' and '.join(TABLES)} alone"
 Number = tuple[int, int, int]  # A, B and N of a clip's folder
@@ -164,12 +165,19 @@ def _names(clips: dict[str, tuple[ClipFolder, ...]]) -> Iterator[str]:
     )
 
 
+def _decimal(cell: str) -> float:
+    """Returns the number in a cell; ValueError for a text that only Python reads as a number, such as 1_0 or nan."""
+    if not DECIMAL.fullmatch(cell.strip()):
+        raise ValueError(f"{cell.strip()[:40]!r}")
+    return float(cell)
+
+
 def _parse_table(data: bytes, name: str, length: int, num_columns: int) -> np.ndarray:
     """Returns the numbers of a table, (length, columns) float32; UserError for text, NaN or a wrong number of them."""
     needed = f"needed: {length} lines of {num_columns} numbers, no header"
     try:
         lines = data.decode("ascii").split("\n")
-        rows = [[float(number) for number in line.split(",")] for line in lines if line.strip()]
+        rows = [[_decimal(cell) for cell in line.split(",")] for line in lines if line.strip()]
     except ValueError as error:
         raise UserError(f"{name} holds something that is not a number ({error}); {needed}") from error
     widths = {len(row) for row in rows}

@@ -3,7 +3,8 @@
 import io
 import struct
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from src.intake.facts import Size
 MAX_IMAGE_PIXELS = 25_000_000
 MAX_PICTURE_BYTES = 2**28
 SUFFIXES = r"\.(?i:png|jpe?g)"  # suffixes of picture files, as a regular expression
+TURNED = (5, 6, 7, 8)  # orientations of EXIF that exchange height and width
 PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"  # the first bytes of the files
 GREY, RGB, PALETTE, GREY_ALPHA, RGBA = 0, 2, 3, 4, 6  # PNG's colour types
 DEPTHS = {  # colour type -> bits that PNG allows
@@ -28,7 +30,6 @@ DEPTHS = {  # colour type -> bits that PNG allows
 }
 NAMES = {GREY: "grey", RGB: "RGB", PALETTE: "palette", GREY_ALPHA: "grey with alpha", RGBA: "RGBA"}
 NEEDED = "needed: a PNG or JPEG picture"
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, zlib.error, struct.error)  # the errors that Pillow raises
 
 Conversions = dict[str, tuple[int, str]]  # kind of picture -> number of pictures, name of the first one
 
@@ -57,6 +58,8 @@ def read_header(data: bytes, name: str) -> Header:
     else:
         raise UserError(f"{name} is no PNG or JPEG file, by its content; {NEEDED}; convert it or copy it again")
     height, width = header.size
+    if not height * width:
+        raise UserError(f"{name} has {height} x {width} pixels; {NEEDED}; copy or download it again")
     if height * width > MAX_IMAGE_PIXELS:
         raise UserError(f"{name} has {height} x {width} pixels; needed: at most {MAX_IMAGE_PIXELS:,}; scale it down")
     return header
@@ -98,22 +101,23 @@ def _png_header(data: bytes, name: str) -> Header:
 
 def _jpeg_header(data: bytes, name: str) -> Header:
     """Returns size and kind of a JPEG. The size is that of the picture turned as its EXIF orientation says."""
-    with _opened(data, name) as image:
+    with _decoding(name), Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
         width, height = image.size
-        is_turned = image.getexif().get(0x0112, 1) >= 5  # orientations that exchange height and width
+        is_turned = image.getexif().get(0x0112, 1) in TURNED
         kind = {"L": "grey JPEG", "CMYK": "CMYK JPEG"}.get(image.mode, "JPEG")
     return Header((width, height) if is_turned else (height, width), kind)
 
 
-def _opened(data: bytes, name: str) -> Image.Image:
+@contextmanager
+def _decoding(name: str) -> Iterator[None]:
+    """Turns every error of Pillow into a UserError. Pillow raises errors of many types for a damaged picture."""
     try:
-        return Image.open(io.BytesIO(data), formats=("PNG", "JPEG"))
-    except UNREADABLE as error:
-        raise _undecodable(name, error) from error
-
-
-def _undecodable(name: str, error: Exception) -> UserError:
-    return UserError(f"{name} cannot be decoded ({error}); needed: a whole PNG or JPEG file; copy or download it again")
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        found = f"{name} cannot be decoded ({error})"
+        raise UserError(f"{found}; needed: a whole PNG or JPEG file; copy or download it again") from error
 
 
 def decode(data: bytes, name: str, size: Size) -> np.ndarray:
@@ -122,18 +126,16 @@ def decode(data: bytes, name: str, size: Size) -> np.ndarray:
     Transparent pixels are blended with white. Of 16 bits the upper 8 are kept. Pillow's bilinear filter grows with the
     scale, so shrinking is antialiased.
     """
-    image = _opened(data, name)
-    try:
+    with _decoding(name):
+        image: Image.Image = Image.open(io.BytesIO(data), formats=("PNG", "JPEG"))
         image.load()
         if data.startswith(JPEG):
             image = ImageOps.exif_transpose(image)
-    except UNREADABLE as error:
-        raise _undecodable(name, error) from error
-    if image.mode != "RGB" or "transparency" in image.info:
-        image = _as_rgb(image, depth=data[24] if data.startswith(PNG) else 8)
-    if image.size != size[::-1]:
-        image = image.resize(size[::-1], Image.Resampling.BILINEAR)
-    return np.asarray(image)
+        if image.mode != "RGB" or "transparency" in image.info:
+            image = _as_rgb(image, depth=data[24] if data.startswith(PNG) else 8)
+        if image.size != size[::-1]:
+            image = image.resize(size[::-1], Image.Resampling.BILINEAR)
+        return np.asarray(image)
 
 
 @dataclass(frozen=True)

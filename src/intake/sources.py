@@ -1,11 +1,11 @@
 """Reads the files of a user's zip or folder, one at a time and safely. Nothing is extracted to disk."""
 
 import difflib
+import errno
 import hashlib
 import os
 import stat
 import zipfile
-import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -33,6 +33,12 @@ class Member:
     stored_size: int
 
 
+def _raise_if_of_system(error: Exception) -> None:
+    """Raises an error again if it says something of the system and not of the file."""
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)):
+        raise error
+
+
 class ZipSource:
     """A zip file; UserError if the file is no zip or is not complete."""
 
@@ -44,7 +50,8 @@ class ZipSource:
         was_zip = file.read(4) == b"PK\x03\x04"
         try:
             self._archive = zipfile.ZipFile(file)
-        except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError, OSError) as error:
+        except Exception as error:  # zipfile raises errors of many types for a damaged file
+            _raise_if_of_system(error)
             found = f"is truncated or damaged ({error}); download it again" if was_zip else "is not a zip file"
             raise UserError(f"{path} {found}; needed: a whole .zip file or a folder") from error
         self._infos = {info.filename: info for info in self._archive.infolist()}
@@ -61,7 +68,9 @@ class ZipSource:
         seen = set()
         for info in self._archive.infolist():
             name = info.filename
-            if name.startswith("/") or ".." in name.split("/") or "\\" in name or name[1:2] == ":":
+            if not name.strip("/"):
+                problem = "has no name"
+            elif name.startswith("/") or ".." in name.split("/") or "\\" in name or name[1:2] == ":":
                 problem = "is not a plain path inside the archive"
             elif stat.S_ISLNK(info.external_attr >> 16):
                 problem = "is a symbolic link"
@@ -87,7 +96,8 @@ class ZipSource:
         try:
             with self._archive.open(info) as member:
                 data = member.read(info.file_size + 1)  # without this limit a zip bomb would be unpacked whole
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError, OSError) as error:
+        except Exception as error:  # as above
+            _raise_if_of_system(error)
             raise UserError(
                 f"{self.path}: {name} is damaged ({error}); needed: a whole archive; download it again"
             ) from error

@@ -48,11 +48,11 @@ def index_records(path: Path) -> Iterator[TFRecord]:
             length, checksum = HEADER.unpack(header)
             if checksum != masked_crc32c(header[:8]):
                 raise UserError(f"{place} has a damaged length, or this is no TFRecord file; copy or download it again")
+            if length > size - offset - HEADER.size - FOOTER.size:
+                raise UserError(f"{place} is cut off; needed: the whole file; copy or download it again")
             if not length:
                 raise UserError(f"{place} is empty; needed: a clip; copy or download the file again")
             footer = os.pread(descriptor, FOOTER.size, offset + HEADER.size + length)
-            if len(footer) < FOOTER.size:
-                raise UserError(f"{place} is cut off; needed: the whole file; copy or download it again")
             yield TFRecord(number, offset, length, *FOOTER.unpack(footer))
             offset += HEADER.size + length + FOOTER.size
             number += 1
