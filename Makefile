@@ -50,7 +50,7 @@ $(if $(fault),$(error $(fault)))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup lock demo data train evaluate submission submit submissions leaderboard kernel predict experiments report cost bench test lint format check clean
+.PHONY: help setup lock demo data train evaluate submission submit submissions leaderboard kernel predict experiments report cost bench verify test torture audit lint format check clean
 
 help: ## list the targets, and the variables with their values
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -123,8 +123,17 @@ cost: setup ## estimate the parameters, arithmetic, memory and hours of RUN befo
 bench: setup ## measure the speed, compared with plain loops
 	@$(py) -m src.benchmark
 
+verify: setup ## check data sets, runs, csv files and reports against their hashes; DATASET=name or RUN=name checks one
+	@$(py) -m src.verify --dataset $(call quoted,DATASET) --run $(if $(filter file,$(origin RUN)),'',$(call quoted,RUN))
+
 test: setup ## run all tests; they need no network, no data and no GPU
 	@$(py) -m pytest --numprocesses 3 --dist worksteal
+
+torture: setup ## attack the pipeline: kills, damaged files, full disks, two commands at once -> docs/reliability.md
+	@$(py) -m tests.torture
+
+audit: setup ## check the installed packages: versions, known vulnerabilities, licences
+	@$(py) .ci/audit
 
 lint: setup ## run ruff and mypy
 	@.venv/bin/ruff check .

@@ -33,7 +33,7 @@ ORDER = (
     *("tester", "experiments", "report", "benchmark", "cost"),
     *("competition.ledger", "competition.errors", "competition.client", "competition.queries"),
     *("competition.download", "competition.request", "competition.scores", "competition.submit", "competition.kernel"),
-    *("kaggle_client",),
+    *("kaggle_client", "verify"),
 )
 FILES = sorted(path for path in (ROOT / "src").rglob("*.py") if path.name != "__init__.py")
 PACKAGES = {"src"} | {f"src.{path.parent.name}" for path in (ROOT / "src").glob("*/__init__.py")}
