@@ -212,7 +212,7 @@ def predict_pictures(
     seed = trained.config.seed
     announce(f"{trained.folder}: rolling out {len(conditions)} frames")
     drawn = quantise(predict_dance(trained.model, given[None, None], conditions[None], settings, seed=seed)[0])
-    incomplete = folder.with_name(partial_name(folder.name))
+    incomplete = folder.with_name(partial_name(f"{out.name}.frames"))
     incomplete.mkdir(parents=True)
     for number, picture in enumerate(drawn.cpu()):
         Image.fromarray(picture.permute(1, 2, 0).numpy()).save(incomplete / f"{number}.png")

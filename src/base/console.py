@@ -3,6 +3,7 @@
 import io
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -39,6 +40,7 @@ def run_main(main: Callable[[], None]) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a file's name can hold bytes that are no text
     follow_parent()
+    threading.excepthook = _leave_to_main_thread
     try:
         with stoppable():
             main()
@@ -49,11 +51,20 @@ def run_main(main: Callable[[], None]) -> None:
     except BrokenPipeError:  # the reader of our output has closed the pipe, as `| head` does
         sys.stderr.close()
         sys.exit(1)
-    except (OSError, MemoryError, RuntimeError) as error:
+    except (OSError, MemoryError, RuntimeError, ImportError) as error:
         line = explained(error)
         if line is None:
             raise
         _stop(f"error: {line}", 2)
+
+
+def _leave_to_main_thread(failure: threading.ExceptHookArgs) -> None:
+    """Prints the traceback of a thread that has failed, unless the system has refused something.
+
+    The only thread that writes is TensorBoard's. It raises its error again in the main thread.
+    """
+    if failure.exc_value is None or explained(failure.exc_value) is None:
+        threading.__excepthook__(failure)
 
 
 @contextmanager

@@ -42,6 +42,8 @@ SIGNS = {
     "out of memory": NO_MEMORY,
     "allocate memory": NO_MEMORY,
     "unable to allocate": NO_MEMORY,
+    "could not create a primitive": NO_MEMORY,  # of oneDNN
+    "failed to map segment": NO_MEMORY,  # of the loader, for a library
     "can't start new thread": WORDS[errno.EAGAIN],
     "no space left on device": WORDS[errno.ENOSPC],
     "resource temporarily unavailable": WORDS[errno.EAGAIN],
@@ -57,7 +59,7 @@ def explained(error: BaseException) -> str | None:
         where = error.filename2 or error.filename
         name = os.fsdecode(where) if isinstance(where, (str, bytes, os.PathLike)) else "a file"
         return words and (words if error.errno in (errno.ENOMEM, errno.EAGAIN) else f"{name}: {words}")
-    if isinstance(error, RuntimeError):
+    if isinstance(error, (RuntimeError, ImportError)):
         text = str(error).lower()
         return next((words for sign, words in SIGNS.items() if sign in text), None)
     return None

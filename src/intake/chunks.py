@@ -17,6 +17,7 @@ import numpy as np
 
 from src.base.console import UserError, say, track
 from src.base.files import write_atomically
+from src.base.ownership import remove_leftovers
 from src.base.processes import end_pool_process_with_parent
 from src.base.reading import Unreadable, read_text
 from src.intake.arrays import Shapes, array_type, open_array
@@ -84,6 +85,7 @@ def _begin(folder: Path, plan: Plan) -> set[int]:
     progress = folder / PROGRESS
     first_line = json.dumps(asdict(plan))
     if folder.exists():
+        remove_leftovers(folder)
         done = _chunks_done(folder, plan)
         if done is not None:
             write_atomically(progress, "\n".join([first_line, *map(str, sorted(done)), ""]).encode())

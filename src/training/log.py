@@ -1,5 +1,6 @@
 """The log of a run, one row for each epoch: runs/<run>/log.jsonl, and the same numbers for TensorBoard."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -123,6 +124,8 @@ class History:
         """Appends the row of an epoch."""
         with self.path.open("ab") as file:
             file.write(_line(row))
+            file.flush()
+            os.fsync(file.fileno())
         for name, value in row.items():
             if name not in ("epoch", "step"):
                 self.tensorboard.add_scalar(name, value, row["step"])

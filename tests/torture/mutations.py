@@ -191,7 +191,10 @@ def attack(sound: Path, reader: Reader, seed: int, count: int) -> Verdict:
     resource.setrlimit(resource.RLIMIT_AS, (used + EXTRA_BYTES, resource.RLIM_INFINITY))
     with tempfile.TemporaryDirectory(dir=sound.parent) as scratch, contextlib.redirect_stdout(io.StringIO()):
         path = Path(scratch) / reader.file
-        shutil.copytree(sound / path.relative_to(scratch).parent, path.parent)
+        if "/" in reader.file:
+            shutil.copytree(sound / Path(reader.file).parent, path.parent)
+        else:
+            shutil.copy(sound / reader.file, path)
         if "data/" in reader.file:
             shutil.copytree(sound / "data" / "sound", path.parent.with_name("sound"), dirs_exist_ok=True)
         reader.read(path)  # the whole file is right

@@ -37,12 +37,12 @@ def attack(workshop: Workshop, one: str, two: str, share: float) -> Verdict:
             if bad := of_ended(result):
                 return bad
         last = sorted({*needed, one, two}, key=ORDER.index)
-        for stage in last:
+        for stage in (*last, *last):
             again = command(workspace, COMMANDS[stage])
             if again.code:
                 return Verdict("lost", f"{stage} afterwards: {again.errors.strip()[-300:]}")
         with workshop.copy("data", "before") as calm:
-            for stage in last:
+            for stage in (*last, *last):
                 command(calm, COMMANDS[stage])
             found = difference(calm, workspace)
         return Verdict("wrong", found) if found else Verdict("survived")

@@ -26,6 +26,7 @@ import torch
 from PIL import Image
 
 from src.base.console import run_main
+from src.maths.metrics import ssim_per_frame
 from tests.differences import first_difference
 from tests.faults.injector import Fault, Result, arm
 
@@ -99,6 +100,11 @@ class Workshop:
 
 def prepare(folder: Path) -> Workshop:
     """Makes the snapshots of all stages."""
+    for module in ("trainer", "tester", "packing", "report", "experiments", "verify", "synthetic.dancers"):
+        importlib.import_module(f"src.{module}")
+    for module in ("matplotlib.pyplot", "torchvision.utils", "torch.utils.tensorboard", "imageio.v3"):
+        importlib.import_module(module)
+    ssim_per_frame(*2 * [torch.zeros(1, 2, 3, 16, 16, dtype=torch.uint8)])  # it imports torchmetrics
     workshop = Workshop(folder)
     begin = folder / "begin"
     (begin / "configs" / "experiments").mkdir(parents=True)
