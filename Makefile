@@ -133,7 +133,7 @@ torture: setup ## attack the pipeline: kills, damaged files, full disks, two com
 	@$(py) -m tests.torture
 
 audit: setup ## check the installed packages: versions, known vulnerabilities, licences
-	@$(py) .ci/audit
+	@$(py) .ci/audit.py
 
 lint: setup ## run ruff and mypy
 	@.venv/bin/ruff check .

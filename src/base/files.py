@@ -30,7 +30,12 @@ def write_atomically(path: Path, content: bytes) -> None:
 def move(source: Path, destination: Path) -> None:
     """Renames a file or folder within a folder. Afterwards a power cut cannot undo it."""
     source.replace(destination)
-    descriptor = os.open(destination.parent, os.O_RDONLY)
+    sync(destination.parent)
+
+
+def sync(path: Path) -> None:
+    """Waits until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -25,7 +25,7 @@ from src.base.reading import Unreadable, parse_json, read_json
 
 WITHOUT_FLOCK = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 MAX_OWNER_BYTES = 4096
-PARTIAL = re.compile(r"\..+\.(?P<process>[0-9]+)\.partial")  # the names of `partial_name`
+PARTIAL = re.compile(r"\.(?P<name>.+)\.(?P<process>[0-9]+)\.partial")  # the names of `partial_name`
 
 
 class Owner(BaseModel):
@@ -64,12 +64,14 @@ def partial_name(name: str) -> str:
 
 def remove_leftovers(path: Path) -> None:
     """Removes what killed commands have left half written: in a folder, and beside a folder or file."""
-    inside = os.scandir(path) if path.is_dir() else ()
+    inside = list(os.scandir(path)) if path.is_dir() else []
     beside = os.scandir(path.parent) if path.parent.is_dir() else ()
-    for entry in (*inside, *(entry for entry in beside if entry.name.startswith(f".{path.name}."))):
+    for entry in (*inside, *beside):
         found = PARTIAL.fullmatch(entry.name)
         if not found or is_alive(int(found["process"])):
             continue
+        if entry not in inside and not f"{found['name'].lstrip('.')}.".startswith(f"{path.name}."):
+            continue  # of something else in the parent folder
         if entry.is_dir(follow_symlinks=False):
             shutil.rmtree(entry.path)
         else:

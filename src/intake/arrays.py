@@ -18,6 +18,7 @@ from pydantic import BaseModel
 
 from src.base.console import UserError, say
 from src.base.files import file_hash, write_atomically
+from src.base.ownership import remove_leftovers
 from src.base.reading import Unreadable, read_json
 
 STAMP = ".checked.json"
@@ -101,6 +102,7 @@ def _check_states(folder: Path, hashes: tuple[tuple[str, str], ...], states: tup
 
 def check_contents(folder: Path, hashes: dict[str, str]) -> None:
     """Raises UserError if an array does not have its hash. It hashes them all, and stamps them if they are right."""
+    remove_leftovers(folder)
     began_ns = time.time_ns()
     states = _states(folder, hashes)
     found = array_hashes(folder)

@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from src.base.console import UserError, say, track
-from src.base.files import write_atomically
+from src.base.files import sync, write_atomically
 from src.base.ownership import remove_leftovers
 from src.base.processes import end_pool_process_with_parent
 from src.base.reading import Unreadable, read_text
@@ -96,7 +96,8 @@ def _begin(folder: Path, plan: Plan) -> set[int]:
         shutil.rmtree(folder)
     folder.mkdir()
     for name, shape in plan.shapes.items():
-        np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=array_type(name), shape=shape).flush()
+        np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=array_type(name), shape=shape)
+        sync(folder / f"{name}.npy")
     write_atomically(progress, f"{first_line}\n".encode())
     return set()
 

@@ -99,8 +99,10 @@ def test_two_paths_are_owned_together_or_not_at_all(run: Path) -> None:
 
 def test_leftovers_of_killed_processes_are_removed(run: Path) -> None:
     left = [run / f".best.pt.{GONE}.partial", run.parent / f".demo.{GONE}.partial"]
+    left += [run.parent / f".demo.csv.{GONE}.partial", run.parent / f"..demo.csv.{GONE}.partial"]
     kept = [run / partial_name("best.pt"), run / "best.pt", run / ".best.pt.partial", run.parent / f".a.{GONE}.partial"]
-    for path in (left[0], *kept):
+    kept += [run.parent / f".demo2.csv.{GONE}.partial"]
+    for path in (left[0], *left[2:], *kept):
         path.write_text("")
     left[1].mkdir()
     with owned(run):
