@@ -105,7 +105,7 @@ def _of_run(folder: Path) -> Iterator[Finding]:
 
 
 def _problems(run: Run) -> list[str]:
-    """Returns the notes on a run, without those on what is still to be done and on checkpoints, which are read before."""
+    """Returns the notes on a run, but not those on what is still to be done and on checkpoints."""
     others = ("not evaluated", "has not trained yet", "has not ended yet", ".pt ")
     return [note for note in run.notes if "changed since" in note or not any(words in note for words in others)]
 

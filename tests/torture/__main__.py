@@ -30,7 +30,7 @@ CLASSES = (
     AttackClass("kills", 320, 40, kills.cases),
     AttackClass("mutated inputs", 100_000, 10_000, mutations.cases),
     AttackClass("two commands at once", 81, 12, pairs.cases),
-    AttackClass("refusals of the system", 80, 16, refusals.cases),
+    AttackClass("refusals of the system", 112, 16, refusals.cases),
     AttackClass("settings at their bounds", 600, 600, settings.cases),
 )
 PAGE = Path("docs/reliability.md")

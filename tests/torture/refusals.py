@@ -41,15 +41,17 @@ CONDITIONS: dict[str, dict[str, Any]] = {  # how a command is run
 
 def cases(workshop: Workshop, chance: random.Random, wanted: int) -> Iterator[Case]:
     """Yields errors at random operations of each stage, and stages under conditions that are not usual."""
+    found: list[Case] = []
     for stage in STAGES:
         with workshop.copy(stage, "before") as workspace:
             num_operations = len(command(workspace, COMMANDS[stage]).operations)
         for code in NUMBERS:
             fault = Fault(chance.randint(1, num_operations), chance.choice(("fail", "fail on")), code)
-            yield Case(f"{stage}: {fault}", partial(attack, workshop, stage, {"fault": fault}))
+            found.append(Case(f"{stage}: {fault}", partial(attack, workshop, stage, {"fault": fault})))
         for name, options in CONDITIONS.items():
-            yield Case(f"{stage}: {name}", partial(attack, workshop, stage, options))
-        yield Case(f"{stage}: clock set back", partial(attack, workshop, stage, {}, _set_clock_back))
+            found.append(Case(f"{stage}: {name}", partial(attack, workshop, stage, options)))
+        found.append(Case(f"{stage}: clock set back", partial(attack, workshop, stage, {}, _set_clock_back)))
+    yield from found if wanted >= len(found) else chance.sample(found, wanted)
 
 
 def attack(
