@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from src.base.console import UserError
-from src.base.names import nearest
+from src.base.names import nearest, shortened
 from src.base.reading import Unreadable, parse_table, parse_toml, read_toml
 from src.base.settings import (
     DataSetName,
@@ -263,9 +263,9 @@ def _explain(error: ValidationError, table: dict[str, Any]) -> str:
         reason = str(first["ctx"]["error"])
         text = f"{key}: {reason}" if key and not reason.startswith(key) else reason
     elif first["type"] == "bool_type":
-        text = f"{key} = {first['input']!r}; needed: true or false"
+        text = f"{key} = {shortened(repr(first['input']))}; needed: true or false"
     else:
-        text = f"{key} = {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}"
+        text = f"{key} = {shortened(repr(first['input']))}: {first['msg'][0].lower()}{first['msg'][1:]}"
     return text + (f"; wrong as well: {', '.join(_key(other['loc']) for other in others)}" if others else "")
 
 

@@ -2,6 +2,8 @@
 
 import os
 import platform
+import re
+import resource
 from collections import Counter
 from pathlib import Path
 
@@ -39,12 +41,25 @@ def pick_device(wanted: str) -> torch.device:
     if wanted == "cuda" and not count:
         raise UserError('training.device = "cuda", but no CUDA device is usable here; use SET="training.device=auto"')
     if wanted == "cpu" or not count:
+        _limit_memory()
         return torch.device("cpu")
     if local_rank() >= count:
         raise UserError(f"process {local_rank() + 1} has no GPU of its own: there are {count}; use GPUS={count}")
     torch.cuda.set_device(local_rank())
     torch.backends.cudnn.allow_tf32 = False  # final rollouts need full float32; training uses bfloat16 for speed
     return torch.device("cuda", local_rank())
+
+
+def _limit_memory() -> None:
+    """Limits this process to the memory that is free, so that an allocation beyond it is an error.
+
+    Otherwise Linux grants the memory, and kills the process without a word when it is used.
+    """
+    meminfo = Path("/proc/meminfo")
+    found = re.search(r"MemAvailable: +([0-9]+) kB", meminfo.read_text()) if meminfo.is_file() else None
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if found and soft == resource.RLIM_INFINITY:
+        resource.setrlimit(resource.RLIMIT_DATA, (int(found[1]) * 1024 * 9 // 10, hard))  # a tenth is for others
 
 
 def memory_bytes() -> int:

@@ -25,7 +25,7 @@ WORDS = {  # errno -> what has happened, and what helps
     errno.EISDIR: "it is a folder and must be a file; move the folder away, or use another name",
     errno.EEXIST: "it exists already; move it away, or use another name",
     errno.ENOTEMPTY: "the folder is not empty, because another program writes into it; stop that program",
-    errno.ENOENT: f"it does not exist, or was removed while the command ran; restore it {AGAIN}",
+    errno.ENOENT: "it does not exist and cannot be made there; restore it, or use another folder",
     errno.ELOOP: "its links form a circle; use a plain folder",
     errno.EIO: "the disk or the network cannot read or write it; check the hardware and use another disk",
     errno.ESTALE: f"the network folder was lost; mount it again {AGAIN}",
