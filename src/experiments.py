@@ -135,11 +135,14 @@ def run_grid(path: Path, run_child: RunChild) -> tuple[Path, dict[str, str]]:
     failures: dict[str, str] = {}
     for number, job in enumerate(jobs, start=1):
         label = f"[{number}/{len(jobs)}] {job.run}"
-        if is_done(job):
-            say(f"{label}: already done")
-            continue
-        say(f"{label}: training and evaluation")
-        if failure := _make_run(job, run_child):
+        try:
+            with owned(RUNS / job.run):
+                done = is_done(job)
+            say(f"{label}: {'already done' if done else 'training and evaluation'}")
+            failure = None if done else _make_run(job, run_child)
+        except UserError as error:  # somebody else uses this run; the others go on
+            failure = str(error)
+        if failure:
             failures[job.run] = failure
             say(f"{label}: {failure}")
     return write_report(grid, path, jobs, failures), failures
@@ -196,12 +199,9 @@ def _make_run(job: Job, run_child: RunChild) -> str | None:
     """Trains and evaluates a run. Returns the reason of a failure, otherwise None."""
     if code := run_child((sys.executable, *job.train)):
         return f"training ended with exit code {code}"
-    try:
-        with owned(RUNS / job.run):
-            _restore_evaluation_settings(job)
-            write_atomically(RUNS / job.run / HARDWARE_FILE, f"{hardware()}\n".encode())
-    except UserError as error:  # somebody else uses this run; the others go on
-        return str(error)
+    with owned(RUNS / job.run):
+        _restore_evaluation_settings(job)
+        write_atomically(RUNS / job.run / HARDWARE_FILE, f"{hardware()}\n".encode())
     if code := run_child((sys.executable, *job.evaluate)):
         return f"evaluation ended with exit code {code}"
     return None if is_done(job) else "ended without an error, but its files do not show a finished run"

@@ -127,7 +127,10 @@ def main() -> None:
         ledger = Ledger(SUBMISSIONS / "ledger.jsonl")
         if arguments.refresh:
             refresh(ledger, policy)
-        print_submissions(ledger.submissions())
+        readable, notes = ledger.readable()
+        print_submissions(readable)
+        for note in notes:
+            say(note)
         return
     slug = read_slug(arguments.competition)
     if "run" in arguments:

@@ -17,7 +17,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from src.base.console import UserError, say
-from src.base.reading import read_bytes
+from src.base.reading import read_bytes, reason_of
 
 Kind = Literal["intent", "accepted", "refused", "unknown", "scored"]
 
@@ -125,6 +125,27 @@ class Ledger:
                     f"line, `git diff {self.path}` shows it"
                 ) from error
         return events
+
+    def readable(self) -> tuple[list[Submission], list[str]]:
+        """Returns the submissions of the lines that can be read, and a line on each other one.
+
+        It is for showing them. Whoever uploads needs `submissions`, because a line that is left out can hide an upload.
+        """
+        lines = read_bytes(self.path).split(b"\n") if self.path.exists() else []
+        events: list[Event] = []
+        notes: list[str] = []
+        for number, line in enumerate(lines, start=1):
+            if not (text := line.strip(b"\0 \r")):
+                continue
+            try:
+                events.append(Event.model_validate_json(text))
+                to_submissions(events, self.path)
+            except ValidationError as error:
+                notes.append(f"{self.path}, line {number} {reason_of(error)}; it is left out")
+            except UserError as error:
+                events.pop()
+                notes.append(f"{error}; it is left out")
+        return to_submissions(events, self.path), notes
 
     def submissions(self) -> list[Submission]:
         """Returns every submission in the order of the intents."""

@@ -148,10 +148,11 @@ def leaderboard(
     token: str | None = ""
     while token is not None and len(places) < MAX_PLACES:
         text = call_client(slug, *command, *(("--page-token", token) if token else ()), policy=policy)
-        for row in _rows(text, "teamId,", "No results found", PlaceRow):
+        rows = _rows(text, "teamId,", "No results found", PlaceRow)
+        for row in rows:
             places.append(LeaderboardPlace(len(places) + 1, row.team, row.score, row.date))
         following = re.search(r"^Next Page Token = (\S+)", text, re.MULTILINE)
-        token = following[1] if following else None
+        token = following[1] if following and rows else None  # an empty page would be followed for ever
         if len(places) >= num_rows and (team is None or find_team(team, places)):
             break
         if token:

@@ -1,0 +1,96 @@
+"""Whatever the Kaggle client prints is read, or refused in one line with its own words; never another error."""
+
+import contextlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from src.base.console import UserError
+from src.competition import queries
+from src.competition.client import WaitPolicy
+from src.competition.errors import KaggleError, KaggleUnavailable
+from src.competition.ledger import Event, Ledger
+from src.competition.queries import check_submissions_left, leaderboard, list_submissions, username
+
+POLICY = WaitPolicy()
+SUBMISSIONS = (
+    "ref,fileName,date,description,status,publicScore,privateScore\r\n"
+    "17,a.csv,2026-01-01,first [run:0123456789ab],SubmissionStatus.COMPLETE,31.25,\r\n"
+    "18,b.csv,2026-01-02,second [run:0123456789ac],SubmissionStatus.PENDING,,\r\n"
+)
+LIMITS = '{"numAllowedNow": 3, "numTotal": 9, "numToday": 5, "limitedByTotal": false}'
+PLACES = "Next Page Token = abc\nteamId,teamName,submissionDate,score\n1,Our team,2026-01-01,31.2\n"
+ANSWERS = [SUBMISSIONS, LIMITS, PLACES, "- username: someone\n", "No submissions found", "Warning: new version\n", ""]
+CUTS = st.tuples(st.sampled_from(ANSWERS), st.integers(0, 300), st.text(max_size=12), st.integers(0, 40))
+ODD = st.sampled_from(
+    ["null", "{}", "[]", "{" * 900, '{"numAllowedNow": "x"}', '{"numAllowedNow": [1]}', "9" * 5000, "ref,\n1"]
+)
+
+
+def mutated(cut: tuple[str, int, str, int]) -> str:
+    text, place, inserted, removed = cut
+    return text[:place] + inserted + text[place + removed :]
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(answer=st.one_of(CUTS.map(mutated), ODD, st.text(max_size=60)))
+def test_every_answer_is_read_or_refused(monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
+    monkeypatch.setattr(queries, "call_client", lambda *words, **options: answer)
+    monkeypatch.setattr(queries, "MAX_PLACES", 3)
+    for ask in (list_submissions, check_submissions_left, leaderboard):
+        try:
+            ask("slug", POLICY)
+        except KaggleError as error:
+            assert "\n" not in str(error)
+    username(POLICY)
+
+
+@pytest.fixture
+def answer(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Sets what the client prints."""
+    return lambda text: monkeypatch.setattr(queries, "call_client", lambda *words, **options: text)
+
+
+def test_the_usual_answers_are_read(answer: Callable[[str], None], capsys: pytest.CaptureFixture[str]) -> None:
+    answer(SUBMISSIONS)
+    first, second = list_submissions("slug", POLICY).values()
+    assert (first.ref, first.status, first.public_score, first.private_score) == ("17", "COMPLETE", 31.25, None)
+    assert (second.status, second.public_score) == ("PENDING", None)
+    answer(LIMITS)
+    check_submissions_left("slug", POLICY)
+    assert capsys.readouterr().out == "3 submissions to slug are left today\n"
+
+
+@pytest.mark.parametrize("score", ["abc", "nan", "inf", "1e999", "31,2", "<b>"])
+def test_a_score_that_is_no_number_is_shown_and_stops_everything(answer: Callable[[str], None], score: str) -> None:
+    """It must not be taken for a list without this submission, which would lead to a second upload."""
+    answer(SUBMISSIONS.replace("31.25", f'"{score}"'))
+    with pytest.raises(KaggleUnavailable, match=r"a list that cannot be read \(cannot be read \(publicScore") as error:
+        list_submissions("slug", POLICY)
+    assert score in str(error.value)
+
+
+def test_limits_that_cannot_be_read_are_left_to_kaggle(
+    answer: Callable[[str], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for text in ("no number", '{"numAllowedNow": "many"}', "{" * 900 + "}"):
+        answer(text)
+        check_submissions_left("slug", POLICY)
+        assert "it is not known how many submissions to slug are left" in capsys.readouterr().out
+
+
+def test_a_bad_line_of_the_ledger_hides_no_other(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    ledger.append(Event(event="intent", competition="slug", run="a", tag="1"))
+    with ledger.path.open("a") as file:
+        file.write(json.dumps({"event": "scored", "competition": "slug", "run": "x", "tag": "9"}) + "\n[1]\n")
+    ledger.append(Event(event="intent", competition="slug", run="b", tag="2"))
+    submissions, notes = ledger.readable()
+    assert [each.intent.run for each in submissions] == ["a", "b"]
+    assert len(notes) == 2 and "is scored without an intent line" in notes[0] and "line 3 cannot be read" in notes[1]
+    with pytest.raises(UserError), contextlib.nullcontext():
+        ledger.submissions()
