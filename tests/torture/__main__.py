@@ -6,6 +6,7 @@ python -m tests.torture --only kills --seed 3
 """
 
 import argparse
+import json
 import os
 import random
 import sys
@@ -15,6 +16,7 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 from src.base.command_line import Parser, whole
 from src.base.console import say
@@ -27,13 +29,13 @@ from tests.torture.cases import AttackClass, Case, Verdict
 from tests.torture.workshop import Workshop, prepare
 
 CLASSES = (
-    AttackClass("kills", 320, 40, kills.cases),
+    AttackClass("settings at their bounds", 600, 600, settings.cases),
+    AttackClass("refusals of the system", 112, 16, refusals.cases),
     AttackClass("mutated inputs", 100_000, 10_000, mutations.cases),
     AttackClass("two commands at once", 81, 12, pairs.cases),
-    AttackClass("refusals of the system", 112, 16, refusals.cases),
-    AttackClass("settings at their bounds", 600, 600, settings.cases),
+    AttackClass("kills", 320, 40, kills.cases),
 )
-PAGE = Path("docs/reliability.md")
+PAGE, TABLE = Path("docs/reliability.md"), Path("docs/reliability.json")
 Results = dict[str, list[tuple[str, Verdict]]]
 
 
@@ -60,6 +62,8 @@ def attack_all(workshop: Workshop, chosen: Sequence[AttackClass], options: argpa
                     say(f"  {verdict.outcome}: {jobs[job]}: {verdict.reason}")
         results[kind.name] = found
         say(summary(kind, found))
+        if not options.quick:
+            save({kind.name: found}, options)
     return results
 
 
@@ -92,25 +96,36 @@ def summary(kind: AttackClass, found: Sequence[tuple[str, Verdict]]) -> str:
     return f"{kind.name}: " + ", ".join(f"{number:,} {word}" for word, number in counts(found).items())
 
 
-def page(results: Results, options: argparse.Namespace, seconds: float) -> str:
-    """Returns the text of docs/reliability.md."""
-    goals = {kind.name: kind.goal for kind in CLASSES}
-    rows = ["| class | goal | tried | survived | lost | wrong | tracebacks |", "|---|---:|---:|---:|---:|---:|---:|"]
+def save(results: Results, options: argparse.Namespace) -> None:
+    """Writes the results of the attacked classes, beside those of the others, and the page."""
+    table = json.loads(TABLE.read_text(encoding="utf-8")) if TABLE.exists() else {}
     for name, found in results.items():
-        rows.append(f"| {name} | {goals[name]:,} | " + " | ".join(f"{n:,}" for n in counts(found).values()) + " |")
-    failed = [
-        f"* {name}, {case}: {verdict.outcome}: {verdict.reason}"
-        for name, found in results.items()
-        for case, verdict in found
-        if verdict.outcome != "survived"
-    ]
-    how = f"`make torture`, seed {options.seed}, {seconds / 60:.0f} minutes; {hardware()}; commit {commit()}."
+        failed = [f"{case}: {each.outcome}: {each.reason}" for case, each in found if each.outcome != "survived"]
+        origin = {"seed": options.seed, "hardware": hardware(), "commit": commit()}
+        table[name] = {"counts": counts(found), "failed": failed} | origin
+    write_atomically(TABLE, f"{json.dumps(table, indent=1)}\n".encode())
+    write_atomically(PAGE, f"{page(table)}\n".encode())
+    say(f"{PAGE}: written")
+
+
+def page(table: dict[str, Any]) -> str:
+    """Returns the text of docs/reliability.md."""
+    rows = ["| class | goal | tried | survived | lost | wrong | tracebacks | seed | commit |"]
+    rows.append("|---|---:|---:|---:|---:|---:|---:|---:|---|")
+    failed = []
+    for kind in CLASSES:
+        if kind.name in table:
+            known = table[kind.name]
+            cells = [f"{number:,}" for number in (kind.goal, *known["counts"].values())]
+            rows.append(f"| {' | '.join([kind.name, *cells, str(known['seed']), known['commit'] or 'not known'])} |")
+            failed += [f"* {kind.name}, {case}" for case in known["failed"]]
+    machines = sorted({known["hardware"] for known in table.values()})
     return "\n\n".join(
         [
             "# Reliability",
             (Path(__file__).parent / "explanation.md").read_text(encoding="utf-8").strip(),
             "\n".join(rows),
-            how,
+            f"Command: `make torture`. Machine: {'; '.join(machines)}.",
             "## Cases that did not survive",
             "\n".join(failed) or "None.",
         ]
@@ -131,9 +146,6 @@ def main() -> None:
         say(f"prepared after {time.monotonic() - started:.0f} s")
         chosen = [kind for kind in CLASSES if not options.only or kind.name in options.only]
         results = attack_all(workshop, chosen, options)
-    if not options.quick and not options.only:
-        write_atomically(PAGE, f"{page(results, options, time.monotonic() - started)}\n".encode())
-        say(f"{PAGE}: written")
     survived = all(verdict.outcome == "survived" for found in results.values() for _, verdict in found)
     sys.exit(0 if survived else 1)
 
