@@ -1,6 +1,7 @@
 """Shared fixtures: small packed data sets, one of them with 4 x 8 pixels, and configurations that train in a second."""
 
 import os
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -23,6 +24,8 @@ from src.training.resolution import resolved
 
 torch.set_num_threads(1)  # the tensors of the tests are small, so more threads are slower
 os.environ["OMP_NUM_THREADS"] = "1"  # the same for processes that tests start
+for number in (signal.SIGINT, signal.SIGHUP):  # ignored where the tests run in the background of a shell
+    signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT.parent / "shared" / "data" / "dance-mini.zip"
 TEST_LENGTH = 12

@@ -31,13 +31,13 @@ def whole(low: int, high: int) -> Callable[[str], int]:
 
 
 def seconds(text: str) -> float:
-    """Returns the seconds that an option takes: from a millisecond to a month."""
+    """Returns the seconds that an option takes, up to a month."""
     try:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not 0.001 <= value <= 2_700_000:
-        raise argparse.ArgumentTypeError(f"{text!r}; needed: seconds, from 0.001 to 2,700,000")
+    if not 0 <= value <= 2_700_000:
+        raise argparse.ArgumentTypeError(f"{text!r}; needed: seconds, from 0 to 2,700,000")
     return value
 
 

@@ -21,11 +21,11 @@ def test_another_number_is_one_line(text: str) -> None:
         parser.parse_args([f"--count={text}"])
 
 
-@pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "1e400", "a", "3e6"])
+@pytest.mark.parametrize("text", ["-1", "nan", "inf", "1e400", "a", "3e6"])
 def test_a_time_without_end_is_refused(text: str) -> None:
     parser = Parser(prog="command")
     parser.add_argument("--deadline", type=seconds)
-    with pytest.raises(UserError, match=r"needed: seconds, from 0\.001 to 2,700,000"):
+    with pytest.raises(UserError, match=r"needed: seconds, from 0 to 2,700,000"):
         parser.parse_args([f"--deadline={text}"])
     assert parser.parse_args(["--deadline=1.5"]).deadline == 1.5
 

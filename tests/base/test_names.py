@@ -36,7 +36,7 @@ def test_plain_names_are_taken_with_or_without_the_slash_of_tab_completion(name:
 def test_other_texts_are_refused_in_one_line(text: str) -> None:
     with pytest.raises(UserError, match=r"^RUN=.*; needed: up to 100 letters") as error:
         checked_name(text, "RUN")
-    assert text in str(error.value) or repr(text) in str(error.value)
+    assert text[:80] in str(error.value) or repr(text) in str(error.value)
     assert not is_name(text)
 
 

@@ -64,7 +64,7 @@ def test_a_kill_leaves_what_a_kill_leaves(tmp_path: Path, fault: Fault, left: di
 @pytest.mark.parametrize(("place", "kind"), [(1, "fail"), (2, "fail"), (1, "fail on")])
 def test_a_failure_has_its_number(tmp_path: Path, place: int, kind: Kind, code: int) -> None:
     inner = "".join(f"    {line}\n" for line in REPLACE.splitlines())
-    script = f"try:\n    pass\n{inner}except OSError as error:\n    exit(error.errno)\n"
+    script = f"try:\n    pass\n{inner}except OSError as error:\n    raise SystemExit(error.errno)\n"
     found, files = replace(tmp_path, Fault(place, kind, code), script)
     assert found == code and files["old"] == b"before"
 
