@@ -166,7 +166,7 @@ def test_a_variable_of_the_environment_is_named_where_it_is_read() -> None:
 def test_the_text_of_args_runs_nothing(tmp_path: Path, text: str) -> None:
     """The words reach Python, which knows no such option."""
     script = tmp_path / "make.sh"
-    words = ["make", "-n", "submissions", f"ARGS={text}"]
+    words = ["make", "--no-print-directory", "-n", "submissions", f"ARGS={text}"]
     shown = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     command = shown.splitlines()[-1].replace(".venv/bin/python", sys.executable)
     script.write_text(f"cd {tmp_path}; export PYTHONPATH={ROOT}; {command}\n")
