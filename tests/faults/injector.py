@@ -19,6 +19,8 @@ from typing import Literal
 
 import pytest
 
+from src.base.files import file_hash
+
 SOURCE = Path(__file__).with_name("injector.c")
 KINDS = ("none", "before", "after", "half", "drop", "fail", "fail on")  # the numbers of injector.c
 Kind = Literal["none", "before", "after", "half", "drop", "fail", "fail on"]
@@ -53,9 +55,12 @@ def library() -> Path:
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None or sys.platform != "linux":
         pytest.skip("the fault injector needs Linux and a C compiler")
-    target = Path(tempfile.mkdtemp(prefix="faults-")) / "injector.so"
-    command = [compiler, "-O1", "-Wall", "-Wextra", "-shared", "-fPIC", str(SOURCE), "-o", str(target), "-ldl"]
-    subprocess.run(command, check=True, capture_output=True, text=True)
+    target = Path(tempfile.gettempdir()) / f"fault-injector-{os.getuid()}-{file_hash(SOURCE)[:16]}.so"
+    if not target.exists():
+        new = target.with_suffix(f".{os.getpid()}")
+        command = [compiler, "-O1", "-Wall", "-Wextra", "-shared", "-fPIC", str(SOURCE), "-o", str(new), "-ldl"]
+        subprocess.run(command, check=True, capture_output=True, text=True)
+        new.replace(target)  # other processes may compile it at the same moment
     return target
 
 
