@@ -1,5 +1,6 @@
 """The log of a run, one row for each epoch: runs/<run>/log.jsonl, and the same numbers for TensorBoard."""
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -42,6 +43,7 @@ CURVE_POINTS = 2_000  # a schedule's curve has this many points, or up to twice 
 LogRow = dict[str, int | float]  # the keys are names of LOG_NAMES
 ROW = TypeAdapter(LogRow)
 LARGEST = 2**53
+FARTHEST = 1e30  # no number of a log is as large, and plots cannot draw what is much larger
 BOUNDS = {  # of numbers that are never infinite or undefined
     "kl_weight": (0.0, 1e300),
     "teacher_forcing_ratio": (0.0, 1.0),
@@ -92,8 +94,8 @@ class TrainingLog:
         They are computed step by step, because a row of the log has only the values of an epoch's last step. There are
         none if the log has more epochs than the configuration, because it then belongs to another run.
         """
-        if not self.rows or self.num_epochs > config.training.num_epochs:
-            return {}
+        if not self.rows or self.num_epochs > config.training.num_epochs or config.kl_weight.stop is None:
+            return {}  # without rows, of another run, or with settings that no training has resolved
         num_steps = int(self.rows[-1]["step"])
         per_epoch = num_steps // self.num_epochs
         steps = range(0, num_steps, max(1, num_steps // CURVE_POINTS))
@@ -174,8 +176,9 @@ def _add_row(rows: list[LogRow], line: bytes) -> str:
     epoch, step = row.get("epoch"), row.get("step")
     if not (isinstance(epoch, int) and isinstance(step, int) and 1 <= epoch <= step <= LARGEST):
         return "its epoch and its step are not whole numbers from 1 on"
-    if any(not low <= row.get(name, low) <= high for name, (low, high) in BOUNDS.items()):
-        return f"one of {', '.join(BOUNDS)} is out of its bounds"
+    is_far = any(FARTHEST < abs(value) < math.inf for value in row.values())
+    if is_far or any(not low <= row.get(name, low) <= high for name, (low, high) in BOUNDS.items()):
+        return f"a number is beyond {FARTHEST:g}, or one of {', '.join(BOUNDS)} is out of its bounds"
     if rows and row["epoch"] <= rows[-1]["epoch"]:
         return f"epoch {epoch} comes after epoch {rows[-1]['epoch']}"
     if step % epoch or (rows and step // epoch != rows[0]["step"] // rows[0]["epoch"]):
