@@ -89,18 +89,22 @@ def _check_csv(path: Path) -> None:
 
 def _of_run(folder: Path) -> Iterator[Finding]:
     """Yields a finding for each checkpoint of a run, and one for its other files."""
-    for name in ("last.pt", "best.pt"):
-        path = folder / name
+    found = []
+    for path in (folder / "last.pt", folder / "best.pt"):
         if path.exists():
+            found.append(path)
             yield _checked(path, partial(load_checkpoint, path, CPU))
     try:
         run = read_run(folder)
     except OSError as error:
         yield Finding(str(folder), explained(error) or str(error), is_damaged=True)
         return
-    for note in _problems(run):
+    problems = _problems(run)
+    if run.log.rows and not found:
+        problems.append(f"it has trained for {run.log.num_epochs} epochs and has no checkpoint; restore last.pt")
+    for note in problems:
         yield Finding(str(folder), note, is_damaged="changed since" not in note)
-    if not _problems(run):
+    if not problems:
         yield Finding(f"{folder}: settings, log and scores")
 
 

@@ -156,7 +156,7 @@ def test_killed_packing_resumes_where_it_was(
     assert not (data / "dance").exists()
     progress = data / ".dance.partial" / chunks.PROGRESS
     sizes = [3, 3, 1, 3, 3, 1, 3, 1, 3, 1, 2, 3, 3, 3, 1]  # of the chunks, in the order of the arrays
-    done = [int(line) for line in progress.read_text().splitlines()[1:]]
+    done = [json.loads(line.partition(" ")[2])["chunk"] for line in progress.read_text().splitlines()[1:]]
     with progress.open("a") as file:
         file.write("1")  # a line cut off
     _count_decoded(monkeypatch, tmp_path / "log")
@@ -166,6 +166,38 @@ def test_killed_packing_resumes_where_it_was(
     assert 8 <= len(done) < 15
     assert len(names) == len(set(names)) == 34 - sum(sizes[number] for number in done)
     assert manifest == pack(source, tmp_path / "unbroken")
+
+
+def _another_number(line: bytes) -> bytes:
+    """Returns a line of progress.txt in which one digit of the chunk's number has another value."""
+    place = line.index(b'"chunk":') + 8
+    return line[:place] + bytes([line[place] ^ 1]) + line[place + 1 :]
+
+
+@pytest.mark.parametrize("spoiled", ["progress", "array", "other kind of line"])
+def test_what_has_changed_in_an_unfinished_packing_is_packed_again(
+    tmp_path: Path, source: Path, data: Path, capsys: pytest.CaptureFixture[str], spoiled: str
+) -> None:
+    write_zip(source, dance_files() | {"test/test_label/1/4.png": b"no picture"})
+    with pytest.raises(UserError, match="is no PNG"):
+        pack(source, data)
+    partial = data / ".dance.partial"
+    lines = (partial / chunks.PROGRESS).read_bytes().splitlines()
+    plan = json.loads(lines[0])
+    whole = write_zip(source, dance_files())
+    plan["source"] = packing.open_source(whole).fingerprint([], "")  # as if the pictures were whole
+    if spoiled == "progress":
+        lines[1:] = map(_another_number, lines[1:])
+    elif spoiled == "array":
+        flipped = np.load(partial / "train_frames.npy", mmap_mode="r+")
+        flipped[...] ^= 1
+        flipped.flush()
+    else:
+        lines[1:] = [b"%d" % number for number in range(15)]
+    (partial / chunks.PROGRESS).write_bytes(b"\n".join([json.dumps(plan).encode(), *lines[1:], b""]))
+    assert pack(source, data) == pack(source, tmp_path / "unbroken")
+    said = capsys.readouterr().out
+    assert ("chunks have changed since they were written; they are packed again" in said) == (spoiled == "array")
 
 
 def test_packing_of_a_changed_source_starts_afresh(

@@ -63,6 +63,7 @@ def flip(path: Path) -> None:
         ("data/tiny/manifest.json", lambda path: path.write_text("{"), "data/tiny"),
         ("runs/trained/best.pt", flip, "runs/trained/best.pt"),
         ("runs/trained/last.pt", flip, "runs/trained/last.pt"),
+        ("runs/trained", lambda path: [each.unlink() for each in path.glob("*.pt")], "runs/trained"),
         ("runs/trained/config.json", lambda path: path.write_text("[]"), "runs/trained"),
         ("runs/trained/log.jsonl", lambda path: path.write_text("1\n"), "runs/trained"),
         ("submissions/trained.csv", flip, "submissions/trained.csv"),

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from src.base.ownership import partial_name
+from src.base.reading import open_plain
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -43,6 +44,6 @@ def sync(path: Path) -> None:
 
 
 def file_hash(path: Path) -> str:
-    """Returns the SHA-256 of a file in hexadecimal."""
-    with path.open("rb") as file:
+    """Returns the SHA-256 of a plain file in hexadecimal."""
+    with open_plain(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -68,7 +68,7 @@ def remove_leftovers(path: Path) -> None:
     beside = os.scandir(path.parent) if path.parent.is_dir() else ()
     for entry in (*inside, *beside):
         found = PARTIAL.fullmatch(entry.name)
-        if not found or is_alive(int(found["process"])):
+        if not found or _is_other_process(int(found["process"])):
             continue
         if entry not in inside and not f"{found['name'].lstrip('.')}.".startswith(f"{path.name}."):
             continue  # of something else in the parent folder
@@ -76,6 +76,11 @@ def remove_leftovers(path: Path) -> None:
             shutil.rmtree(entry.path)
         else:
             Path(entry.path).unlink(missing_ok=True)
+
+
+def _is_other_process(process: int) -> bool:
+    """Returns whether another process has this number. In containers, a killed process often had the present number."""
+    return process != os.getpid() and is_alive(process)
 
 
 def is_alive(process: int) -> bool:

@@ -7,6 +7,7 @@ adds what helps.
 import os
 import stat
 import tomllib
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,22 +26,27 @@ class Unreadable(UserError):
     """A file that is missing, too large, damaged, or of another shape than needed."""
 
 
-def read_bytes(path: Path, limit: int = MAX_BYTES) -> bytes:
-    """Returns the content of a plain file; Unreadable if it is missing, no plain file, or larger than `limit` bytes."""
+def open_plain(path: Path) -> BufferedReader:
+    """Opens a plain file for reading; Unreadable if it is missing or no plain file."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a named pipe would wait for ever
     except FileNotFoundError:
         raise Unreadable(f"{path} does not exist") from None
     except ValueError:  # a zero byte in the name
         raise Unreadable(f"{str(path)!r} is no name of a file") from None
-    facts = os.fstat(descriptor)
-    if not stat.S_ISREG(facts.st_mode):
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise Unreadable(f"{path} is no plain file")
-    with os.fdopen(descriptor, "rb") as file:
-        if facts.st_size > limit:
-            raise Unreadable(f"{path} has {facts.st_size:,} bytes; at most {limit:,} are read")
-        return file.read(facts.st_size)
+    return os.fdopen(descriptor, "rb")
+
+
+def read_bytes(path: Path, limit: int = MAX_BYTES) -> bytes:
+    """Returns the content of a plain file; Unreadable if it is missing, no plain file, or larger than `limit` bytes."""
+    with open_plain(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > limit:
+            raise Unreadable(f"{path} has {size:,} bytes; at most {limit:,} are read")
+        return file.read(size)
 
 
 def read_text(path: Path) -> str:

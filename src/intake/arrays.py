@@ -19,7 +19,8 @@ from pydantic import BaseModel
 from src.base.console import UserError, say
 from src.base.files import file_hash, write_atomically
 from src.base.ownership import remove_leftovers
-from src.base.reading import Unreadable, read_json
+from src.base.reading import Unreadable, open_plain, read_json
+from src.base.system_errors import explained
 
 STAMP = ".checked.json"
 SLOW_TO_HASH_BYTES = 2**30
@@ -57,13 +58,13 @@ def open_array(folder: Path, name: str, shape: tuple[int, ...]) -> np.memmap:
     path = folder / f"{name}.npy"
     kind = array_type(name)
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             version = np.lib.format.read_magic(file)
             read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             found = read(file, max_header_size=MAX_HEADER_BYTES)
             begin = file.tell()
             size = os.fstat(file.fileno()).st_size
-    except OSError:
+    except (OSError, Unreadable):
         raise
     except Exception:  # numpy evaluates the header as Python, so a damaged one gives errors of many types
         raise Unreadable(f"{path} is damaged in its header") from None
@@ -102,7 +103,8 @@ def _check_states(folder: Path, hashes: tuple[tuple[str, str], ...], states: tup
 
 def check_contents(folder: Path, hashes: dict[str, str]) -> None:
     """Raises UserError if an array does not have its hash. It hashes them all, and stamps them if they are right."""
-    remove_leftovers(folder)
+    with suppress(OSError):  # others' data may be read-only, and leftovers do no harm
+        remove_leftovers(folder)
     began_ns = time.time_ns()
     states = _states(folder, hashes)
     found = array_hashes(folder)
@@ -113,8 +115,13 @@ def check_contents(folder: Path, hashes: dict[str, str]) -> None:
                 f"restore it, or delete {folder} and pack it again"
             )
     if states == _states(folder, hashes):  # nobody has written meanwhile
-        with suppress(OSError):  # the folder may be read-only; then every command hashes
+        try:
             stamp_arrays(folder, hashes, began_ns)
+        except OSError as error:
+            say(
+                f"{folder}: its arrays are right, but this cannot be noted there, so each command checks them again "
+                f"({explained(error) or error})"
+            )
 
 
 def stamp_arrays(folder: Path, hashes: dict[str, str], began_ns: int) -> None:
@@ -141,5 +148,6 @@ def _is_unwritten(folder: Path, hashes: dict[str, str], states: dict[str, FileSt
         stamp = read_json(folder / STAMP, Stamp)
     except (Unreadable, PermissionError):  # there is no check yet that could be trusted
         return False
-    settled = all(state.changed_ns < stamp.began_ns - STEP_NS for state in states.values())
+    is_past = stamp.began_ns <= time.time_ns()  # else the clock was changed, and times prove nothing
+    settled = is_past and all(state.changed_ns < stamp.began_ns - STEP_NS for state in states.values())
     return settled and (stamp.hashes, stamp.files) == (hashes, states)

@@ -165,21 +165,21 @@ def _names(clips: dict[str, tuple[ClipFolder, ...]]) -> Iterator[str]:
     )
 
 
-def _decimal(cell: str) -> float:
-    """Returns the number in a cell; ValueError for a text that only Python reads as a number, such as 1_0 or nan."""
+def _decimal(cell: str, place: str, needed: str) -> float:
+    """Returns the number in a cell; UserError for a text that only Python reads as a number, such as 1_0 or nan."""
     if not DECIMAL.fullmatch(cell.strip()):
-        raise ValueError(f"{cell.strip()[:40]!r}")
+        raise UserError(f"{place} holds {cell.strip()[:40]!r}, which is not a number; {needed}")
     return float(cell)
 
 
 def _parse_table(data: bytes, name: str, length: int, num_columns: int) -> np.ndarray:
     """Returns the numbers of a table, (length, columns) float32; UserError for text, NaN or a wrong number of them."""
     needed = f"needed: {length} lines of {num_columns} numbers, no header"
-    try:
-        lines = data.decode("ascii").split("\n")
-        rows = [[_decimal(cell) for cell in line.split(",")] for line in lines if line.strip()]
-    except ValueError as error:
-        raise UserError(f"{name} holds something that is not a number ({error}); {needed}") from error
+    rows = []
+    for number, line in enumerate(data.decode("ascii", "replace").split("\n"), 1):
+        if line.strip():
+            cells = enumerate(line.split(","), 1)
+            rows.append([_decimal(cell, f"{name} line {number} column {column}", needed) for column, cell in cells])
     widths = {len(row) for row in rows}
     if len(rows) != length or widths != {num_columns}:
         columns = " or ".join(map(str, sorted(widths))) or "no"

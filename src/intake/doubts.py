@@ -6,7 +6,9 @@ Where a dancer moves, the frames and the poses change at the same places and at 
 moments of change tell whether poses are shifted against their frames.
 """
 
+import hashlib
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ from src.intake.arrays import open_array
 from src.intake.manifest import SPLITS, DanceManifest, Manifest, PushingManifest
 from src.intake.takes import Takes
 
-MOST_FRAMES = 2000  # that are examined for motion
+MOST_PIXELS = 2000 * 64 * 64  # that are examined for motion: 2,000 frames of 64 x 64, fewer of larger ones
 FEWEST_FRAMES = 40  # with fewer, motion proves nothing
 LONGEST_LAG = 5  # frames
 LARGEST_SHIFT = 8  # pixels
@@ -81,13 +83,17 @@ def _of_colours(poses: np.ndarray, manifest: DanceManifest) -> Iterator[str]:
 
 def _of_repeats(what: str, pictures: np.ndarray, known: np.ndarray) -> Iterator[str]:
     """Yields a doubt if a tenth or more of the pictures occur among the known ones."""
-    places = {picture.tobytes(): number for number, picture in enumerate(known)}
-    found = [(number, places[key]) for number, each in enumerate(pictures) if (key := each.tobytes()) in places]
+    places = {_digest(picture): number for number, picture in enumerate(known)}
+    found = [(number, places[key]) for number, each in enumerate(pictures) if (key := _digest(each)) in places]
     if len(found) >= max(2, len(pictures) / 10):
         yield (
             f"{len(found)} of {len(pictures)} {what} are in the training data too, such as number {found[0][0]}, "
             f"which is number {found[0][1]} there: the score will be too high"
         )
+
+
+def _digest(picture: np.ndarray) -> bytes:
+    return hashlib.sha256(np.ascontiguousarray(picture).data).digest()
 
 
 def _of_plain_frames(frames: np.ndarray) -> Iterator[str]:
@@ -100,12 +106,13 @@ def _of_plain_frames(frames: np.ndarray) -> Iterator[str]:
 
 
 def _motion(pictures: np.ndarray, takes: Takes) -> np.ndarray:
-    """Returns how much each pixel changes from a frame to the next one of its take, (N, H, W), N <= `MOST_FRAMES`."""
+    """Returns how much each pixel changes from a frame to the next one of its take, (N, H, W); <= `MOST_PIXELS`."""
     parts = []
-    left = MOST_FRAMES
+    left = MOST_PIXELS // (pictures.shape[-2] * pictures.shape[-1])
     for start, stop in takes:
-        part = pictures[start : min(stop, start + left)].astype(np.int16)
-        parts.append(np.sqrt(np.abs(np.diff(part, axis=0)).sum(axis=1, dtype=np.float32)))
+        part = pictures[start : min(stop, start + left)]
+        changes = (np.abs(np.subtract(after, before, dtype=np.int16)) for before, after in pairwise(part))
+        parts.append(np.sqrt([change.sum(axis=0, dtype=np.float32) for change in changes]))
         left -= len(part)
         if left <= 1:
             break
@@ -119,9 +126,8 @@ def _of_place(frames: np.ndarray, poses: np.ndarray) -> Iterator[str]:
     energy = np.sqrt((seen**2).sum(dtype=np.float64) * (drawn**2).sum(dtype=np.float64))
     if not energy:
         return
-    total = sum(
-        (np.fft.rfft2(seen[i : i + 64], size) * np.conj(np.fft.rfft2(drawn[i : i + 64], size))).sum(axis=0)
-        for i in range(0, len(seen), 64)
+    total = sum(  # one by one, for the sake of memory
+        np.fft.rfft2(one, size) * np.conj(np.fft.rfft2(other, size)) for one, other in zip(seen, drawn, strict=True)
     )
     fit = np.fft.irfft2(total, size) / energy
     reach = range(-LARGEST_SHIFT, LARGEST_SHIFT + 1)

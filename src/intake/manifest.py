@@ -114,11 +114,9 @@ class Manifest(Record):
         """Returns the arrays of the data set in a folder, memory-mapped; UserError if one is missing or damaged."""
         try:
             return {name: open_array(folder, name, shape) for name, shape in self.shapes.items()}
-        except FileNotFoundError as error:
-            found = f"{error.filename} is missing"
         except Unreadable as error:
-            found = str(error)
-        raise UserError(f"{found}; delete {folder}, then make data SOURCE=... DATASET={folder.name}")
+            mend = f"delete {folder}, then make data SOURCE=... DATASET={folder.name}"
+            raise UserError(f"{error}; {mend}") from None
 
     @property
     def content(self) -> str:

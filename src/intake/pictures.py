@@ -86,6 +86,8 @@ def _png_header(data: bytes, name: str) -> Header:
             raise UserError(
                 f"{name} is damaged or cut off at byte {position}; needed: the whole file; copy or download it again"
             )
+        if kind == b"IHDR" and kind in kinds:  # Pillow would take the size from the last one
+            raise UserError(f"{name} has two headers; {NEEDED}; save it again")
         kinds.add(kind)
         position = stop + 4
     width, height, depth, colours = struct.unpack(">IIBB", data[16:26])

@@ -18,6 +18,7 @@ from src.base.console import UserError
 
 MASK = 0xA282EAD8
 HEADER, FOOTER = struct.Struct("<QI"), struct.Struct("<I")
+MAX_RECORD_BYTES = 64 * 2**20
 LENGTH_DELIMITED = 2  # wire type of a protocol buffer field that begins with its length
 FIXED_BYTES = {1: 8, 5: 4}  # wire type -> length of the field
 
@@ -50,6 +51,8 @@ def index_records(path: Path) -> Iterator[TFRecord]:
                 raise UserError(f"{place} has a damaged length, or this is no TFRecord file; copy or download it again")
             if length > size - offset - HEADER.size - FOOTER.size:
                 raise UserError(f"{place} is cut off; needed: the whole file; copy or download it again")
+            if length > MAX_RECORD_BYTES:
+                raise UserError(f"{place} has {length:,} bytes; needed: a clip, of {MAX_RECORD_BYTES:,} at most")
             if not length:
                 raise UserError(f"{place} is empty; needed: a clip; copy or download the file again")
             footer = os.pread(descriptor, FOOTER.size, offset + HEADER.size + length)

@@ -161,7 +161,7 @@ def test_two_processes_train_what_one_trains(model: str, together: Path, tmp_pat
     assert alone["step"] == pair["step"] == NUM_STEPS
     for part in ("model", "ema"):
         for name, weight in alone[part].items():
-            assert torch.allclose(weight, pair[part][name], rtol=1e-4, atol=2e-6), name
+            assert torch.allclose(weight, pair[part][name], rtol=1e-4, atol=1e-5), name  # a step is 1e-3
     rows = [read_history(folder) for folder in (tmp_path / "alone", together / model)]
     assert len(rows[0]) == len(rows[1]) == 1
     for name in rows[0][0].keys() - {"clips_per_s", "data_share"}:

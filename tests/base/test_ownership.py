@@ -100,8 +100,9 @@ def test_two_paths_are_owned_together_or_not_at_all(run: Path) -> None:
 def test_leftovers_of_killed_processes_are_removed(run: Path) -> None:
     left = [run / f".best.pt.{GONE}.partial", run.parent / f".demo.{GONE}.partial"]
     left += [run.parent / f".demo.csv.{GONE}.partial", run.parent / f"..demo.csv.{GONE}.partial"]
-    kept = [run / partial_name("best.pt"), run / "best.pt", run / ".best.pt.partial", run.parent / f".a.{GONE}.partial"]
-    kept += [run.parent / f".demo2.csv.{GONE}.partial"]
+    left += [run / partial_name("best.pt")]  # a killed process of a container often had this process's number
+    kept = [run / f".best.pt.{os.getppid()}.partial", run / "best.pt", run / ".best.pt.partial"]
+    kept += [run.parent / f".a.{GONE}.partial", run.parent / f".demo2.csv.{GONE}.partial"]
     for path in (left[0], *left[2:], *kept):
         path.write_text("")
     left[1].mkdir()

@@ -114,6 +114,7 @@ def test_a_changed_array_is_refused_again_and_again(
         lambda folder: (folder / STAMP).write_text('{"began_ns": 1, "files": {"frames": [1, 2]}, "hashes": {}}'),
         lambda folder: stamp_arrays(folder, {"frames": "0" * 64, "conditions": "0" * 64}, time.time_ns()),
         lambda folder: stamp_arrays(folder, array_hashes(folder), 0),
+        lambda folder: stamp_arrays(folder, array_hashes(folder), 2**62),
     ],
     ids=[
         "touched",
@@ -123,6 +124,7 @@ def test_a_changed_array_is_refused_again_and_again(
         "foreign stamp",
         "stamp of other data",
         "stamp before the file",
+        "stamp of the future",
     ],
 )
 def test_in_doubt_the_arrays_are_hashed_once(
@@ -157,7 +159,10 @@ def test_a_copy_is_hashed_and_then_known(
 
 
 def test_a_folder_that_cannot_be_written_is_hashed_by_each_command(
-    packed: tuple[Path, dict[str, str]], hashed: list[Path], monkeypatch: pytest.MonkeyPatch
+    packed: tuple[Path, dict[str, str]],
+    hashed: list[Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     (packed[0] / STAMP).unlink()
 
@@ -165,10 +170,21 @@ def test_a_folder_that_cannot_be_written_is_hashed_by_each_command(
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(arrays, "write_atomically", read_only)
+    monkeypatch.setattr(arrays, "remove_leftovers", read_only)
     for _ in range(3):  # one command
         check_arrays(*packed)
     assert len(hashed) == 1
+    assert capsys.readouterr().out.count("each command checks them again (a file: permission denied") == 1
     check_contents(*packed)
+
+
+def test_a_pipe_in_the_place_of_an_array_is_refused_and_not_waited_for(packed: tuple[Path, dict[str, str]]) -> None:
+    (packed[0] / "frames.npy").unlink()
+    os.mkfifo(packed[0] / "frames.npy")
+    with pytest.raises(Unreadable, match=r"frames.npy is no plain file"):
+        open_array(packed[0], "frames", SHAPE)
+    with pytest.raises(Unreadable, match=r"frames.npy is no plain file"):
+        check_arrays(*packed)
 
 
 HEADERS = [b"\x93NUMPY\x01\x00\xff\xff{", b"\x93NUMPY\x09\x00", b"PK\x03\x04", b"\x80\x05" * 40]

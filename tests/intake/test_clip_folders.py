@@ -98,14 +98,18 @@ READ = {  # case -> file of a clip, its content, the expected error
     "header": (
         "actions.csv",
         b"x,y,z,open\n" + table(ACTIONS),
-        "actions.csv holds something that is not a number .*'x'",
+        "actions.csv line 1 column 1 holds 'x', which is not a number",
     ),
-    "text": ("actions.csv", table(ACTIONS).replace(b",", b";", 1), "actions.csv holds something that is not a number"),
-    "no text": ("actions.csv", b"\xff\xfe1", "actions.csv holds something that is not a number"),
+    "text": (
+        "actions.csv",
+        table(ACTIONS).replace(b",", b";", 1),
+        "actions.csv line 1 column 1 holds '.*;.*', which is not",
+    ),
+    "no text": ("actions.csv", b"\xff\xfe1", "actions.csv line 1 column 1 holds .* is not a number"),
     "NaN": (
         "endeffector_positions.csv",
         table(POSITIONS * np.nan),
-        "positions.csv holds something that is not a number",
+        "positions.csv line 1 column 1 holds 'nan', which is not a number",
     ),
     "too big": ("actions.csv", table(ACTIONS[:29]) + b"1,2,3,1e39\n", "actions.csv holds NaN or a number too large"),
     "small": ("4.png", png(np.zeros((48, 80, 3), np.uint8)), "4.png is 48 x 80 pixels .*; needed: 64 x 64; scale"),

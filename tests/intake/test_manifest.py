@@ -161,7 +161,7 @@ def _cut_off(folder: Path) -> None:
         (_edit(num_train="many"), "manifest.json cannot be read .num_train: "),
         (_edit(machine="here"), "manifest.json cannot be read .machine: "),
         (_edit(train_takes=[[0, 3]]), "manifest.json has been changed"),
-        (lambda folder: (folder / "val_poses.npy").unlink(), "val_poses.npy is missing"),
+        (lambda folder: (folder / "val_poses.npy").unlink(), "val_poses.npy does not exist"),
         (_cut_off, "val_poses.npy is (damaged|not the packed array)"),
         (
             lambda folder: np.save(folder / "val_poses.npy", np.zeros((2, 3, 64, 32), np.uint8)),

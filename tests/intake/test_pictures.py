@@ -235,3 +235,11 @@ def test_resizing_is_antialiased_bilinear_as_in_torchvision(size: tuple[int, int
     result = decode(data, "0.png", FRAME_SIZE)
     assert result.shape == (*FRAME_SIZE, 3)
     assert np.abs(result - np.rint(expected)).max() <= 1
+
+
+def test_a_second_header_with_another_size_is_refused() -> None:
+    """Pillow takes the size from the last header, so the first one says nothing about the memory that is needed."""
+    small, large = (_hand_made_png(size, size, pixels=b"") for size in (8, 100_000))
+    two = small[:33] + large[8:]
+    with pytest.raises(UserError, match="has two headers"):
+        read_header(two, "x.png")
