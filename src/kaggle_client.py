@@ -68,6 +68,8 @@ def print_scores(submission: Submission) -> None:
     elif local_score is None:
         line += f" (no local score; to get one, run `make evaluate RUN={scored.run}` before `make submission`)"
     say(line + (f"; private score {_number(private)}" if private is not None else ""))
+    if scored.reason:
+        say(scored.reason)
     if scored.rank is not None:
         say(f"place {scored.rank} on the public leaderboard, {competition_page(scored.competition, 'leaderboard')}")
 

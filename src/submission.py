@@ -19,6 +19,7 @@ from torch import Tensor
 from src.base.command_line import Parser, whole
 from src.base.console import UserError, run_main, say
 from src.base.files import file_hash, write_atomically
+from src.base.names import checked_name
 from src.base.reading import Unreadable, read_bytes, read_json
 from src.base.settings import NotNegative, Positive, Sha256
 from src.dance.csv_faults import CELLS, MAX_FAULTS, distinct, faults_of
@@ -210,7 +211,7 @@ def layout_of(path: Path, dataset: str | None, data_folder: Path = Path("data"))
     UserError if the data set is missing or is not one of dancers, or if the JSON is damaged.
     """
     if dataset is not None:
-        folder = data_folder / dataset
+        folder = data_folder / checked_name(dataset, "--dataset")
         manifest = DanceManifest.load(folder)
         first_frames = manifest.open_arrays(folder)["test_frames"]
         return Layout(manifest.test_length, manifest.frame_size, str(folder), first_frames)

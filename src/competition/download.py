@@ -15,7 +15,7 @@ from typing import Annotated
 from pydantic import BaseModel, Field
 
 from src.base.console import say
-from src.base.reading import Unreadable, read_json
+from src.base.reading import Unreadable, read_bytes, read_json
 from src.competition.client import (
     Lock,
     Transfer,
@@ -95,7 +95,7 @@ def _download_once(slug: str, part: Path, lock: Lock, policy: WaitPolicy) -> Kag
     child = start_transfer("competitions", "download", slug, "--path", str(part), "--quiet", log=log, lock=lock)
     try:
         follow_transfer(child, f"downloading {slug}.zip", Transfer(archive, lambda: _percent(archive)), policy)
-        output = log.read_text(encoding="utf-8", errors="replace")
+        output = read_bytes(log).decode(errors="replace")
     finally:
         log.unlink()  # it can contain the archive's signed URL
     if child.returncode < 0:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from src.base.console import UserError, say
-from src.base.reading import Unreadable, read_table
+from src.base.reading import Unreadable, read_bytes, read_table
 
 SUBMITTED = re.compile(r"^(\d+ submissions remaining today|Successfully submitted)", re.MULTILINE)
 UPLOAD_ENDED = re.compile(
@@ -23,6 +23,7 @@ FINAL_REFUSAL = re.compile(  # only the service prints these, when it does not r
     r"|used its daily submission allowance|must accept this competition's rules",
     re.I,
 )
+MAX_CREDENTIALS_BYTES = 2**20
 TOKEN_PAGE = "https://www.kaggle.com/settings/api"
 STATUS_OF_MESSAGE = (  # the service can answer with a sentence and no status code
     (401, re.compile(r"authentication required|unauthenticated|unauthorized|invalid credentials", re.I)),
@@ -136,8 +137,8 @@ def judge_upload(log: str, exit_code: int | None, slug: str, *, complete: bool =
 
 def percent_uploaded(log: str) -> float:
     """Returns the percentage of the file that is uploaded, 0 to 100, read from the client's progress bar."""
-    found = re.findall(r"(\d+)%\|", log)
-    return float(found[-1]) if found else 0.0
+    found = re.findall(r"\b(\d{1,3})%\|", log)
+    return min(100.0, float(found[-1])) if found else 0.0
 
 
 def _reason(output: str) -> str:
@@ -216,7 +217,7 @@ def redact(text: str) -> str:
     """Returns the text without secrets: credentials, authorization headers and the signatures of storage URLs."""
     secrets = [os.environ.get(name, "") for name in ("KAGGLE_API_TOKEN", "KAGGLE_KEY")]
     for path in chain.from_iterable(credential_files().values()):
-        content = path.read_text(encoding="utf-8", errors="replace").strip()
+        content = read_bytes(path, MAX_CREDENTIALS_BYTES).decode(errors="replace").strip()
         secrets += re.findall(r'"(?:key|refresh_token|access_token)"\s*:\s*"([^"]+)"', content) or content.split()
     for secret in sorted((secret for secret in secrets if len(secret) > 5), key=len, reverse=True):
         text = text.replace(secret, "***")

@@ -2,24 +2,29 @@
 
 A submission starts with an `intent` line, which is written before anything is uploaded. The line holds a tag that is
 unique within the competition. Later lines with the same tag record the result: `accepted`, `refused`, `unknown`,
-`scored`. The latest line gives the submission's state.
+`scored`. The latest line gives the submission's state. Each line ends with its own checksum, because a wrong digit
+could hide an upload, and the csv would be uploaded twice.
 """
 
 import errno
 import fcntl
+import hashlib
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from src.base.console import UserError, say
-from src.base.reading import read_bytes, reason_of
+from src.base.reading import Unreadable, parse_json, read_bytes
+from src.base.settings import Sha256
 
 Kind = Literal["intent", "accepted", "refused", "unknown", "scored"]
+SEALED = re.compile(rb'(\{.*),"checksum":"([0-9a-f]{16})".?', re.DOTALL)  # a line of `Event.line`
 
 
 def now() -> str:
@@ -30,7 +35,7 @@ def now() -> str:
 class Event(BaseModel):
     """One line of the ledger. `event` decides which optional fields are set. Scores are in dB."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
     event: Kind
     time: str = Field(default_factory=now)
@@ -38,16 +43,43 @@ class Event(BaseModel):
     run: str
     tag: str
     message: str | None = None  # of an intent, like the four fields below
-    csv_sha256: str | None = None
+    csv_sha256: Sha256 | None = None
     commit: str | None = None
     local_score: float | None = None
     boot: str | None = None  # identifies the boot of the machine; a log from an earlier boot can be incomplete
     ref: str | None = None  # of accepted and scored: Kaggle's number of the submission
-    reason: str | None = None  # of refused, unknown, and scored with an error
+    reason: str | None = None  # of refused, unknown, and scored with an error or with a score that is no number
     status: Literal["COMPLETE", "ERROR"] | None = None  # of scored, like the three fields below
     public_score: float | None = None
     private_score: float | None = None
     rank: int | None = None
+
+    @model_validator(mode="after")
+    def _tag_fits(self) -> Self:
+        if self.csv_sha256 is not None and self.csv_sha256[:12] != self.tag[:12]:
+            raise ValueError(f"the tag {self.tag} is not that of a csv with the hash {self.csv_sha256[:12]}...")
+        return self
+
+    def line(self) -> bytes:
+        """Returns the event as a line of the ledger, with its checksum."""
+        text = self.model_dump_json(exclude_none=True).encode()
+        return text[:-1] + b',"checksum":"' + _checksum(text) + b'"}\n'
+
+    @classmethod
+    def of_line(cls, line: bytes, origin: str) -> Self:
+        """Returns the event of a line; Unreadable, which names `origin`, if it is damaged.
+
+        Lines that older versions have written have no checksum.
+        """
+        if sealed := SEALED.fullmatch(line):
+            line = sealed[1] + b"}"
+            if _checksum(line) != sealed[2]:
+                raise Unreadable(f"{origin} is damaged: it does not match its checksum")
+        return parse_json(line, cls, origin)
+
+
+def _checksum(text: bytes) -> bytes:
+    return hashlib.sha256(text).hexdigest()[:16].encode()
 
 
 @dataclass(frozen=True)
@@ -70,9 +102,9 @@ class Submission:
 
     @property
     def has_score(self) -> bool:
-        """Returns whether Kaggle has given it a public or a private score."""
+        """Returns whether Kaggle has given it a public or a private score. `reason` says if one is no number."""
         latest = self.latest
-        return latest.status == "COMPLETE" and (latest.public_score, latest.private_score) != (None, None)
+        return latest.status == "COMPLETE" and (latest.public_score, latest.private_score, latest.reason) != (None,) * 3
 
 
 class Ledger:
@@ -85,7 +117,7 @@ class Ledger:
     def append(self, event: Event) -> None:
         """Appends one line and waits until it is on disk. Raises OSError if the disk is full."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        line = event.model_dump_json(exclude_none=True).encode() + b"\n"
+        line = event.line()
         with self.path.open("ab+") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             if _ends_mid_line(file.fileno()):
@@ -112,18 +144,15 @@ class Ledger:
             if not text:
                 continue
             try:
-                events.append(Event.model_validate_json(text))
-            except ValidationError as error:
-                first = error.errors()[0]
-                if text.startswith(b"{") and first["type"] == "json_invalid":
-                    if number not in self._reported:
-                        say(f"{self.path}, line {number}: incomplete, because a crash interrupted its writing; skipped")
-                        self._reported.add(number)
-                    continue
-                raise UserError(
-                    f"{self.path}, line {number} is not an event of this ledger ({first['msg']}); restore the original "
-                    f"line, `git diff {self.path}` shows it"
-                ) from error
+                events.append(Event.of_line(text, f"{self.path}, line {number}"))
+            except Unreadable as error:
+                if not _is_cut_off(text):
+                    raise UserError(
+                        f"{error}; restore the original line from a copy of this file, or from git if it is tracked"
+                    ) from None
+                if number not in self._reported:
+                    say(f"{self.path}, line {number}: incomplete, because a crash interrupted its writing; skipped")
+                    self._reported.add(number)
         return events
 
     def readable(self) -> tuple[list[Submission], list[str]]:
@@ -138,12 +167,10 @@ class Ledger:
             if not (text := line.strip(b"\0 \r")):
                 continue
             try:
-                events.append(Event.model_validate_json(text))
-                to_submissions(events, self.path)
-            except ValidationError as error:
-                notes.append(f"{self.path}, line {number} {reason_of(error)}; it is left out")
+                event = Event.of_line(text, f"{self.path}, line {number}")
+                to_submissions([*events, event], self.path)
+                events.append(event)
             except UserError as error:
-                events.pop()
                 notes.append(f"{error}; it is left out")
         return to_submissions(events, self.path), notes
 
@@ -176,6 +203,11 @@ def to_submissions(events: Iterable[Event], path: Path) -> list[Submission]:
                 f"{path}: [run:{event.tag}] is {event.event} without an intent line; restore the complete file"
             )
     return list(found.values())
+
+
+def _is_cut_off(line: bytes) -> bool:
+    """Returns whether a line ends early, as after a crash. A damaged line that is complete does not."""
+    return line.startswith(b"{") and not line.endswith(b"}") and b'"checksum":"' not in line
 
 
 def _ends_mid_line(descriptor: int) -> bool:

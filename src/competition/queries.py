@@ -2,14 +2,16 @@
 
 import csv
 import io
+import math
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
-from typing import Annotated, TypeVar
+from typing import TypeVar
 
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from src.base.console import say
+from src.base.names import shortened
 from src.base.reading import Unreadable, parse_json, reason_of
 from src.competition.client import WaitPolicy, call_client
 from src.competition.errors import RUN_AGAIN, KaggleError, KaggleRefusal, KaggleUnavailable, competition_page, redact
@@ -22,13 +24,17 @@ TAG = re.compile(r"\[run:([0-9a-f]{12}(?:-\d+)?)\]\s*$")  # every message that t
 
 @dataclass(frozen=True)
 class ListedSubmission:
-    """A row of Kaggle's list of submissions. Scores are in dB, or None as long as there is no score."""
+    """A row of Kaggle's list of submissions. Scores are in dB; None for no score and for a text that is no number.
+
+    odd_score: a score that is no number, as Kaggle shows it.
+    """
 
     ref: str
     message: str
     status: str
     public_score: float | None
     private_score: float | None
+    odd_score: str = ""
 
     @property
     def is_final(self) -> bool:
@@ -36,9 +42,8 @@ class ListedSubmission:
 
         COMPLETE alone is not enough, because Kaggle can show it before the score.
         """
-        return self.status == "ERROR" or (
-            self.status == "COMPLETE" and (self.public_score, self.private_score) != (None, None)
-        )
+        scored = (self.public_score, self.private_score) != (None, None) or bool(self.odd_score)
+        return self.status == "ERROR" or (self.status == "COMPLETE" and scored)
 
     @property
     def state(self) -> str:
@@ -46,12 +51,20 @@ class ListedSubmission:
         return "Kaggle shows no score for it" if self.status == "COMPLETE" and not self.is_final else self.status
 
 
-def _known(score: str | None) -> str | None:
-    return None if score in ("", "None") else score
+def number_of(score: str) -> float | None:
+    """Returns the finite number that a score's text means, or None if that is not certain.
 
-
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Score = Annotated[Finite | None, BeforeValidator(_known)]
+    "1,234.5", "18,12" and "35.1 dB" are certain. In "31,234" the comma may stand before thousands or decimals.
+    """
+    text = re.sub(r"\s*dB$", "", score.strip(), flags=re.IGNORECASE)
+    if re.fullmatch(r"[+-]?\d{1,3}(,\d{3})+\.\d+", text):
+        text = text.replace(",", "")
+    elif re.fullmatch(r"[+-]?\d+,(\d{1,2}|\d{4,})", text):
+        text = text.replace(",", ".")
+    if not re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", text, re.IGNORECASE | re.ASCII):
+        return None
+    number = float(text)
+    return number if math.isfinite(number) else None
 
 
 class SubmissionRow(BaseModel):
@@ -60,8 +73,8 @@ class SubmissionRow(BaseModel):
     ref: str
     description: str
     status: str
-    public_score: Score = Field(alias="publicScore")
-    private_score: Score = Field(alias="privateScore")
+    public_score: str = Field(alias="publicScore")
+    private_score: str = Field(alias="privateScore")
 
 
 class PlaceRow(BaseModel):
@@ -104,7 +117,10 @@ def list_submissions(slug: str, policy: WaitPolicy) -> dict[str, ListedSubmissio
         if tag := TAG.search(row.description):
             status = row.status.removeprefix("SubmissionStatus.")
             message = row.description.strip()
-            listed[tag[1]] = ListedSubmission(row.ref, message, status, row.public_score, row.private_score)
+            texts = [text for text in (row.public_score, row.private_score) if text not in ("", "None")]
+            odd = shortened(redact(", ".join(text for text in texts if number_of(text) is None)), MAX_SHOWN)
+            scores = (number_of(row.public_score), number_of(row.private_score))
+            listed[tag[1]] = ListedSubmission(row.ref, message, status, *scores, odd)
     return listed
 
 
@@ -174,15 +190,21 @@ def username(policy: WaitPolicy) -> str | None:
 def _rows(text: str, header: str, nothing: str, schema: type[Row]) -> list[Row]:
     """Returns the rows of the csv in `text`, which starts at `header`. Warnings can stand before it.
 
-    `nothing` is what the client prints instead of an empty csv. Raises `KaggleUnavailable` for anything else.
+    `nothing` is what the client prints instead of an empty csv. Raises `KaggleUnavailable` for anything else. A list
+    that is cut off must not be taken for a shorter one: a submission that it lacks would be uploaded again.
     """
-    first = text.find(header)
-    if first < 0 and nothing in text:
+    first = re.search(rf"^{header}", text, re.MULTILINE)
+    if first is None and re.search(rf"^{nothing}\s*\Z", text, re.MULTILINE):
         return []
     try:
-        if first < 0:
+        if first is None:
             raise ValueError("no list")
-        return [schema.model_validate(row) for row in csv.DictReader(io.StringIO(text[first:], newline=""))]
+        if not text.endswith("\n"):
+            raise ValueError("its last line is cut off")
+        names, *rows = csv.reader(io.StringIO(text[first.start() :], newline=""), strict=True)
+        if not rows:
+            raise ValueError("no rows")
+        return [schema.model_validate(dict(zip(names, row, strict=True))) for row in rows]
     except (ValidationError, csv.Error, ValueError) as error:
         reason = reason_of(error) if isinstance(error, ValidationError) else str(error)
         problem = f"the kaggle client printed a list that cannot be read ({reason}): {_shortened(text)}"

@@ -19,10 +19,13 @@ def update(ledger: Ledger, submission: Submission, row: ListedSubmission, rank: 
     latest = submission.latest
     if not row.is_final:
         return submission if submission.ref else record(ledger, submission, "accepted", ref=row.ref)
-    if (latest.status, latest.public_score, latest.private_score) == (row.status, row.public_score, row.private_score):
-        return submission
     page = competition_page(submission.intent.competition, "submissions")
-    reason = f"Kaggle could not score it; {page} shows why" if row.status == "ERROR" else None
+    reason = f"Kaggle shows the score {row.odd_score!r}, which is no number" if row.odd_score else None
+    if row.status == "ERROR":
+        reason = f"Kaggle could not score it; {page} shows why"
+    found = (row.status, row.public_score, row.private_score, reason)
+    if found == (latest.status, latest.public_score, latest.private_score, latest.reason):
+        return submission
     scores = {"status": row.status, "public_score": row.public_score, "private_score": row.private_score, "rank": rank}
     return record(ledger, submission, "scored", ref=row.ref, reason=reason, **scores)
 

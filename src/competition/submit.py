@@ -25,6 +25,7 @@ from pathlib import Path
 
 from src.base.console import UserError, say
 from src.base.files import file_hash
+from src.base.reading import read_bytes
 from src.competition.client import (
     Lock,
     Transfer,
@@ -299,7 +300,7 @@ def _read_log(log: Path) -> str:
 
     A finished progress bar ends in a newline, an unfinished one in a carriage return.
     """
-    return log.read_bytes().decode(errors="replace") if log.exists() else ""
+    return read_bytes(log).decode(errors="replace") if log.exists() else ""
 
 
 def _boot_id() -> str | None:

@@ -14,7 +14,7 @@ from src.competition import queries
 from src.competition.client import WaitPolicy
 from src.competition.errors import KaggleError, KaggleUnavailable
 from src.competition.ledger import Event, Ledger
-from src.competition.queries import check_submissions_left, leaderboard, list_submissions, username
+from src.competition.queries import check_submissions_left, leaderboard, list_submissions, number_of, username
 
 POLICY = WaitPolicy()
 SUBMISSIONS = (
@@ -65,13 +65,44 @@ def test_the_usual_answers_are_read(answer: Callable[[str], None], capsys: pytes
     assert capsys.readouterr().out == "3 submissions to slug are left today\n"
 
 
-@pytest.mark.parametrize("score", ["abc", "nan", "inf", "1e999", "31,2", "<b>"])
-def test_a_score_that_is_no_number_is_shown_and_stops_everything(answer: Callable[[str], None], score: str) -> None:
-    """It must not be taken for a list without this submission, which would lead to a second upload."""
+@pytest.mark.parametrize("score", ["abc", "nan", "inf", "1e999", "31,234", "<b>", "n/a"])
+def test_a_score_that_is_no_number_is_kept_as_text(answer: Callable[[str], None], score: str) -> None:
+    """The submission is listed all the same. Without it, the csv would be uploaded a second time."""
     answer(SUBMISSIONS.replace("31.25", f'"{score}"'))
-    with pytest.raises(KaggleUnavailable, match=r"a list that cannot be read \(cannot be read \(publicScore") as error:
+    first, second = list_submissions("slug", POLICY).values()
+    assert (first.public_score, first.odd_score, first.is_final) == (None, score, True)
+    assert not second.is_final
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("31.25", 31.25),
+        ("1,234.5", 1234.5),
+        ("18,12", 18.12),
+        ("35.1 dB", 35.1),
+        ("-3", -3.0),
+        ("2e1", 20.0),
+        ("٣", None),
+    ],
+)
+def test_a_score_is_any_text_that_certainly_means_a_number(text: str, number: float | None) -> None:
+    assert number_of(text) == number
+
+
+@pytest.mark.parametrize("cut", [1, 40, 100, 150])
+def test_a_list_that_is_cut_off_is_no_shorter_list(answer: Callable[[str], None], cut: int) -> None:
+    answer(SUBMISSIONS[:-cut])
+    with pytest.raises(KaggleUnavailable, match=r"a list that cannot be read"):
         list_submissions("slug", POLICY)
-    assert score in str(error.value)
+
+
+def test_a_list_without_rows_is_no_empty_list(answer: Callable[[str], None]) -> None:
+    answer(SUBMISSIONS.partition("\n")[0] + "\n")
+    with pytest.raises(KaggleUnavailable, match=r"a list that cannot be read \(no rows\)"):
+        list_submissions("slug", POLICY)
+    answer("No submissions found\n")
+    assert list_submissions("slug", POLICY) == {}
 
 
 def test_limits_that_cannot_be_read_are_left_to_kaggle(
@@ -91,6 +122,6 @@ def test_a_bad_line_of_the_ledger_hides_no_other(tmp_path: Path) -> None:
     ledger.append(Event(event="intent", competition="slug", run="b", tag="2"))
     submissions, notes = ledger.readable()
     assert [each.intent.run for each in submissions] == ["a", "b"]
-    assert len(notes) == 2 and "is scored without an intent line" in notes[0] and "line 3 cannot be read" in notes[1]
+    assert len(notes) == 2 and "is scored without an intent line" in notes[0] and "line 3 is damaged" in notes[1]
     with pytest.raises(UserError), contextlib.nullcontext():
         ledger.submissions()

@@ -1,6 +1,5 @@
 """Tests of recovery: after a power failure, on another machine, after more training, after a submission by hand."""
 
-import json
 import resource
 import shlex
 import subprocess
@@ -38,13 +37,13 @@ def lose_power(workspace: Workspace, *, boot: str | None, log: bool) -> str:
     means the current boot.
     """
     path = workspace.folder / "submissions/ledger.jsonl"
-    line = json.loads(path.read_text().splitlines()[0])
+    intent = Event.of_line(path.read_bytes().splitlines()[0], "the ledger")
     if boot != "this":
-        line["boot"] = boot
-    path.write_text(json.dumps(line) + "\n")
+        intent = intent.model_copy(update={"boot": boot})
+    path.write_bytes(intent.line())
     if log:
-        (workspace.folder / f"submissions/.uploads/{workspace.competition.slug}.{line['tag']}.log").touch()
-    return line["tag"]
+        (workspace.folder / f"submissions/.uploads/{workspace.competition.slug}.{intent.tag}.log").touch()
+    return intent.tag
 
 
 @pytest.mark.parametrize("log", [False, True])

@@ -40,7 +40,7 @@ def test_for_a_csv_without_a_score_the_message_names_the_page_with_the_reason(ha
 def test_a_competition_that_does_not_exist_any_more_does_not_stop_the_others(harness: Harness) -> None:
     workspace = harness.workspace("stays", scoring="PENDING")
     ledger = Ledger(workspace.folder / "submissions/ledger.jsonl")
-    ledger.append(Event(event="intent", competition="gone", run="run", tag="f" * 12, message="m", csv_sha256="0" * 64))
+    ledger.append(Event(event="intent", competition="gone", run="run", tag="f" * 12, message="m", csv_sha256="f" * 64))
     assert harness.run(workspace, *workspace.command("submit", "--deadline", "0")).exit_code == 2
     workspace.competition.scoring = "COMPLETE"
     result = harness.run(workspace, "submissions", "--refresh")

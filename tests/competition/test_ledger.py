@@ -1,7 +1,9 @@
 """Tests of the ledger: it only appends, several processes can write, and unreadable lines are reported."""
 
 import errno
+import itertools
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -94,14 +96,14 @@ def test_an_event_comes_back_as_it_was(tmp_path_factory: pytest.TempPathFactory,
     assert ledger.submissions()[0].latest.public_score == score
 
 
-@pytest.mark.parametrize("cut", [1, 20, 100, -2, -1])
+@pytest.mark.parametrize("cut", [1, 20, 90, -40])
 def test_an_incomplete_last_line_is_reported_and_skipped(
     tmp_path: Path, cut: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ledger = Ledger(tmp_path / "ledger.jsonl")
     ledger.append(event())
     whole = ledger.path.read_bytes()
-    ledger.path.write_bytes(whole + event(tag=TAGS[1], message="a}b").model_dump_json().encode()[:cut])
+    ledger.path.write_bytes(whole + event(tag=TAGS[1], message="a}b").line()[:cut])
     assert [found.tag for found in ledger.events()] == [TAGS[0]]
     assert "line 2: incomplete, because a crash interrupted its writing" in capsys.readouterr().out
     ledger.append(event("scored", status="COMPLETE"))  # starts a new line
@@ -122,8 +124,48 @@ def test_other_lines_that_cannot_be_read_are_errors(tmp_path: Path, line: str) -
     ledger = Ledger(tmp_path / "ledger.jsonl")
     ledger.append(event())
     ledger.path.write_text(ledger.path.read_text() + line + "\n")
-    with pytest.raises(UserError, match=r"line 2 is not an event of this ledger .*git diff"):
+    with pytest.raises(UserError, match=r"line 2 (is damaged|cannot be read).*; restore the original line"):
         ledger.events()
+
+
+SENT = {"csv_sha256": f"{TAGS[0]}{'5' * 52}", "message": "a run [run:0123456789ab]", "local_score": 31.25}
+
+
+def test_no_changed_bit_of_a_ledger_goes_unseen(tmp_path: Path) -> None:
+    """A wrong digit would let the same csv be uploaded twice."""
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    ledger.append(event(**SENT))
+    ledger.append(event("accepted", ref="40000"))
+    whole, known = ledger.path.read_bytes(), ledger.events()
+    for place, bit in itertools.product(range(len(whole)), range(8)):
+        ledger.path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << bit]) + whole[place + 1 :])
+        try:
+            assert ledger.events() == known, (place, bit)
+        except UserError as error:
+            assert "ledger.jsonl" in str(error) and "\n" not in str(error)
+
+
+def test_a_line_that_lacks_its_last_sign_alone_is_read(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    ledger.path.write_bytes(event(**SENT).line()[:-2])
+    assert ledger.events()[0].csv_sha256 == SENT["csv_sha256"]
+
+
+def test_a_line_of_an_older_version_has_no_checksum(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    ledger.path.write_text(f"{event(**SENT).model_dump_json(exclude_none=True)}\n")
+    assert ledger.events()[0].csv_sha256 == SENT["csv_sha256"]
+    ledger.path.write_text(ledger.path.read_text().replace("555", "655"))
+    assert len(ledger.events()) == 1
+    ledger.path.write_text(ledger.path.read_text().replace(f'"{TAGS[0]}6', '"0123456789ac6'))
+    with pytest.raises(UserError, match="the tag 0123456789ab is not that of a csv with the hash 0123456789ac"):
+        ledger.events()
+
+
+def test_an_infinite_score_comes_back(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    ledger.append(event(local_score=math.inf))
+    assert ledger.events()[0].local_score == math.inf
 
 
 def test_an_event_without_its_intent_is_an_error(tmp_path: Path) -> None:
