@@ -22,6 +22,7 @@ from src.base.system_errors import explained
 from src.base.systems import SYSTEMS
 from src.config import flatten
 from src.evaluation.scores import decimal
+from src.intake.pictures import MAX_IMAGE_PIXELS
 from src.reporting.comparison import Comparison, figure_paths, origins, read_comparison, table_of_arms
 from src.reporting.plots import plot_history
 from src.reporting.results import Run, read_run, read_runs, strange_names
@@ -116,7 +117,9 @@ def section_of(run: Run, figures: Path) -> RunSection:
         if not paths and run.scores and target == "evaluate":
             notes.append(f"{pattern} is missing; make {target} RUN={run.name}")
         for path in paths:
-            if is_whole(path):
+            if not path.name.isprintable():
+                notes.append(f"{str(path)!r} is left out, because its name cannot be printed; rename it")
+            elif is_whole(path):
                 _copy(path, folder / path.name)
                 number = path.stem.removeprefix("pred_seq")
                 pictures.append(Figure(f"figures/{run.name}/{path.name}", caption.format(number)))
@@ -147,6 +150,8 @@ def is_whole(path: Path) -> bool:
     """Returns whether a picture file is complete and can be read."""
     try:
         with Image.open(path) as image:
+            if image.width * image.height > MAX_IMAGE_PIXELS:
+                return False
             image.load()
             if image.format != "GIF":
                 return True

@@ -139,6 +139,8 @@ def test_every_damage_is_reported(tmp_path: Path, make: Callable[[], Page]) -> N
         (spoiled / name).write_bytes((spoiled / name).read_bytes()[:-100])
     (spoiled / "pred_seq1.gif").write_bytes(b"")
     (spoiled / "rollout_strip.png").unlink()
+    Path(os.fsdecode(os.fsencode(spoiled) + b"/pred_seq\xff.gif")).write_bytes(b"GIF89a")
+    Image.new("1", (9000, 9000)).save(spoiled / "pred_seq2.gif")
     submissions = tmp_path / "submissions"
     submissions.mkdir()
     provenance("fine").save(submissions / "fine.json")
@@ -155,6 +157,8 @@ def test_every_damage_is_reported(tmp_path: Path, make: Callable[[], Page]) -> N
         "rollout.gif is damaged; make evaluate RUN=spoiled",
         "psnr_by_frame.png is damaged; make evaluate RUN=spoiled",
         "pred_seq1.gif is damaged; make submission RUN=spoiled",
+        "pred_seq2.gif is damaged; make submission RUN=spoiled",
+        r"pred_seq\udcff.gif' is left out, because its name cannot be printed; rename it",
         "rollout_strip.png is missing; make evaluate RUN=spoiled",
         "broken.json",
         "grid.json is damaged",
