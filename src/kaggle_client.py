@@ -14,13 +14,12 @@ import re
 import shlex
 import sys
 from dataclasses import fields
-from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from src.base.command_line import Parser, seconds, whole, with_more
+from src.base.command_line import Parser, path_option, seconds, whole, with_more
 from src.base.console import UserError, run_main, say
 from src.base.names import checked_name
 from src.base.ownership import owned
@@ -192,7 +191,7 @@ def _parser() -> Parser:
         if name in ("submit", "leaderboard"):
             command.add_argument("--team", help="our team's name on the leaderboard; shows our place")
     command = commands.choices["download"]
-    command.add_argument("--folder", type=Path, required=True)
+    command.add_argument("--folder", type=path_option, required=True)
     _add_wait_options(command, "stall_s", "poll_first_s", "poll_longest_s")
     command = commands.choices["submit"]
     command.add_argument("--message", default="", help="message shown by Kaggle (default: the run's name)")
@@ -205,7 +204,7 @@ def _parser() -> Parser:
     command.add_argument("--rows", type=whole(1, 2000), default=20, help="places to show (default: %(default)s)")
     _add_wait_options(command, "call_timeout_s")
     command = commands.choices["kernel"]
-    command.add_argument("--folder", type=Path, required=True)
+    command.add_argument("--folder", type=path_option, required=True)
     command.add_argument("--user", help="name of the Kaggle user (default: the client's)")
     command.add_argument("--push", action="store_true", help="upload the folder, which starts the run on Kaggle")
     _add_wait_options(command, "call_timeout_s")

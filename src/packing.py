@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
-from src.base.command_line import Parser, whole
+from src.base.command_line import Parser, given_path, path_option, whole
 from src.base.console import UserError, run_main, say
 from src.base.files import move, write_atomically
 from src.base.names import checked_name
@@ -154,6 +154,8 @@ def _pack(content: Content, destination: Path) -> Manifest:
     plan, folder = content.plan(), partial_folder(destination)
     if content.unused:
         say(f"not used: {len(content.unused)} files outside the data set's folders, such as {content.unused[0]}")
+    if litter := content.source.litter:
+        say(f"left out: {len(litter)} files or folders of other programs, such as {litter[0]}")
     say_conversions(pack_arrays(content.source, content.chunks(), folder, plan), say)
     began_ns = settled_time_ns()
     manifest = content.manifest(folder)  # it hashes the arrays
@@ -174,7 +176,7 @@ def main() -> None:
     )
     parser.add_argument("--source", required=True, help="synthetic, synthetic-pushing, a .zip file or a folder")
     parser.add_argument("--dataset", required=True, help="name of the folder to make below the data folder")
-    parser.add_argument("--data-folder", type=Path, default=Path("data"), help="(default: data)")
+    parser.add_argument("--data-folder", type=path_option, default=Path("data"), help="(default: data)")
     parser.add_argument("--cuts", help="training frames that begin a new take, 630,1260 say, or none (default: found)")
     parser.add_argument("--test-length", type=whole(2, MOST), help="poses of a test sequence (default: all)")
     parser.add_argument("--size", metavar="HxW", help="height and width of the packed frames (default: 32x64)")
@@ -204,7 +206,7 @@ def main() -> None:
             options["frame_size"] = parse_size(options.pop("size"))
         if "scored" in options:
             options["scored_frames"] = parse_scored(options.pop("scored"))
-        pack_images(Path(source), dataset, data_folder=data_folder, **options)
+        pack_images(given_path(source), dataset, data_folder=data_folder, **options)
 
 
 def parse_size(text: str) -> Size:

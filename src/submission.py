@@ -16,15 +16,15 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from src.base.command_line import Parser, whole
+from src.base.command_line import Parser, path_option, whole
 from src.base.console import UserError, run_main, say
 from src.base.files import file_hash, write_atomically
 from src.base.names import checked_name
 from src.base.reading import Unreadable, read_bytes, read_json
 from src.base.settings import NotNegative, Positive, Sha256
-from src.dance.csv_faults import CELLS, MAX_FAULTS, distinct, faults_of
-from src.intake.dance_listing import PICTURE
+from src.dance.csv_faults import CELLS, MAX_FAULTS, distinct, doubts_of, faults_of
 from src.intake.facts import FRAME_SIZE, TEST_LENGTH, Size
+from src.intake.file_names import PICTURE, is_litter
 from src.intake.manifest import DanceManifest
 from src.intake.pictures import Picture, count_kinds, read_picture, say_conversions
 from src.maths.metrics import quantise
@@ -35,11 +35,12 @@ SEQUENCE_LENGTH = TEST_LENGTH  # rows of one sequence, the given frame included
 
 @dataclass(frozen=True)
 class CheckedSubmission:
-    """What a valid csv holds. `sha256` is the hash of the checked bytes."""
+    """What a valid csv holds. `sha256` is the hash of the checked bytes; `doubts` say what makes no sense in it."""
 
     num_rows: Positive
     num_sequences: int
     sha256: str
+    doubts: tuple[str, ...] = ()
 
 
 class Provenance(BaseModel):
@@ -146,7 +147,8 @@ def check_submission(
         more = f" ({count}; python -m src.submission check {path} lists them)" if len(faults) > 1 else ""
         raise UserError(f"{path}: {faults[0]}{more}")
     num_rows = len(content.splitlines()) - 1
-    return CheckedSubmission(num_rows, num_rows // sequence_length, hashlib.sha256(content).hexdigest())
+    doubts = tuple(doubts_of(content, sequence_length))
+    return CheckedSubmission(num_rows, num_rows // sequence_length, hashlib.sha256(content).hexdigest(), doubts)
 
 
 def find_faults(
@@ -186,7 +188,7 @@ def read_first_frames(folder: Path, size: Size = FRAME_SIZE) -> np.ndarray:
 
 
 def _read_first_frame(folder: Path, size: Size) -> Picture:
-    pictures = sorted(path for path in folder.iterdir() if PICTURE.fullmatch(path.name))
+    pictures = sorted(path for path in folder.iterdir() if PICTURE.fullmatch(path.name) and not is_litter(path.name))
     if len(pictures) != 1:
         raise UserError(f"{folder} holds {len(pictures)} pictures; needed: one, the first frame of its sequence")
     return read_picture(pictures[0], size, str(pictures[0]))
@@ -228,9 +230,9 @@ def main() -> None:
     check = commands.add_parser(
         "check", help="print one line for a valid file (exit 0), or one line per kind of fault (exit 2)"
     )
-    check.add_argument("file", metavar="FILE", type=Path)
+    check.add_argument("file", metavar="FILE", type=path_option)
     check.add_argument(
-        "--first-frames", type=Path, metavar="FOLDER", help="compare frame 0 with this test_img folder (K/*.png)"
+        "--first-frames", type=path_option, metavar="FOLDER", help="compare frame 0 with this test_img folder (K/*.png)"
     )
     check.add_argument(
         "--dataset", metavar="NAME", help="check against data/NAME (default: against the JSON beside FILE)"
@@ -258,6 +260,8 @@ def main() -> None:
             print(f"error: {arguments.file}: {fault}", file=sys.stderr)
         say(f"needed: {layout}")
         sys.exit(2)
+    for doubt in checked.doubts:
+        say(f"warning: {arguments.file}: {doubt}")
     say(f"valid: {checked.num_rows} rows, {checked.num_sequences} sequences, sha256 {checked.sha256}; {layout}")
 
 

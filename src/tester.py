@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from src.base.command_line import Parser
+from src.base.command_line import Parser, given_path, path_option
 from src.base.console import UserError, run_main, say, terminal
 from src.base.files import move
 from src.base.names import checked_name
@@ -26,8 +26,8 @@ from src.dance.prediction import predict_dance
 from src.dataset import DanceData
 from src.evaluation.scores import Scores, lines_of_scores, read_scores, write_scores
 from src.evaluation.trained import Trained, data_of, open_run, origin_of, save_settings
-from src.intake.dance_listing import NUMBERED, PICTURE
 from src.intake.facts import Size
+from src.intake.file_names import PICTURE, is_litter, picture_number
 from src.intake.manifest import Manifest
 from src.intake.pictures import count_kinds, read_picture, say_conversions
 from src.maths.metrics import quantise
@@ -240,14 +240,14 @@ def _holds_only_frames(folder: Path, inputs: tuple[Path, ...]) -> bool:
 
 
 def _numbered_pictures(folder: Path) -> list[Path]:
-    """Returns the pictures of a folder in the order of their numbers. Names: N.png, frameN.png, or the same as .jpg."""
+    """Returns the pictures of a folder in the order of their numbers. Names: see `picture_number`."""
     if not folder.is_dir():
         raise UserError(f"POSES={folder} is not a folder; needed: a folder with the pose pictures 0.png, 1.png, ...")
-    matches = {path: NUMBERED.fullmatch(path.name) for path in folder.iterdir() if PICTURE.fullmatch(path.name)}
-    numbers = {int(match[1]): path for path, match in matches.items() if match}
+    pictures = [path for path in folder.iterdir() if PICTURE.fullmatch(path.name) and not is_litter(path.name)]
+    numbers = {number: path for path in pictures if (number := picture_number(path.name)) is not None}
     missing = next((first + 1 for first, second in pairwise(sorted(numbers)) if second > first + 1), None)
-    if len(numbers) != len(matches) or missing is not None:
-        found = f"{len(matches)} pictures" + (f", but no {missing}.png" if missing is not None else "")
+    if len(numbers) != len(pictures) or missing is not None:
+        found = f"{len(pictures)} pictures" + (f", but no {missing}.png" if missing is not None else "")
         raise UserError(f"{folder} holds {found}; needed: one picture for each number: 0.png, 1.png, ...")
     if len(numbers) < 2:
         raise UserError(f"{folder} holds {len(numbers)} poses; needed: 2 or more; the first belongs to the given frame")
@@ -293,7 +293,9 @@ def _predict(run: str, arguments: argparse.Namespace) -> None:
         raise UserError(f"missing: {'; '.join(missing)}")
     out = arguments.out
     with owned(out):
-        drawn = predict_pictures(run, Path(arguments.frame), Path(arguments.poses), out, overrides=arguments.set)
+        drawn = predict_pictures(
+            run, given_path(arguments.frame), given_path(arguments.poses), out, overrides=arguments.set
+        )
     say(f"{out}: {len(drawn)} frames; single frames in {out.with_suffix('')}/")
 
 
@@ -310,7 +312,7 @@ def main() -> None:
         command.add_argument("--set", default="", help="evaluation.key=value ...; evaluate and submission save them")
     own.add_argument("--frame", default="", help="the first frame")
     own.add_argument("--poses", default="", help="folder of numbered pose pictures")
-    own.add_argument("--out", type=Path, required=True, help="GIF to write")
+    own.add_argument("--out", type=path_option, required=True, help="GIF to write")
     arguments = parser.parse_args()
     run = checked_name(arguments.run, "RUN")
     if arguments.command == "predict":

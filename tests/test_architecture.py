@@ -16,7 +16,7 @@ ORDER = (
     *("maths.schedules", "maths.losses", "maths.metrics"),
     *("synthetic.rasteriser", "synthetic.writing", "synthetic.dancer_drawing", "synthetic.dancers"),
     *("synthetic.tabletop_drawing", "synthetic.tabletop"),
-    *("intake.sources", "intake.pictures", "intake.dance_listing", "intake.takes"),
+    *("intake.file_names", "intake.sources", "intake.pictures", "intake.dance_listing", "intake.takes"),
     *("intake.arrays", "intake.manifest", "intake.doubts", "intake.chunks"),
     *("intake.dance", "intake.pushing", "intake.layouts", "intake.clip_folders", "intake.tfrecords", "intake.bair"),
     *("training.resolution",),

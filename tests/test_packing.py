@@ -242,6 +242,14 @@ def test_second_packing_at_once_is_refused(source: Path, data: Path) -> None:
     pack(source, data)
 
 
+def test_words_of_make_and_litter_are_named(source: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UserError, match=r"^SOURCE=kaggle is a word of make; run: make data SOURCE=kaggle"):
+        pack_images(Path("kaggle"), "x", data_folder=data)
+    write_zip(source, dance_files() | {"Thumbs.db": b"x", "train/train_img/.0.png.swp": b"x"})
+    pack(source, data)
+    assert "left out: 2 files or folders of other programs, such as Thumbs.db" in capsys.readouterr().out
+
+
 SPOILED = {
     "odd size": (
         {"train/train_img/5.png": png(1, size=(48, 80))},

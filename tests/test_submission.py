@@ -185,7 +185,7 @@ FAULTS = {
     "NaN": (cell(4, 3, "nan"), ["line 4, column '2': 'nan' is not a number"]),
     "float": (
         cell(4, 3, "12.0"),
-        ["line 4, column '2': '12.0' is not written as an integer 0..255; use .astype(int) before to_csv"],
+        ["line 4, column '2': '12.0' is not written as an integer 0..255; round, then use .astype(int), before to_csv"],
     ),
     "exponent": (cell(4, 3, "1e2"), ["line 4, column '2': '1e2' is not written as an integer"]),
     "word": (cell(4, 3, "zwölf"), ["line 4, column '2': 'zwölf' is not written as an integer"]),
@@ -438,3 +438,34 @@ def test_folders_that_hold_no_first_frames_are_named(tmp_path: Path):
     (folder / "1").rename(folder / "7")
     with pytest.raises(UserError, match="holds the folders 0, 2, 7"):
         read_first_frames(folder)
+
+
+SENSELESS = {
+    "values in 0..1": (lambda frames: frames % 2, "all values are 0 or 1, so every frame is black"),
+    "one value": (
+        lambda frames: frames * 0 + np.arange(2, 12).reshape(2, 5, 1, 1, 1),
+        "every frame has one single value",
+    ),
+    "one frame": (lambda frames: frames * 0 + frames[0, 0], "all frames are equal"),
+    "first frame": (lambda frames: frames * 0 + frames[:, :1], "every sequence repeats its first frame"),
+}
+
+
+@pytest.mark.parametrize("case", SENSELESS)
+def test_a_csv_that_makes_no_sense_is_valid_with_a_warning(tmp_path: Path, case: str) -> None:
+    change, doubt = SENSELESS[case]
+    path = tmp_path / "run.csv"
+    write_submission(path, torch.from_numpy(change(rollouts().numpy()).astype(np.uint8)), **SMALL)
+    checked = check_submission(path, **SMALL)
+    assert checked.num_rows == 10 and len(checked.doubts) == 1 and checked.doubts[0].startswith(doubt)
+    path.unlink()
+    assert check_submission(write(tmp_path), **SMALL).doubts == ()
+
+
+def test_decimals_in_0_to_1_are_to_be_multiplied_first(tmp_path: Path) -> None:
+    """Rounding alone would make every value 0 or 1."""
+    path = write(tmp_path)
+    lines = path.read_text().splitlines()
+    lines[3] = f"2,{','.join(['0.25'] * 24)}"
+    path.write_text("\n".join(lines) + "\n")
+    assert "multiply them by 255, round, then use .astype(int)" in find_faults(path, **SMALL)[0]

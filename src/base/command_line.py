@@ -4,6 +4,7 @@ import argparse
 import math
 import shlex
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 from src.base.console import UserError
@@ -17,6 +18,24 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raises UserError."""
         raise UserError(f"{message}; `{self.prog} --help` lists the options")
+
+
+def given_path(text: str) -> Path:
+    """Returns the path that a person has written; "~" stands for the home folder, as in a shell. UserError for none."""
+    if not text or "\0" in text or "\n" in text:
+        raise UserError(f"{text!r} is no path; needed: a file or a folder")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise UserError(f"{text}: this user has no home folder; needed: the whole path, without ~") from None
+
+
+def path_option(text: str) -> Path:
+    """Returns the path that an option takes, as `given_path` does."""
+    try:
+        return given_path(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def whole(low: int, high: int) -> Callable[[str], int]:

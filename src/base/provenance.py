@@ -1,7 +1,11 @@
 """The commit of the code that writes a result."""
 
+import shlex
 import subprocess
+from functools import cache
 from pathlib import Path
+
+from src.base.console import say
 
 
 def commit() -> str | None:
@@ -18,6 +22,16 @@ def _git(*words: str) -> str:
     """Returns the output of a git command in the code's checkout; "" without git, a checkout or a commit."""
     try:
         result = subprocess.run(("git", *words), cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
-    except FileNotFoundError:  # git is not installed
+    except OSError:  # git is not installed
         return ""
+    if "dubious ownership" in result.stderr:
+        _say_once(
+            "the commit of the code is not known, because git does not trust a checkout of another user; "
+            f"to mend it: git config --global --add safe.directory {shlex.quote(str(Path(__file__).parents[2]))}"
+        )
     return result.stdout.strip() if result.returncode == 0 else ""
+
+
+@cache
+def _say_once(text: str) -> None:
+    say(text)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from src.base.console import UserError, say
+from src.base.names import shortened
 from src.base.reading import Unreadable, read_bytes, read_table
 
 SUBMITTED = re.compile(r"^(\d+ submissions remaining today|Successfully submitted)", re.MULTILINE)
@@ -24,6 +25,7 @@ FINAL_REFUSAL = re.compile(  # only the service prints these, when it does not r
     re.I,
 )
 MAX_CREDENTIALS_BYTES = 2**20
+MAX_SHOWN = 200  # characters of what the client says
 TOKEN_PAGE = "https://www.kaggle.com/settings/api"
 STATUS_OF_MESSAGE = (  # the service can answer with a sentence and no status code
     (401, re.compile(r"authentication required|unauthenticated|unauthorized|invalid credentials", re.I)),
@@ -69,6 +71,30 @@ CLIENT_FAILURES = (  # what the client prints when the service has not answered
     (r"No space left on device", KaggleRefusal, "the disk is full", f"free some space and {RUN_AGAIN}"),
     (r"No module named", KaggleRefusal, "the kaggle client's installation is incomplete", "run `make setup`"),
     (
+        r"\b(PermissionError|FileNotFoundError|NotADirectoryError|IsADirectoryError)\b|\[Errno (2|13|20|21|30)\]",
+        KaggleRefusal,
+        "the kaggle client cannot use a file or folder of this machine",
+        f"set HOME, or KAGGLE_CONFIG_DIR, to a folder that can be written, then {RUN_AGAIN}",
+    ),
+    (
+        r"CERTIFICATE_VERIFY_FAILED|SSLCertVerificationError",
+        KaggleRefusal,
+        "this machine does not trust the certificate of the answer, as behind a company's proxy",
+        f"set REQUESTS_CA_BUNDLE to the file with the proxy's certificate, then {RUN_AGAIN}",
+    ),
+    (
+        r"Missing dependencies for SOCKS support",
+        KaggleRefusal,
+        "the kaggle client cannot use a SOCKS proxy",
+        f"set HTTPS_PROXY to an http proxy, then {RUN_AGAIN}",
+    ),
+    (
+        r"NameResolutionError|Temporary failure in name resolution|Name or service not known|getaddrinfo failed",
+        KaggleUnavailable,
+        "this machine cannot find Kaggle's address",
+        f"check the network and its name server, then {RUN_AGAIN}",
+    ),
+    (
         r"ConnectionError|ConnectTimeout|ReadTimeout|ProxyError|SSLError|Max retries exceeded|Connection aborted"
         r"|ConnectionReset|RemoteDisconnected|ProtocolError|IncompleteRead|timed out",
         KaggleUnavailable,
@@ -95,7 +121,7 @@ def explain(output: str, slug: str) -> KaggleError:
     reason = _reason(redact(output))
     for pattern, kind, problem, fix in CLIENT_FAILURES:
         if re.search(pattern, reason):
-            return kind(problem, fix)
+            return kind(f"{problem} ({shortened(reason, MAX_SHOWN)})", fix)
     if status := re.search(r"\b([45]\d\d) (?:Client|Server) Error", reason):
         return _explain_status(int(status[1]), reason, slug)
     for status_code, message in STATUS_OF_MESSAGE:
@@ -183,9 +209,10 @@ def _explain_credentials() -> KaggleRefusal:
 
 def credential_files() -> dict[str, list[Path]]:
     """Returns the existing files with credentials: those with a token, and those that the client reads after them."""
-    home = Path.home() / ".kaggle"
+    home_folder = _home()
+    home = home_folder / ".kaggle"
     settings = os.environ.get("KAGGLE_CONFIG_DIR")
-    config_home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    config_home = Path(os.environ.get("XDG_CONFIG_HOME") or home_folder / ".config")
     legacy = Path(settings) if settings else home if home.exists() else config_home / "kaggle"
     named = [Path(os.environ["KAGGLE_API_TOKEN"])] if os.environ.get("KAGGLE_API_TOKEN") else []
     groups = {
@@ -223,6 +250,14 @@ def redact(text: str) -> str:
         text = text.replace(secret, "***")
     text = re.sub(r"\b(Bearer|Basic) [^\s'\"]+", r"\1 ***", text)
     return re.sub(r"(https?://[^\s?'\")]+)\?[^\s'\")]+", r"\1", text)
+
+
+def _home() -> Path:
+    """Returns the user's home folder; the present one for a user without, as in some containers."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return Path.cwd()
 
 
 def _is_json(path: Path) -> bool:

@@ -9,6 +9,8 @@ from itertools import islice
 import numpy as np
 
 MAX_FAULTS = 10  # a broken file has thousands of faults; the first ones are enough
+MEND_OF_DECIMALS = "; round, then use .astype(int), before to_csv"
+MEND_OF_UNIT = "; if the values lie in 0..1, multiply them by 255, round, then use .astype(int), before to_csv"
 CELLS = np.array([str(value).encode() for value in range(256)], dtype=object)  # the text of each value in the csv
 VALUES = {cell: value for value, cell in enumerate(CELLS)}
 
@@ -58,6 +60,19 @@ def faults_of(
             )  # last, because other faults can cause it
             if first_frames is not None:
                 yield from _first_frame_faults(rows[::sequence_length], first_frames, sequence_length)
+
+
+def doubts_of(content: bytes, sequence_length: int) -> Iterator[str]:
+    """Yields a line for each doubt about a valid csv: what is allowed and makes no sense as pictures."""
+    rows = [row.partition(b",")[2] for row in content.splitlines()[1:]]
+    if all(set(row.split(b",")) <= {b"0", b"1"} for row in rows):
+        yield "all values are 0 or 1, so every frame is black; were values in 0..1 not multiplied by 255?"
+    elif all(len(set(row.split(b","))) == 1 for row in rows):
+        yield "every frame has one single value: are the pictures empty?"
+    elif len(rows) > 1 and len(set(rows)) == 1:
+        yield "all frames are equal"
+    elif sequence_length > 1 and all(row == rows[i - i % sequence_length] for i, row in enumerate(rows)):
+        yield "every sequence repeats its first frame: that is the score of a copy, not of a prediction"
 
 
 def _header_faults(columns: Sequence[bytes], num_values: int) -> Iterator[str]:
@@ -134,7 +149,8 @@ def _cell_fault(cell: bytes) -> str:
         return f"{_shown(cell)} is not a number, needs an integer 0..255"
     if re.fullmatch("-?[1-9][0-9]*", text):
         return f"{_shown(cell)} is outside 0..255; clip to 0..255 and round before writing"
-    mend = "; use .astype(int) before to_csv if pandas wrote it" if re.fullmatch(r"[0-9]+\.[0-9]*", text) else ""
+    is_decimal = re.fullmatch(r"[0-9]+\.[0-9]*(e[+-]?[0-9]{1,4})?", text, re.IGNORECASE)
+    mend = "" if not is_decimal else MEND_OF_UNIT if float(text) <= 1 else MEND_OF_DECIMALS
     return f"{_shown(cell)} is not written as an integer 0..255{mend}"
 
 

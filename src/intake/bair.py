@@ -13,7 +13,6 @@ from math import ceil
 import numpy as np
 
 from src.base.console import UserError, say, track
-from src.intake.dance_listing import is_litter
 from src.intake.facts import CLIP_LENGTH, CLIP_SIZE, NUM_ACTION, NUM_POSITION
 from src.intake.layouts import RECORD_FILE
 from src.intake.manifest import Camera
@@ -99,10 +98,9 @@ def _files(source: Source) -> tuple[str, list[str], tuple[str, ...]]:
     prefix = f"{first}/" if first else ""
     unused = []
     for name in source.members.keys() - matches.keys():
-        if name.startswith((f"{prefix}train/", f"{prefix}test/")) and not is_litter(name):
+        if name.startswith((f"{prefix}train/", f"{prefix}test/")):
             raise UserError(f"{name} is unexpected; needed: traj_A_to_B.tfrecords alone; remove or rename it")
-        if not is_litter(name):
-            unused.append(name)
+        unused.append(name)
     for split in ("train", "test"):
         if not any(match["split"] == split for match in matches.values()):
             raise UserError(f"{source.path}: {prefix}{split} is missing or empty; needed: traj_A_to_B.tfrecords in it")

@@ -15,15 +15,14 @@ from itertools import pairwise
 import numpy as np
 
 from src.base.console import UserError
-from src.intake.dance_listing import is_litter
+from src.intake.file_names import picture_number
 from src.intake.layouts import CLIP_FILE
 from src.intake.manifest import SPLITS, ClipShape
-from src.intake.pictures import SUFFIXES, count_kinds, decode, image_size, read_header
+from src.intake.pictures import count_kinds, decode, image_size, read_header
 from src.intake.pushing import ClipContent, ClipListing, PushingContent, content_of
 from src.intake.sources import Source, check_sizes
 
 TABLES = ("actions.csv", "endeffector_positions.csv")  # in the conditions' order
-PICTURE = re.compile(rf"(0|[1-9][0-9]{{0,4}}){SUFFIXES}")
 NUMBER = r"(0|[1-9][0-9]{0,8})"
 DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,4})?")
 CLIP = re.compile(rf"traj_{NUMBER}_to_{NUMBER}/{NUMBER}")
@@ -67,17 +66,15 @@ def list_clip_folders(source: Source) -> ClipListing:
     files: dict[str, dict[str, dict[str, str]]] = {split: {} for split in SPLITS}
     unused = []
     for name in source.members:
-        if is_litter(name):
-            continue
         split, _, rest = name.removeprefix(prefix).partition("/")
         if not name.startswith(prefix) or split not in SPLITS or not rest:
             unused.append(name)
             continue
         folder, _, file = rest.rpartition("/")
-        picture = PICTURE.fullmatch(file)
-        if not CLIP.fullmatch(folder) or not (picture or file in TABLES):
+        number = picture_number(file)
+        if not CLIP.fullmatch(folder) or (number is None and file not in TABLES):
             raise UserError(f"{name} is unexpected; {WANTED}; remove or rename it")
-        key = picture[1] if picture else file
+        key = file if number is None else str(number)
         known = files[split].setdefault(folder, {}).setdefault(key, file)
         if known != file:
             raise UserError(f"{name} and {known} are both frame {key}; needed: one of them; remove the other")
@@ -118,7 +115,7 @@ def _num_columns(data: bytes, name: str) -> int:
 
 def _prefix(source: Source) -> str:
     """Returns the common prefix of the clips' names: the path of the folder with the splits."""
-    matches = (CLIP_FILE.fullmatch(name) for name in source.members if not is_litter(name))
+    matches = (CLIP_FILE.fullmatch(name) for name in source.members)
     first, *others = sorted({match[1] or "" for match in matches if match}) or [""]
     if others:
         found = f"{source.path} holds two data sets, in {first or '.'} and {others[0]}"

@@ -6,7 +6,8 @@ The layout is the competition's, in any subfolder:
 * `test/test_img/K/*.png`, one frame per test sequence K
 * `test/test_label/K/N.png`
 
-A name may also be `frameN.png`. The suffix may also be .jpg or .jpeg, in lower or upper case.
+A name may also have letters before its number and zeros in it, such as `frame_0007.png`. The suffix may also be .jpg or
+.jpeg, in lower or upper case. The poses of a test may be numbered from 0 or from 1.
 """
 
 import re
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from src.base.console import UserError
-from src.intake.pictures import SUFFIXES
+from src.intake.file_names import PICTURE, picture_number
 from src.intake.sources import Source, check_sizes
 
 FOLDERS = {  # folder of the competition -> the array that will hold its images
@@ -27,8 +28,6 @@ FOLDERS = {  # folder of the competition -> the array that will hold its images
     "test/test_img": "test_frames",
     "test/test_label": "test_poses",
 }
-NUMBERED = re.compile(rf"(?:frame)?([0-9]{{1,9}}){SUFFIXES}")
-PICTURE = re.compile(rf".*{SUFFIXES}")
 SEQUENCE = re.compile(r"0|[1-9][0-9]{0,4}")
 
 
@@ -63,7 +62,7 @@ class Listing:
 
 def holds_dance(source: Source) -> bool:
     """Returns whether the source has a file in at least one of the six folders."""
-    return any(_place(name.rpartition("/")[0]) for name in source.members if not is_litter(name))
+    return any(_place(name.rpartition("/")[0]) for name in source.members)
 
 
 def list_images(source: Source, *, test_length: int | None) -> Listing:
@@ -99,12 +98,6 @@ def list_images(source: Source, *, test_length: int | None) -> Listing:
     return listing
 
 
-def is_litter(name: str) -> bool:
-    """Returns whether a file is one that macOS adds to folders and zips."""
-    *folders, file = name.split("/")
-    return file == ".DS_Store" or file.startswith("._") or "__MACOSX" in folders
-
-
 @lru_cache(maxsize=4096)
 def _place(directory: str) -> tuple[str, str, str] | None:
     """Returns a directory as (top, one of `FOLDERS`, rest); None if it is in none of `FOLDERS`."""
@@ -125,8 +118,6 @@ def _sort_into_folders(source: Source) -> tuple[str, dict[str, list[tuple[str, s
     tops: set[str] = set()
     unused: list[str] = []
     for name in source.members:
-        if is_litter(name):
-            continue
         place = _place(name.rpartition("/")[0])
         if place is None:
             unused.append(name)
@@ -148,12 +139,11 @@ def _numbered(folder: str, entries: list[tuple[str, str]]) -> dict[int, str]:
     """Returns frame number -> file name."""
     numbers: dict[int, str] = {}
     for subfolder, name in entries:
-        match = NUMBERED.fullmatch(name.rpartition("/")[2])
-        if subfolder or match is None:
+        number = picture_number(name.rpartition("/")[2])
+        if subfolder or number is None:
             raise UserError(
-                f"{name} is unexpected; needed in {folder}: only N.png or frameN.png, or .jpg; remove or rename it"
+                f"{name} is unexpected; needed in {folder}: only N.png or frame_N.png, or .jpg; remove or rename it"
             )
-        number = int(match[1])
         if number in numbers:
             raise UserError(
                 f"{numbers[number]} and {name} are both frame {number}; needed: one of them; remove the other"
@@ -214,6 +204,6 @@ def _test_poses(folder: str, names: list[str], test_length: int) -> tuple[str, .
         raise UserError(
             f"{folder} holds {found}; needed: {test_length}, the same number for each test; add or remove some"
         )
-    if min(numbers) != 0:
-        raise UserError(f"{folder} starts at number {min(numbers)}; needed: numbers from 0; renumber it")
+    if min(numbers) > 1:
+        raise UserError(f"{folder} starts at number {min(numbers)}; needed: numbers from 0 or from 1; renumber it")
     return _in_order(folder, numbers)

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from src.base.console import UserError
 from src.intake.chunks import Chunk, Plan
-from src.intake.dance_listing import FOLDERS, holds_dance, is_litter
+from src.intake.dance_listing import FOLDERS, holds_dance
 from src.intake.manifest import SPLITS, Manifest, SourceRecord
 from src.intake.sources import Source
 
@@ -136,7 +136,7 @@ def _layout(source: Source) -> SourceLayout:
         layouts = " and ".join(layout.words for layout in found)
         raise UserError(f"{source.path} holds two data sets, {layouts}; needed: one; give the folder of one of them")
     for name in source.members:
-        if not is_litter(name) and PurePosixPath(name).suffix.lower() in ARCHIVES:
+        if PurePosixPath(name).suffix.lower() in ARCHIVES:
             raise UserError(f"{source.path} holds an archive but no data set; unpack its member {name} and give that")
     needed = ", or ".join(layout.words for layout in LAYOUTS.values())
     raise UserError(f"{source.path} holds no data set; needed, at any depth: {needed}")

@@ -17,7 +17,6 @@ from src.intake.facts import Size
 
 MAX_IMAGE_PIXELS = 25_000_000
 MAX_PICTURE_BYTES = 2**28
-SUFFIXES = r"\.(?i:png|jpe?g)"  # suffixes of picture files, as a regular expression
 TURNED = (5, 6, 7, 8)  # orientations of EXIF that exchange height and width
 PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"  # the first bytes of the files
 GREY, RGB, PALETTE, GREY_ALPHA, RGBA = 0, 2, 3, 4, 6  # PNG's colour types

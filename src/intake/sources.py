@@ -14,6 +14,7 @@ from typing import Literal
 
 from src.base.console import UserError, track
 from src.base.files import file_hash
+from src.intake.file_names import is_litter
 
 WORDS = ("synthetic", "synthetic-pushing", "kaggle")  # values of SOURCE other than FILE.zip or FOLDER
 MAX_FILES = 2_000_000  # all 44,000 clips of robot pushing have 1.4 million
@@ -54,7 +55,10 @@ class ZipSource:
             _raise_if_of_system(error)
             found = f"is truncated or damaged ({error}); download it again" if was_zip else "is not a zip file"
             raise UserError(f"{path} {found}; needed: a whole .zip file or a folder") from error
-        self._infos = {info.filename: info for info in self._archive.infolist()}
+        # .NET writes names with the separator of Windows. On other systems zipfile leaves it as it is.
+        self._entries = [(info.filename.replace("\\", "/"), info) for info in self._archive.infolist()]
+        self._infos = dict(self._entries)
+        self.litter: list[str] = []
 
     def reopen(self) -> None:
         """Opens the file again, so that a forked process has its own position in it."""
@@ -62,15 +66,17 @@ class ZipSource:
 
     @cached_property
     def members(self) -> dict[str, Member]:
-        """The files by name. UserError for unsafe files: paths outside the archive, links, encryption, duplicates."""
-        if len(self._infos) > MAX_FILES:
+        """The files by name, without litter. UserError for unsafe names, links, encryption and duplicates."""
+        if len(self._entries) > MAX_FILES:
             raise UserError(f"{self.path} holds more than {MAX_FILES:,} files; needed: the data set alone")
         seen = set()
-        for info in self._archive.infolist():
-            name = info.filename
+        self.litter = sorted(name for name in self._infos if is_litter(name))
+        for name, info in self._entries:
+            if is_litter(name):
+                continue
             if not name.strip("/"):
                 problem = "has no name"
-            elif name.startswith("/") or ".." in name.split("/") or "\\" in name or name[1:2] == ":":
+            elif name.startswith("/") or ".." in name.split("/") or name[1:2] == ":":
                 problem = "is not a plain path inside the archive"
             elif stat.S_ISLNK(info.external_attr >> 16):
                 problem = "is a symbolic link"
@@ -87,7 +93,9 @@ class ZipSource:
                 f"{self.path}: {name!r} {problem}; needed: plain files; unpack it with care and zip it again"
             )
         return {
-            name: Member(info.file_size, info.compress_size) for name, info in self._infos.items() if not info.is_dir()
+            name: Member(info.file_size, info.compress_size)
+            for name, info in self._infos.items()
+            if not name.endswith("/") and not is_litter(name)
         }
 
     def read(self, name: str) -> bytes:
@@ -120,20 +128,25 @@ class FolderSource:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.litter: list[str] = []
 
     def reopen(self) -> None:
         """Does nothing: every read opens its own file."""
 
     @cached_property
     def members(self) -> dict[str, Member]:
-        """The files by name relative to the folder. UserError for links and for special files."""
+        """The files by name relative to the folder, without litter. UserError for links and for special files."""
         members: dict[str, Member] = {}
         folders = [(self.path, "")]
         while folders:
             folder, prefix = folders.pop()
             with os.scandir(folder) as entries:
                 for entry in entries:
-                    if entry.is_file(follow_symlinks=False):
+                    if is_litter(
+                        f"{prefix}{entry.name}/" if entry.is_dir(follow_symlinks=False) else prefix + entry.name
+                    ):
+                        self.litter.append(prefix + entry.name)
+                    elif entry.is_file(follow_symlinks=False):
                         size = entry.stat(follow_symlinks=False).st_size
                         members[prefix + entry.name] = Member(size, size)
                     elif entry.is_dir(follow_symlinks=False):
@@ -159,7 +172,11 @@ class FolderSource:
         total = hashlib.sha256()
         ordered = sorted(names)
         for name in track(ordered, "hashing files", len(ordered)) if len(ordered) >= SLOW_TO_HASH else ordered:
-            total.update(f"{name.removeprefix(prefix)}\0{hashlib.sha256(self.read(name)).hexdigest()}\n".encode())
+            total.update(
+                f"{name.removeprefix(prefix)}\0{hashlib.sha256(self.read(name)).hexdigest()}\n".encode(
+                    errors="surrogateescape"
+                )
+            )
         return total.hexdigest()
 
 
@@ -171,6 +188,8 @@ def open_source(path: Path) -> Source:
     if path.is_dir():
         return FolderSource(path)
     if not path.is_file():
+        if str(path) in WORDS:
+            raise UserError(f"SOURCE={path} is a word of make; run: make data SOURCE={path} DATASET=name")
         close = difflib.get_close_matches(str(path), WORDS, n=1, cutoff=0.7)
         needed = f"a .zip file or a folder that holds a data set, or {', '.join(WORDS)}"
         raise UserError(f"{path} does not exist; {f'did you mean {close[0]}?' if close else f'needed: {needed}'}")

@@ -1,8 +1,10 @@
 """Options of commands: one line for a mistake, bounds for numbers, and words that no shell has seen."""
 
+from pathlib import Path
+
 import pytest
 
-from src.base.command_line import Parser, seconds, whole, with_more
+from src.base.command_line import Parser, given_path, path_option, seconds, whole, with_more
 from src.base.console import UserError
 
 
@@ -37,3 +39,15 @@ def test_further_options_are_split_as_a_shell_splits_them() -> None:
     assert with_more(["--args="]) == []
     with pytest.raises(UserError, match=r"^ARGS=it's cannot be read: No closing quotation"):
         with_more(["--args=it's"])
+
+
+def test_a_path_may_begin_with_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ä b")
+    parser = Parser(prog="command")
+    parser.add_argument("--out", type=path_option)
+    assert parser.parse_args(["--out", "~/x y.gif"]).out == Path("/home/ä b/x y.gif")
+    assert given_path("a~/b/") == Path("a~/b")
+    with pytest.raises(UserError, match=r"--out: '' is no path; needed: a file or a folder; `command --help`"):
+        parser.parse_args(["--out", ""])
+    with pytest.raises(UserError, match=r"this user has no home folder; needed: the whole path"):
+        given_path("~nobody-of-this-name/x")

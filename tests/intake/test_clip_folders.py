@@ -50,7 +50,7 @@ LISTED = {
     "no actions": (without(f"{CLIP}/actions.csv"), f"{CLIP} lacks actions.csv;"),
     "no positions": (without(f"{CLIP}/endeff"), f"{CLIP} lacks endeffector_positions.csv;"),
     "other file": (added(f"{CLIP}/notes.txt"), f"{CLIP}/notes.txt is unexpected"),
-    "zeros before": (added(f"{CLIP}/07.png"), f"{CLIP}/07.png is unexpected"),
+    "zeros before": (added(f"{CLIP}/07.png"), f"{CLIP}/07.png and 7.png are both frame 7"),
     "file among the clips": (
         added("test/notes.txt"),
         "test/notes.txt is unexpected; needed: traj_A_to_B/N/",

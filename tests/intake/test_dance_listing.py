@@ -30,7 +30,7 @@ def listed(names: Iterable[str]) -> Listing:
     return list_images(Names(names), test_length=5)
 
 
-@pytest.mark.parametrize("name", ["{}.png", "frame{}.png", "{:04}.png"])
+@pytest.mark.parametrize("name", ["{}.png", "frame{}.png", "{:04}.png", "frame_{:04}.PNG", "Bild {}.png"])
 @pytest.mark.parametrize("top", ["", "LAB4_Dataset/", "LAB4_Dataset/LAB4_Dataset/", "a/b/c/d/train/"])
 def test_layouts_are_listed_in_numerical_order(top: str, name: str) -> None:
     names = [top + path for path in dance_names(num_train=12, num_val=3, test_length=5, name=name)]
@@ -59,9 +59,8 @@ def test_any_numbering_without_holes_is_listed_and_a_hole_is_named(first: int, l
             listed(fixed + [name for name in train if not name.endswith(f"/{first + hole}.png")])
 
 
-def test_what_macos_leaves_is_ignored_and_files_elsewhere_are_reported() -> None:
-    junk = ["__MACOSX/train/train_img/._0.png", "train/.DS_Store", "train/train_img/.DS_Store", "val/val_img/._3.png"]
-    listing = listed([*dance_names(), *junk, "readme.txt", "train/notes.csv"])
+def test_files_elsewhere_are_reported() -> None:
+    listing = listed([*dance_names(), "readme.txt", "train/notes.csv"])
     assert listing.unused == ("readme.txt", "train/notes.csv")
     assert listing == Listing(listed(dance_names()).images, "", ("readme.txt", "train/notes.csv"))
 
@@ -103,7 +102,11 @@ FAULTS = {  # case -> names to add, beginnings of names to remove, the expected 
     ),
     "one pose too many": (["test/test_label/0/5.png"], [], "test/test_label/0 holds 6 poses; needed: 5"),
     "hole in a test": (["test/test_label/0/7.png"], ["test/test_label/0/2."], "test_label/0: number 2 and 2 more are"),
-    "test from 1": (["test/test_label/0/5.png"], ["test/test_label/0/0."], "test_label/0 starts at number 1; needed"),
+    "test from 2": (
+        ["test/test_label/0/5.png", "test/test_label/0/6.png"],
+        ["test/test_label/0/0.", "test/test_label/0/1."],
+        "test_label/0 starts at number 2; needed",
+    ),
     "test without poses": (["test/test_img/2/0.png"], [], "test/test_label/2 holds 0 poses"),
     "test left out": (["test/test_img/3/0.png"], [], "test/test_img/2 holds 0 files"),
     "file among the tests": (

@@ -1,0 +1,94 @@
+"""Names: what other programs leave is litter, what a person made is not, and a picture's number is found or not."""
+
+import zipfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from src.intake.file_names import is_litter, picture_number
+from src.intake.sources import FolderSource, ZipSource
+
+LITTER = (
+    "a/.DS_Store",
+    "a/._0.png",
+    "__MACOSX/a/0.png",
+    "Thumbs.db",
+    "a/desktop.ini",
+    "a/.ipynb_checkpoints/0-checkpoint.png",
+    "@eaDir/0.png/SYNOPHOTO_THUMB_M.jpg",
+    "a/.directory",
+    "a/.gitkeep",
+    "0.png:Zone.Identifier",
+    ".git/HEAD",
+)
+OWN = ("a/0.png", "0.png", "thumbs/0.png", "a.b/c.png", "MACOSX/0.png", "./0.png", "readme.txt")
+
+
+@pytest.mark.parametrize("name", LITTER)
+def test_what_other_programs_leave_is_litter(name: str) -> None:
+    assert is_litter(name)
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_what_a_person_made_is_not(name: str) -> None:
+    assert not is_litter(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        ("0.png", 0),
+        ("007.PNG", 7),
+        ("frame12.jpg", 12),
+        ("frame_0001.jpeg", 1),
+        ("Bild 3.Png", 3),
+        ("ñ5.png", 5),
+        ("-1.png", None),
+        ("1.5.png", None),
+        ("3 (1).png", None),
+        ("3 copy.png", None),
+        ("take2_5.png", None),
+        ("3.gif", None),
+        (".png", None),
+        ("1234567890.png", None),
+        ("٣.png", None),
+    ],
+)
+def test_the_number_of_a_picture(name: str, number: int | None) -> None:
+    assert picture_number(name) == number
+
+
+@given(number=st.integers(0, 10**9 - 1), zeros=st.integers(0, 9))
+def test_zeros_do_not_change_a_number(number: int, zeros: int) -> None:
+    text = str(number).zfill(zeros)
+    assert picture_number(f"frame_{text}.png") == number
+
+
+def test_a_zip_and_a_folder_have_the_same_files_and_the_same_litter(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name in (*LITTER, *OWN[:5]):
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"x")
+            archive.writestr(name, b"x")
+    sources = FolderSource(folder), ZipSource(tmp_path / "a.zip")
+    assert [sorted(source.members) for source in sources] == [sorted(OWN[:5])] * 2
+    assert all(len(source.litter) >= 9 for source in sources)
+
+
+def test_the_separators_of_windows_are_read_as_such(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("train\\train_img\\0.png", b"x")
+    source = ZipSource(tmp_path / "a.zip")
+    assert list(source.members) == ["train/train_img/0.png"]
+    assert source.read("train/train_img/0.png") == b"x"
+
+
+def test_a_name_that_is_no_text_has_a_fingerprint(tmp_path: Path) -> None:
+    path = Path(str(tmp_path) + "/\udca4\udca4.png")
+    path.write_bytes(b"x")
+    source = FolderSource(tmp_path)
+    assert source.fingerprint(source.members, "") == FolderSource(tmp_path).fingerprint(source.members, "")
