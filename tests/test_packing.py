@@ -250,6 +250,25 @@ def test_words_of_make_and_litter_are_named(source: Path, data: Path, capsys: py
     assert "left out: 2 files or folders of other programs, such as Thumbs.db" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("cuts", [None, (5,)])
+def test_a_take_ends_where_a_number_is_missing(
+    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str], cuts: tuple[int, ...] | None
+) -> None:
+    files = dance_files()
+    whole = pack_images(write_zip(tmp_path / "whole.zip", files), "whole", data_folder=data, cuts=())
+    frames = np.load(data / "whole" / "train_frames.npy")
+    left = {name: content for name, content in files.items() if name != "train/train_img/3.png"}
+    source = write_zip(tmp_path / "hole.zip", left)
+    for _ in range(2):  # the second time it is packed already
+        manifest = pack_images(source, "hole", data_folder=data, cuts=cuts)
+    assert manifest.num_train == whole.num_train - 1
+    assert manifest.train_takes == ((0, 3), (3, 6)) if cuts is None else ((0, 3), (3, 5), (5, 6))
+    assert np.array_equal(np.load(data / "hole" / "train_frames.npy"), np.delete(frames, 3, axis=0))
+    said = capsys.readouterr().out
+    assert "left out: 1 frames without a pose or poses without a frame, such as train/train_label/3.png" in said
+    assert "numbers are missing at 1 places; a take ends at each of them" in said and "is already packed" in said
+
+
 SPOILED = {
     "odd size": (
         {"train/train_img/5.png": png(1, size=(48, 80))},
@@ -259,7 +278,6 @@ SPOILED = {
     "test of another size": ({"test/test_img/1/first.png": png(1, size=(80, 40))}, "test_img/1/first.png is 80 x 40"),
     "cut off": ({"val/val_img/2.png": png(1)[:-20]}, "val/val_img/2.png is damaged or cut off"),
     "text": ({"test/test_label/0/3.png": b"not found"}, "test/test_label/0/3.png is no PNG or JPEG file"),
-    "missing pose": ({"train/train_img/7.png": png(1)}, "train_img/7.png has no pose"),
     "another length": ({"test/test_label/1/5.png": png(1)}, "test/test_label/1 holds 6 poses; needed: 5"),
 }
 

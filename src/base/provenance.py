@@ -7,14 +7,16 @@ from pathlib import Path
 
 from src.base.console import say
 
+REPORTS = (":(top,exclude)reports", ":(top,exclude)docs/reliability.*")
+
 
 def commit() -> str | None:
     """Returns the commit of the code, with `-dirty` if tracked files differ from it; None outside a git checkout.
 
-    Changes in reports/ are ignored, because a command that writes a report must not mark the next command as dirty.
+    Changes in reports are ignored, because a command that writes a report must not mark the next command as dirty.
     """
     head = _git("rev-parse", "--short=12", "HEAD")
-    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude)reports")
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ":/", *REPORTS)
     return f"{head}-dirty" if head and changed else head or None
 
 

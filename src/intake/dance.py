@@ -124,13 +124,15 @@ class DanceContent:
         return self.listing.unused
 
     def plan(self) -> Plan:
-        """Returns what packing will write. Prints a line if the aspect ratio changes.
+        """Returns what packing will write. Prints a line on what is left out and if the aspect ratio changes.
 
-        UserError for a cut or a scored frame that the data set does not have.
+        UserError for a scored frame that the data set does not have.
         """
         request, (num_train, num_val) = self.request, self._num_frames
-        if request.cuts is not None:
-            takes_between(request.cuts, num_train)  # raises the error before packing, not after
+        if alone := self.listing.alone:
+            say(f"left out: {len(alone)} frames without a pose or poses without a frame, such as {alone[0]}")
+        if holes := sum(map(len, self.listing.holes.values())):
+            say(f"numbers are missing at {holes} places; a take ends at each of them")
         first = request.scored_frames[0]
         shortest = min(num_val, request.test_length)
         if first >= shortest:
@@ -188,13 +190,14 @@ class DanceContent:
     def _takes(self, folder: Path) -> tuple[Takes, Takes]:
         """Returns the takes of training and of validation.
 
-        Given cuts are cuts of the training frames. The validation frames are then one take.
+        Given cuts are cuts of the training frames. The validation frames are then one take, if no number is missing.
         """
         num_train, num_val = self._num_frames
+        holes = self.listing.holes
         if self.request.cuts is not None:
-            return takes_between(self.request.cuts, num_train), takes_between((), num_val)
-        train = takes_between(_found_cuts(folder, "train"), num_train)
-        val = takes_between(_found_cuts(folder, "val"), num_val)
+            return takes_between(self.request.cuts, num_train), takes_between(holes["val"], num_val)
+        train = takes_between(_with(_found_cuts(folder, "train"), holes["train"]), num_train)
+        val = takes_between(_with(_found_cuts(folder, "val"), holes["val"]), num_val)
         say(f"cuts found: {list_cuts(train)} in training, {list_cuts(val)} in validation; CUTS=A,B declares others")
         return train, val
 
@@ -214,8 +217,15 @@ def read_dance(
     listing = list_images(source, test_length=test_length)
     fingerprint = source.fingerprint(listing.names, listing.prefix)
     record = SourceRecord(name=source.path.resolve().name, kind=source.kind, fingerprint=fingerprint)
+    if cuts is not None:
+        takes_between(cuts, len(listing.images["train_frames"]))  # raises the error for what the user has written
+        cuts = _with(cuts, listing.holes["train"])
     request = DanceRequest(record, cuts, listing.test_length, frame_size, scored_frames)
     return DanceContent(request, source, listing)
+
+
+def _with(cuts: tuple[int, ...], holes: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(sorted({*cuts, *holes}))
 
 
 def _found_cuts(folder: Path, part: str) -> tuple[int, ...]:

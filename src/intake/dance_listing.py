@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 from src.base.console import UserError
 from src.intake.file_names import PICTURE, picture_number
@@ -36,6 +37,9 @@ class Listing:
     """The images of a data set, in order.
 
     images: array name -> file names. `test_poses` lists the tests one after the other.
+    holes: "train" and "val" -> the images before which numbers are missing. Nobody knows what happened there, so a take
+    ends at a hole.
+    alone: frames without a pose, and poses without a frame; they are left out.
     prefix: path of the folder that holds train, val and test; all names begin with it.
     unused: files outside the six folders.
     """
@@ -43,6 +47,8 @@ class Listing:
     images: dict[str, tuple[str, ...]]
     prefix: str
     unused: tuple[str, ...]
+    holes: dict[str, tuple[int, ...]]
+    alone: tuple[str, ...]
 
     @property
     def num_tests(self) -> int:
@@ -66,7 +72,7 @@ def holds_dance(source: Source) -> bool:
 
 
 def list_images(source: Source, *, test_length: int | None) -> Listing:
-    """Returns the images in order; each frame has its pose. UserError for missing, unexpected or too big files.
+    """Returns the images in order, each frame with its pose. UserError for missing, unexpected or too big files.
 
     test_length: poses of each test sequence; None means the length that most sequences have.
     """
@@ -75,13 +81,24 @@ def list_images(source: Source, *, test_length: int | None) -> Listing:
     if missing:
         raise UserError(f"{source.path}: {prefix}{missing[0]} is missing or empty; needed: all of {', '.join(FOLDERS)}")
     images: dict[str, tuple[str, ...]] = {}
+    holes: dict[str, tuple[int, ...]] = {}
+    alone: list[str] = []
     for part in ("train", "val"):
         frame_folder, pose_folder = f"{part}/{part}_img", f"{part}/{part}_label"
         frames = _numbered(prefix + frame_folder, found[frame_folder])
         poses = _numbered(prefix + pose_folder, found[pose_folder])
-        _check_pairs(frames, poses, prefix + frame_folder, prefix + pose_folder)
-        images[f"{part}_frames"] = _in_order(prefix + frame_folder, frames)
-        images[f"{part}_poses"] = _in_order(prefix + pose_folder, poses)
+        numbers = sorted(frames.keys() & poses.keys())
+        lonely = [files[number] for files in (frames, poses) for number in sorted(files.keys() - set(numbers))]
+        if len(numbers) < 2 or len(lonely) > len(numbers):
+            counted = f"{len(numbers)} numbers with both a frame and a pose"
+            example = f", and {lonely[0]} is alone" if lonely else ""
+            raise UserError(
+                f"{prefix}{frame_folder} and {pose_folder} have {counted}{example}; needed: 2, and most of them"
+            )
+        alone += lonely
+        images[f"{part}_frames"] = tuple(frames[number] for number in numbers)
+        images[f"{part}_poses"] = tuple(poses[number] for number in numbers)
+        holes[part] = tuple(i for i, (one, two) in enumerate(pairwise(numbers), 1) if two > one + 1)
     given = _by_sequence(f"{prefix}test/test_img", found["test/test_img"])
     sequences = _by_sequence(f"{prefix}test/test_label", found["test/test_label"])
     if test_length is None:
@@ -93,7 +110,7 @@ def list_images(source: Source, *, test_length: int | None) -> Listing:
         test_frames.append(_given_frame(f"{prefix}test/test_img/{k}", given.get(k, [])))
         test_poses.extend(_test_poses(f"{prefix}test/test_label/{k}", sequences.get(k, []), test_length))
     images |= {"test_frames": tuple(test_frames), "test_poses": tuple(test_poses)}
-    listing = Listing(images, prefix, tuple(unused))
+    listing = Listing(images, prefix, tuple(unused), holes, tuple(alone))
     check_sizes(source, listing.names)
     return listing
 
@@ -152,19 +169,6 @@ def _numbered(folder: str, entries: list[tuple[str, str]]) -> dict[int, str]:
     return numbers
 
 
-def _check_pairs(frames: dict[int, str], poses: dict[int, str], frame_folder: str, pose_folder: str) -> None:
-    for present, others, other, folder in (
-        (frames, poses, "pose", pose_folder),
-        (poses, frames, "frame", frame_folder),
-    ):
-        alone = sorted(present.keys() - others.keys())
-        if alone:
-            more = f" ({len(alone) - 1} more like it)" if len(alone) > 1 else ""
-            raise UserError(
-                f"{present[alone[0]]} has no {other} in {folder}{more}; needed: both; add one or remove the other"
-            )
-
-
 def _in_order(folder: str, numbers: dict[int, str]) -> tuple[str, ...]:
     first, last = min(numbers), max(numbers)
     num_missing = last - first + 1 - len(numbers)
@@ -174,8 +178,6 @@ def _in_order(folder: str, numbers: dict[int, str]) -> tuple[str, ...]:
         raise UserError(
             f"{folder}: number {found} missing between {first} and {last}; needed: no holes; add what is missing"
         )
-    if len(numbers) < 2:
-        raise UserError(f"{folder} holds one image; needed: at least 2")
     return tuple(numbers[number] for number in range(first, last + 1))
 
 

@@ -111,12 +111,14 @@ def _motion(pictures: np.ndarray, takes: Takes) -> np.ndarray:
     left = MOST_PIXELS // (pictures.shape[-2] * pictures.shape[-1])
     for start, stop in takes:
         part = pictures[start : min(stop, start + left)]
+        if len(part) < 2:
+            continue
         changes = (np.abs(np.subtract(after, before, dtype=np.int16)) for before, after in pairwise(part))
         parts.append(np.sqrt([change.sum(axis=0, dtype=np.float32) for change in changes]))
         left -= len(part)
         if left <= 1:
             break
-    return np.concatenate(parts)
+    return np.concatenate(parts) if parts else np.zeros((0, *pictures.shape[-2:]), np.float32)
 
 
 def _of_place(frames: np.ndarray, poses: np.ndarray) -> Iterator[str]:

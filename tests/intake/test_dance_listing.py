@@ -1,7 +1,7 @@
 """The competition's layout, tested with file names only. All valid names are listed in order; faults are reported."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -47,34 +47,44 @@ def test_layouts_are_listed_in_numerical_order(top: str, name: str) -> None:
 
 
 @given(first=st.integers(0, 10**6), length=st.integers(2, 30), hole=st.integers(1, 28), order=st.randoms())
-def test_any_numbering_without_holes_is_listed_and_a_hole_is_named(first: int, length: int, hole: int, order) -> None:
+def test_any_numbering_is_listed_and_a_take_ends_at_a_hole(first: int, length: int, hole: int, order) -> None:
     fixed = [name for name in dance_names() if not name.startswith("train")]
     numbers = list(range(first, first + length))
     order.shuffle(numbers)
     train = [f"train/train_{kind}/{n}.png" for kind in ("img", "label") for n in numbers]
     expected = tuple(f"train/train_img/{n}.png" for n in range(first, first + length))
     assert listed(fixed + train).images["train_frames"] == expected
+    assert listed(fixed + train).holes == {"train": (), "val": ()}
     if hole < length - 1:
-        with pytest.raises(UserError, match=f"train/train_img: number {first + hole} is missing between {first} and"):
-            listed(fixed + [name for name in train if not name.endswith(f"/{first + hole}.png")])
+        listing = listed(fixed + [name for name in train if not name.endswith(f"/{first + hole}.png")])
+        assert listing.images["train_frames"] == (*expected[:hole], *expected[hole + 1 :])
+        assert listing.holes["train"] == (hole,) and listing.alone == ()
+
+
+def test_what_has_no_partner_is_left_out_and_leaves_a_hole() -> None:
+    gone = ("train/train_img/3.png", "train/train_label/5.png", "val/val_label/0.png")
+    listing = listed(name for name in dance_names() if name not in gone)
+    assert listing.alone == ("train/train_img/5.png", "train/train_label/3.png", "val/val_img/0.png")
+    assert listing.holes == {"train": (3, 4), "val": ()}
+    numbers = [
+        [name.rpartition("/")[2].partition(".")[0] for name in listing.images[key]]
+        for key in ("train_frames", "train_poses")
+    ]
+    assert numbers[0] == numbers[1] and not {"3", "5"} & set(numbers[0])
 
 
 def test_files_elsewhere_are_reported() -> None:
     listing = listed([*dance_names(), "readme.txt", "train/notes.csv"])
     assert listing.unused == ("readme.txt", "train/notes.csv")
-    assert listing == Listing(listed(dance_names()).images, "", ("readme.txt", "train/notes.csv"))
+    assert listing == replace(listed(dance_names()), unused=("readme.txt", "train/notes.csv"))
 
 
 FAULTS = {  # case -> names to add, beginnings of names to remove, the expected error
-    "no frame for a pose": ([], ["train/train_img/3."], r"train/train_label/3.png has no frame in train/train_img;"),
-    "no pose": ([], ["val/val_label/2."], r"val/val_img/2.png has no pose in val/val_label;"),
-    "no poses": (
+    "most have no partner": (
         [],
-        ["train/train_label/4.", "train/train_label/6."],
-        r"train_img/4.png has no pose .*1 more like it",
+        [f"val/val_label/{n}." for n in (1, 2, 3)],
+        "have 1 numbers with both a frame and a pose, and val/val_img/1.png is alone; needed: 2, and most",
     ),
-    "hole": ([], ["val/val_img/1.", "val/val_label/1."], "val/val_img: number 1 is missing between 0 and 3;"),
-    "holes": (["val/val_img/8.png", "val/val_label/8.png"], [], "number 4 and 3 more are missing between 0 and 8"),
     "two names": (
         ["train/train_img/frame3.png"],
         [],
@@ -88,7 +98,7 @@ FAULTS = {  # case -> names to add, beginnings of names to remove, the expected 
     "one frame": (
         [],
         [f"val/val_{k}/{n}." for k in ("img", "label") for n in (0, 1, 2)],
-        "val/val_img holds one image",
+        "val/val_img and val/val_label have 1 numbers with both",
     ),
     "no validation": ([], ["val/"], "val/val_img is missing or empty; needed: all of train/train_img, "),
     "no labels": ([], ["test/test_label/"], "test/test_label is missing or empty"),
