@@ -132,7 +132,7 @@ def command(
     limits: Sequence[tuple[int, int]] = (),
     variables: dict[str, str | None] | None = None,
     root: Path | None = None,
-    timeout: float = 100,
+    timeout: float = 300,
 ) -> Result:
     """Runs a command of src in a workspace, in a fork of this process and in its own process group.
 
