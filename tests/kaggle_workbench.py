@@ -132,7 +132,7 @@ class ForkedClient(subprocess.Popen):
     """A process that runs the client's code without starting Python again. All other commands start as usual."""
 
     def __init__(self, command: list[str], **settings: object) -> None:
-        if command[:4] == [sys.executable, "-P", "-m", "kaggle"]:
+        if command[:2] == [sys.executable, "-P"] and "-W" in command:
             settings["preexec_fn"] = functools.partial(run_client, command, dict(settings))
         super().__init__(command, **settings)
 
@@ -157,6 +157,8 @@ def run_client(command: list[str], settings: dict[str, object]) -> None:
     sys.argv = command[3:]
     code = 0
     try:
+        if command[2] == "-c":
+            exec(command[3], {"__name__": "__main__"})
         runpy.run_module("kaggle", run_name="__main__", alter_sys=True)
     except SystemExit as ending:
         code = ending.code if isinstance(ending.code, int) else ending.code is not None

@@ -82,6 +82,10 @@ class Competition:
     teams: list[tuple[str, str]] = field(
         default_factory=lambda: [("Ada", "37.1"), ("tester", "35.0"), ("Grace", "30.2")]
     )
+    page_cap: int = 200  # most rows of one page of the list of submissions
+    page_tokens: bool = True  # whether a page says where the next one is; otherwise pages have numbers
+    create_answer: str = ""  # a message that registers nothing; the status is 200
+    create_refusal: str = ""  # a message with the status 400
     push_error: str = ""  # the error in the answer to a pushed notebook; the status is 200
     calls: list[dict[str, Any]] = field(default_factory=list)
     blobs: dict[str, bytes] = field(default_factory=dict)
@@ -120,8 +124,10 @@ class Competition:
         blob = self.blobs.get(body["blobFileTokens"])
         if blob is None:
             return {"code": 400, "message": "Submission file not found"}
-        if len(self.submissions) >= self.daily_limit:
-            return {"code": 400, "message": MESSAGES[400]}
+        if self.create_answer:
+            return {"message": self.create_answer}
+        if len(self.submissions) >= self.daily_limit or self.create_refusal:
+            return {"code": 400, "message": self.create_refusal or MESSAGES[400]}
         started = next(call["body"] for call in reversed(self.calls) if call["step"] == "start")
         self.submissions.append(
             {
@@ -150,7 +156,10 @@ class Competition:
             if status == "COMPLETE":
                 row |= {"publicScore": self.public_score, "privateScore": self.private_score}
             rows.append(row)
-        return {"submissions": rows[: body.get("pageSize", 20)]}
+        size = min(self.page_cap, body.get("pageSize", 20))
+        first = int(body.get("pageToken") or 0) if self.page_tokens else size * (body.get("page", 1) - 1)
+        following = {"nextPageToken": str(first + size)} if self.page_tokens and first + size < len(rows) else {}
+        return {"submissions": rows[first : first + size], **following}
 
     def answer_leaderboard(self, body: dict[str, Any]) -> dict[str, Any]:
         first, size = int(body.get("pageToken") or 0), body.get("pageSize", 20)

@@ -24,6 +24,31 @@ from src.competition.errors import RUN_AGAIN, KaggleRefusal, KaggleUnavailable, 
 CLIENT_VERSIONS = {"kaggle": "2.2.4", "kagglesdk": "0.1.37", "tqdm": "4.70.1"}  # tqdm draws the upload's progress bar
 ORPHAN_LIMIT_S = 7200  # a transfer stops itself after this time, even if the process that started it is gone
 WATCH_INTERVAL_S = 0.1  # between two checks of a transfer or a lock
+# The client shows one page of the list of submissions and does not print where the next one is. This reads all pages.
+EVERY_PAGE = """
+from kaggle import cli
+from kagglesdk.competitions.types.competition_api_service import ApiListSubmissionsRequest
+
+def every_page(competition, page_size, **unused):
+    rows, page, token = {}, 1, ""
+    with cli.api.build_kaggle_client() as kaggle:
+        while page <= 100:
+            request = ApiListSubmissionsRequest()
+            request.competition_name, request.page_size, request.page_token = competition, page_size, token
+            if not token:
+                request.page = page
+            answer = kaggle.competitions.competition_api_client.list_submissions(request)
+            found = {(row.ref, row.description, str(row.date)): row for row in answer.submissions or []}
+            new = {key: row for key, row in found.items() if key not in rows}
+            rows |= new
+            token, page = answer.next_page_token, page + 1
+            if not new or (not token and len(found) < 20):  # the service's smallest page has 20 rows
+                return list(rows.values())
+    raise ValueError("Kaggle's list of submissions does not end")
+
+cli.api.competition_submissions = every_page
+cli.main()
+"""
 SHOW_AFTER_S = 3.0  # a transfer that takes less shows no progress bar
 
 
@@ -203,7 +228,8 @@ def _command(arguments: tuple[str, ...]) -> list[str]:
             installed = "no version of it"
         if installed != tested:
             raise KaggleRefusal(f"{package} {tested} is needed and {installed} is installed", "run `make setup`")
-    return [sys.executable, "-P", "-m", "kaggle", "-W", *arguments]  # -P: import nothing from the current folder
+    program = ("-c", EVERY_PAGE) if "submissions" in arguments[:2] else ("-m", "kaggle")
+    return [sys.executable, "-P", *program, "-W", *arguments]  # -P: import nothing from the current folder
 
 
 def _environment() -> dict[str, str]:

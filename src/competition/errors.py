@@ -15,17 +15,20 @@ from src.base.console import UserError, say
 from src.base.names import shortened
 from src.base.reading import Unreadable, read_bytes, read_table
 
-SUBMITTED = re.compile(r"^(\d+ submissions remaining today|Successfully submitted)", re.MULTILINE)
+SUBMITTED = re.compile(r"^Successfully submitted", re.MULTILINE)  # any other answer is looked up in Kaggle's list
 UPLOAD_ENDED = re.compile(
     r"\[[\d:]+[<,][^\]\n]*\] *\r?\n"
 )  # the client ends its progress bar's line when the upload ends
 FINAL_REFUSAL = re.compile(  # only the service prints these, when it does not register an uploaded file
     r"^4(?!08|09|99)\d\d Client Error: .* for url: \S*Service/|^Authentication required$"
-    r"|used its daily submission allowance|must accept this competition's rules",
+    r"|used its daily submission allowance|must accept this competition's rules"
+    r"|^(?!Invalid response)[^\[\]]*\b(only accepts?|from notebooks?|code competition|(has|have) (ended|closed|passed)"
+    r"|no longer accept\w*|not accepting|too many (pending|submissions)|pending submissions|not allowed|not eligible"
+    r"|not permitted|permission\b.* denied|too large|must (first )?join)\b",
     re.I,
 )
 MAX_CREDENTIALS_BYTES = 2**20
-MAX_SHOWN = 200  # characters of what the client says
+MAX_REASON = 300  # characters of the client's own words in a message
 TOKEN_PAGE = "https://www.kaggle.com/settings/api"
 STATUS_OF_MESSAGE = (  # the service can answer with a sentence and no status code
     (401, re.compile(r"authentication required|unauthenticated|unauthorized|invalid credentials", re.I)),
@@ -102,6 +105,12 @@ CLIENT_FAILURES = (  # what the client prints when the service has not answered
         f"check the network and the proxy settings, then {RUN_AGAIN}",
     ),
     (
+        r"^\w*(Error|Exception)\b.*\[Errno|^\[Errno|PermissionError",
+        KaggleRefusal,
+        "this machine refused what the kaggle client needs",
+        f"correct that, then {RUN_AGAIN}",
+    ),
+    (
         r"JSONDecodeError|Expecting value",
         KaggleUnavailable,
         "something other than Kaggle answered, perhaps a login page of the network",
@@ -121,13 +130,15 @@ def explain(output: str, slug: str) -> KaggleError:
     reason = _reason(redact(output))
     for pattern, kind, problem, fix in CLIENT_FAILURES:
         if re.search(pattern, reason):
-            return kind(f"{problem} ({shortened(reason, MAX_SHOWN)})", fix)
+            return kind(f"{problem} ({shortened(reason, MAX_REASON)})", fix)
+    if "Traceback (most recent call last)" in output:  # an error of the client, never an answer of Kaggle
+        return KaggleUnavailable(f"the kaggle client failed ({shortened(reason, MAX_REASON)})", RUN_AGAIN)
     if status := re.search(r"\b([45]\d\d) (?:Client|Server) Error", reason):
         return _explain_status(int(status[1]), reason, slug)
     for status_code, message in STATUS_OF_MESSAGE:
         if message.search(reason):
             return _explain_status(status_code, reason, slug)
-    return KaggleUnavailable(f"the kaggle client failed ({reason})", RUN_AGAIN)
+    return KaggleUnavailable(f"the kaggle client failed ({shortened(reason, MAX_REASON)})", RUN_AGAIN)
 
 
 @dataclass(frozen=True)
@@ -148,16 +159,19 @@ def judge_upload(log: str, exit_code: int | None, slug: str, *, complete: bool =
     """
     cancelled = "User cancelled" in log
     ended = UPLOAD_ENDED.search(log)
-    finished = (exit_code == 0 and not cancelled) or SUBMITTED.search(log)
+    finished = SUBMITTED.search(log)
     if "Could not submit" in log:  # the client's exit code is 0 then
         return Verdict("refused", "Kaggle's storage did not accept the file")
     if finished and ended:
         return Verdict("accepted")
-    may_have_arrived = ended or finished or not complete
+    may_have_arrived = ended or finished or (exit_code == 0 and not cancelled) or not complete
     if exit_code is None or exit_code < 0 or cancelled:
         return Verdict("unclear" if may_have_arrived else "refused", "the upload was interrupted")
+    if exit_code == 0:
+        return Verdict("unclear", f"Kaggle answered: {shortened(_reason(redact(log)), MAX_REASON)}")
     error = explain(log, slug)
-    refused = exit_code == 1 and (not may_have_arrived or FINAL_REFUSAL.search(_reason(log)))
+    final = "Traceback" not in log and FINAL_REFUSAL.search(_reason(log))
+    refused = exit_code == 1 and (final or not may_have_arrived)
     return Verdict("refused" if refused else "unclear", error.problem, error.fix)
 
 
@@ -182,16 +196,16 @@ def _explain_status(status: int, reason: str, slug: str) -> KaggleError:
     if status == 429:
         return KaggleRateLimit("Kaggle was asked too often (429)", f"{RUN_AGAIN} in a few minutes")
     if status == 408 or status >= 500:
-        return KaggleUnavailable(f"Kaggle cannot answer now ({status}: {reason})", f"{RUN_AGAIN} in a few minutes")
+        return KaggleUnavailable(f"Kaggle cannot answer now ({reason})", f"{RUN_AGAIN} in a few minutes")
     if status == 401:
         return _explain_credentials()
     if status == 403:
         rules = competition_page(slug, "rules")
         fix = f"accept the rules at {rules} and check the slug; Kaggle also denies access to a wrong slug"
-        return KaggleRefusal(f"Kaggle denies access to {slug} (403: {reason})", fix)
+        return KaggleRefusal(f"Kaggle denies access to {slug} ({reason})", fix)
     if status == 404:
         fix = "the slug is the last part of the competition's address, see https://www.kaggle.com/competitions"
-        return KaggleRefusal(f"Kaggle has no competition named {slug} (404: {reason})", fix)
+        return KaggleRefusal(f"Kaggle has no competition named {slug} ({reason})", fix)
     return KaggleRefusal(f"Kaggle refused ({reason})", f"see {competition_page(slug)}")
 
 

@@ -108,7 +108,7 @@ class LeaderboardPlace:
 
 
 def list_submissions(slug: str, policy: WaitPolicy) -> dict[str, ListedSubmission]:
-    """Returns {tag: row} for those of the newest 100 submissions whose message ends in a tag of this project."""
+    """Returns {tag: row} for all our submissions whose message ends in a tag of this project."""
     text = call_client(
         slug, "competitions", "submissions", slug, "--csv", "--page-size", "100", "--quiet", policy=policy
     )

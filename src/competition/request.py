@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import shlex
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,9 +34,9 @@ class SubmitRequest:
         """Returns the path of the csv."""
         return SUBMISSIONS / f"{self.run}.csv"
 
-    def make_command(self, option: str) -> str:
-        """Returns the make command of this request with one more option."""
-        return f"`make submit RUN={self.run} COMPETITION={self.competition} ARGS={option}`"
+    def make_command(self, option: str = "") -> str:
+        """Returns the make command of this request, with one more option or with none."""
+        return f"`make submit RUN={self.run} COMPETITION={self.competition}{option and f' ARGS={option}'}`"
 
 
 @dataclass(frozen=True)
@@ -105,9 +104,3 @@ def file_to_upload(prepared: PreparedSubmission) -> Path:
     path = UPLOADS / f"{prepared.run}.zip"
     write_atomically(path, buffer.getvalue())
     return path
-
-
-def manual_command(prepared: PreparedSubmission, tag: str) -> str:
-    """Returns the command that submits by hand. Its message has the tag, so the next `make submit` finds it."""
-    words = ("--file", str(file_to_upload(prepared)), f"--message={prepared.message} [run:{tag}]")
-    return shlex.join((".venv/bin/kaggle", "competitions", "submit", prepared.competition, *words))

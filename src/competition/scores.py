@@ -5,6 +5,7 @@ from src.competition.client import WaitPolicy, poll_rounds
 from src.competition.errors import KaggleError, KaggleRefusal, KaggleUnavailable, competition_page
 from src.competition.ledger import Event, Ledger, Submission
 from src.competition.queries import ListedSubmission, find_team, leaderboard, list_submissions
+from src.competition.request import SubmitRequest
 
 
 def record(ledger: Ledger, submission: Submission, kind: str, **fields: object) -> Submission:
@@ -63,9 +64,10 @@ def wait_for_score(ledger: Ledger, submission: Submission, policy: WaitPolicy, *
             say(f"[run:{intent.tag}] waiting for the score: {state}")
             reported = state
     page = competition_page(intent.competition, "submissions")
+    command = SubmitRequest(intent.run, intent.competition).make_command()
     raise UserError(
         f"{intent.run} was submitted as [run:{intent.tag}] and has no score after {policy.deadline_s:.0f} s "
-        f"({reported}); the same command continues to wait and uploads nothing; see {page}"
+        f"({reported}); {command} continues to wait and uploads nothing; see {page}"
     )
 
 

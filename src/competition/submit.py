@@ -53,7 +53,6 @@ from src.competition.request import (
     PreparedSubmission,
     SubmitRequest,
     file_to_upload,
-    manual_command,
     prepare,
 )
 from src.competition.scores import record, update, wait_for_score
@@ -141,9 +140,6 @@ def _check_kaggle_list(
         if tag:
             problem = f"cannot tell whether [run:{tag}] arrived, because Kaggle's list cannot be read: {error.problem}"
             raise type(error)(problem, f"{error.fix}; the same command checks again") from error
-        if prepared and not known:
-            command = manual_command(prepared, _next_tag(ledger, prepared, {}))
-            say(f"{prepared.csv} is ready; to submit it by hand:\n  {command}")
         raise type(error)(f"nothing was uploaded: {error.problem}", error.fix) from error
     _update_from_list(ledger, request.competition, listed, awaited=tag)
     if prepared:
@@ -284,10 +280,10 @@ def _read_list(slug: str, tag: str, total_s: float, policy: WaitPolicy) -> dict[
 def _unknown_error(submission: Submission) -> UserError:
     intent = submission.intent
     page = competition_page(intent.competition, "submissions")
-    command = SubmitRequest(intent.run, intent.competition).make_command("--again")
+    request = SubmitRequest(intent.run, intent.competition)
     return UserError(
-        f"unknown whether Kaggle has [run:{intent.tag}]: its answer was lost ({submission.latest.reason}); the same "
-        f"command checks again and uploads nothing; if {page} does not show it either, {command} uploads it again"
+        f"unknown whether Kaggle has [run:{intent.tag}] ({submission.latest.reason}); {request.make_command()} checks "
+        f"again and uploads nothing; if {page} does not show it either, {request.make_command('--again')} uploads it"
     )
 
 

@@ -7,7 +7,6 @@ import io
 import json
 import os
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -141,11 +140,6 @@ def test_every_form_of_credentials_is_accepted(harness: Harness, form: str) -> N
     assert leaks(workspace, [result]) == []
 
 
-def by_hand(output: str) -> list[str]:
-    """Returns the words of the printed command that submits by hand."""
-    return shlex.split(output.partition("by hand:\n")[2].partition("\n")[0])
-
-
 def test_a_key_file_that_is_not_json_is_reported(harness: Harness) -> None:
     workspace = harness.workspace("json")
     path = workspace.home / ".kaggle/kaggle.json"
@@ -169,11 +163,10 @@ def test_missing_wrong_and_unused_credentials_have_different_messages(harness: H
     for result in (wrong, unused, none):
         assert result.exit_code == 2 and result.error.count("\n") == 1
         assert "wrong-key" not in result.output + result.error
-        assert by_hand(result.output)[:4] == [".venv/bin/kaggle", "competitions", "submit", "credentials"]
     assert workspace.competition.submissions == [] and workspace.submissions == []
 
 
-def test_without_a_network_the_command_to_submit_by_hand_is_printed(harness: Harness) -> None:
+def test_without_a_network_nothing_is_uploaded(harness: Harness) -> None:
     workspace = harness.workspace("offline")
     nowhere = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
     for credentials in ({}, {"KAGGLE_API_TOKEN": "token.offline"}):
@@ -181,7 +174,6 @@ def test_without_a_network_the_command_to_submit_by_hand_is_printed(harness: Har
         assert result.exit_code == 2 and result.error.startswith(
             "error: nothing was uploaded: Kaggle cannot be reached"
         )
-        assert by_hand(result.output)[:4] == [".venv/bin/kaggle", "competitions", "submit", "offline"]
     assert (workspace.folder / "submissions/run.csv").exists() and workspace.submissions == []
 
 

@@ -42,6 +42,18 @@ URL = "for url: https://api.kaggle.com/v1/competitions.CompetitionApiService/Lis
         ("ModuleNotFoundError: No module named 'six'", KaggleRefusal, "make setup"),
         ("Invalid header value: 'Bearer abc\\ndef' https://x.y/z?token=abc", KaggleRefusal, "Bearer \\*\\*\\*"),
         ("something new", KaggleUnavailable, "something new"),
+        ("Service unavailable", KaggleUnavailable, r"cannot answer now \(Service unavailable\)"),
+        (
+            "Traceback (most recent call last):\nPermissionError: [Errno 13] Permission denied: '/root/.kaggle'",
+            KaggleRefusal,
+            r"the kaggle client cannot use .*\(PermissionError: \[Errno 13\] Permission denied",
+        ),
+        ("Traceback (most recent call last):\nKeyError: 'Forbidden'", KaggleUnavailable, "client failed"),
+        (
+            "Traceback (most recent call last):\nrequests.exceptions.SSLError: certificate verify failed",
+            KaggleUnavailable,
+            r"cannot be reached \(SSLError: certificate verify failed\)",
+        ),
         ("", KaggleUnavailable, "printed nothing"),
     ],
 )
@@ -78,6 +90,9 @@ def test_failures_are_explained(output: str, kind: type[UserError], words: str) 
         (f"{WHOLE}Invalid response from the proxy", 1, "unclear"),  # the same word in another message is a refusal
         (f"{WHOLE}requests.exceptions.ConnectionError: Connection closed", 1, "unclear"),
         (f"{WHOLE}Submission not found", 1, "unclear"),
+        (f"{WHOLE}This competition only accepts submissions from notebooks", 1, "refused"),
+        (f"{WHOLE}Traceback (most recent call last):\nPermissionError: permission to x was denied", 1, "unclear"),
+        (f"{WHOLE}4 submissions remaining today.\nSomething else", 0, "unclear"),
         (f"{WHOLE}OSError: [Errno 28] No space left on device", 120, "unclear"),
         (f"{WHOLE}403 Client Error: Forbidden {URL}", 120, "unclear"),
         (f"{BAR}OSError: [Errno 28] No space left on device", 1, "refused"),

@@ -1,7 +1,8 @@
 """Tests of recovery: after a power failure, on another machine, after more training, after a submission by hand."""
 
+import hashlib
+import re
 import resource
-import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -105,19 +106,67 @@ def test_a_submission_of_another_machine_is_found_in_kaggles_list(harness: Harne
     assert [entry.intent.tag for entry in second.submissions] == tags == [tags[0], f"{tags[0]}-2"]
 
 
-def test_a_submission_by_hand_with_the_printed_command_is_not_repeated(harness: Harness) -> None:
-    workspace = harness.workspace("hand", "list:503:1")
-    words = workspace.command("submit")
-    words[words.index("--message") :][:2] = []
-    message = """-x "it's" $5 `b`"""
-    output = harness.run(workspace, *words, f"--message={message}").output
-    line = shlex.split(output.partition("by hand:\n")[2].splitlines()[0])
-    assert line[0] == ".venv/bin/kaggle"
-    command = [sys.executable, "-P", "-m", "kaggle", *line[1:]]
+def test_a_submission_by_hand_with_the_tag_is_not_repeated(harness: Harness) -> None:
+    workspace = harness.workspace("hand")
+    csv = workspace.folder / "submissions/run.csv"
+    message = f"""-x "it's" $5 `b` [run:{hashlib.sha256(csv.read_bytes()).hexdigest()[:12]}]"""
+    words = ["competitions", "submit", "hand", "--file", str(csv), f"--message={message}"]
+    command = [sys.executable, "-P", "-m", "kaggle", *words]
     subprocess.run(command, cwd=workspace.folder, env=environment_of(workspace), check=True, capture_output=True)
-    assert workspace.competition.submissions[0]["fileName"] == "run.zip"
-    result = harness.run(workspace, *words)
-    assert unexpected(workspace, result, 0, 1) == [] and f"as {message} [run:" in result.output
+    result = harness.run(workspace, *workspace.command("submit"))
+    assert unexpected(workspace, result, 0, 1) == [] and f"as {message}" in result.output
+
+
+@pytest.mark.parametrize("tokens", [True, False])
+def test_a_submission_below_the_first_pages_of_the_list_is_found(harness: Harness, tokens: bool) -> None:
+    workspace = harness.workspace(f"long-{tokens}".lower(), page_cap=50, page_tokens=tokens, daily_limit=999)
+    other = harness.other_machine(workspace)
+    assert harness.run(workspace, *workspace.command("submit")).exit_code == 0
+    listed = workspace.competition.submissions
+    listed += [{**listed[0], "ref": 50_000 + number, "description": f"newer {number}"} for number in range(150)]
+    result = harness.run(other, *other.command("submit"))
+    assert result.exit_code == 0 and "has this csv since" in result.output, result
+    assert len(listed) == 151
+
+
+@pytest.mark.parametrize("settings", [{"scoring": "PENDING"}, {"list_delay_s": 1e9}])
+def test_the_command_that_a_message_promises_uploads_nothing(harness: Harness, settings: dict[str, object]) -> None:
+    """A message of a command with --again names the command without it."""
+    fault = "create:lost" if "list_delay_s" in settings else ""
+    workspace = harness.workspace(f"promise-{len(fault)}", fault, **settings)
+    for number in (1, 2):
+        result = harness.run(workspace, *workspace.command("submit", "--again", "--deadline", "0"))
+        assert result.exit_code == 2 and len(workspace.competition.submissions) == number, result
+        words = re.search(r"`make submit RUN=run COMPETITION=\S+` [^;]*uploads nothing", result.error)
+        assert words, result.error
+        harness.run(workspace, *workspace.command("submit", "--deadline", "0"))
+        assert len(workspace.competition.submissions) == number
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "This competition only accepts submissions from notebooks.",
+        "The competition deadline has passed.",
+        "You have too many pending submissions.",
+        "You are not allowed to take part in this competition.",
+    ],
+)
+def test_a_refusal_in_words_is_said_in_these_words(harness: Harness, text: str) -> None:
+    workspace = harness.workspace(f"words-{len(text)}", create_refusal=text)
+    result = harness.run(workspace, *workspace.command("submit"))
+    assert unexpected(workspace, result, 2, 0) == [] and "nothing was submitted" in result.error
+    assert text in result.error
+    workspace.competition.create_refusal = ""
+    assert unexpected(workspace, harness.run(workspace, *workspace.command("submit")), 0, 1) == []
+
+
+def test_an_answer_that_registers_nothing_is_not_believed(harness: Harness) -> None:
+    workspace = harness.workspace("polite", create_answer="Submission not allowed: your team has no members left.")
+    for _ in range(2):
+        result = harness.run(workspace, *workspace.command("submit"))
+        assert unexpected(workspace, result, 2, 0) == []
+        assert "unknown whether Kaggle has" in result.error and "your team has no members left" in result.error
 
 
 def test_a_tag_in_the_users_message_is_refused_and_a_tag_inside_a_message_is_ignored(harness: Harness) -> None:
