@@ -40,6 +40,7 @@ EXPERIMENTS = CONFIGS / "experiments"
 DATA = Path("data")
 RUNS = Path("runs")
 REPORTS = Path("reports")
+NOT_RUN = "not run yet"
 Name = Annotated[str, Field(pattern="^[a-z0-9_]+$", max_length=60)]
 Arms = Annotated[tuple[Name, ...], Field(strict=False, min_length=1, max_length=100)]
 RunChild = Callable[[Sequence[str]], int]  # command -> exit code
@@ -129,12 +130,16 @@ def _joined(*words: str) -> str:
 
 
 def run_grid(path: Path, run_child: RunChild) -> tuple[Path, dict[str, str]]:
-    """Makes the missing runs of a grid and writes its report. Returns the Markdown file and {failed run: reason}."""
+    """Makes the missing runs of a grid and writes the report after each run.
+
+    Returns the Markdown file and {failed run: reason}.
+    """
     grid = load_grid(path)
     jobs = jobs_of(grid, path.stem)
     failures: dict[str, str] = {}
     for number, job in enumerate(jobs, start=1):
         label = f"[{number}/{len(jobs)}] {job.run}"
+        done = False
         try:
             with owned(RUNS / job.run):
                 done = is_done(job)
@@ -145,11 +150,14 @@ def run_grid(path: Path, run_child: RunChild) -> tuple[Path, dict[str, str]]:
         if failure:
             failures[job.run] = failure
             say(f"{label}: {failure}")
-    return write_report(grid, path, jobs, failures), failures
+        if not done or number == len(jobs):  # after every run, so that a stopped grid has its table
+            waiting = {later.run: NOT_RUN for later in jobs[number:] if not is_done(later)}
+            report = write_report(grid, path, jobs, failures | waiting)
+    return report, failures
 
 
 def write_report(grid: Grid, path: Path, jobs: Sequence[Job], failures: Mapping[str, str]) -> Path:
-    """Writes the report of a grid and returns the Markdown file. All runs are finished except the failures."""
+    """Writes the report of a grid and returns the Markdown file. `failures` names every run that is not finished."""
     runs = {job.run: read_run(RUNS / job.run) for job in jobs}
     results = [
         result_of(

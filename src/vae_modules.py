@@ -61,42 +61,44 @@ class DepthConvBlock(nn.Module):
         return self.feed_forward(self.shortcut(features) + self.convolutions(features))
 
 
-def frame_encoder(slope: float) -> nn.Sequential:
-    """Returns the network (B, 3, H, W) in [0, 1] -> (B, 128, H, W); 193,568 parameters."""
+def frame_encoder(slope: float, width: int = 128) -> nn.Sequential:
+    """Returns the network (B, 3, H, W) in [0, 1] -> (B, width, H, W); 193,568 parameters at width 128."""
+    eighth, quarter, half = width // 8, width // 4, width // 2
     return nn.Sequential(
-        ResidualBlock(3, 16, slope),
-        DepthConvBlock(16, 16, slope),
-        ResidualBlock(16, 32, slope),
-        DepthConvBlock(32, 32, slope),
-        ResidualBlock(32, 64, slope),
-        DepthConvBlock(64, 64, slope),
-        nn.Conv2d(64, 128, 3, padding=1),
+        ResidualBlock(3, eighth, slope),
+        DepthConvBlock(eighth, eighth, slope),
+        ResidualBlock(eighth, quarter, slope),
+        DepthConvBlock(quarter, quarter, slope),
+        ResidualBlock(quarter, half, slope),
+        DepthConvBlock(half, half, slope),
+        nn.Conv2d(half, width, 3, padding=1),
     )
 
 
-def pose_encoder(slope: float) -> nn.Sequential:
-    """Returns the network (B, 3, H, W) in [0, 1] -> (B, 32, H, W); 16,832 parameters.
+def pose_encoder(slope: float, width: int = 128) -> nn.Sequential:
+    """Returns the network (B, 3, H, W) in [0, 1] -> (B, width / 4, H, W); 16,832 parameters at width 128.
 
     It uses group norm: batch norm would behave differently for a training batch and for a rollout of one clip.
     """
+    eighth = width // 8
     return nn.Sequential(
         nn.ReflectionPad2d(3),
-        nn.Conv2d(3, 16, 7),
-        nn.GroupNorm(4, 16),
+        nn.Conv2d(3, eighth, 7),
+        nn.GroupNorm(4, eighth),
         nn.LeakyReLU(slope),
-        ResidualBlock(16, 32, slope),
+        ResidualBlock(eighth, 2 * eighth, slope),
     )
 
 
-def gaussian_predictor(num_latents: int, slope: float) -> nn.Sequential:
-    """Returns the posterior (B, 160, H, W) -> (B, 2 * num_latents, H, W), mean first.
+def gaussian_predictor(num_latents: int, slope: float, width: int = 128) -> nn.Sequential:
+    """Returns the posterior (B, 1.25 * width, H, W) -> (B, 2 * num_latents, H, W), mean first.
 
-    It has 8,289 parameters for 12 latents.
+    It has 8,289 parameters for 12 latents at width 128.
     """
     quarter = num_latents // 4
     half = num_latents // 2
     return nn.Sequential(
-        ResidualBlock(128 + 32, quarter, slope),
+        ResidualBlock(width + width // 4, quarter, slope),
         DepthConvBlock(quarter, quarter, slope),
         ResidualBlock(quarter, half, slope),
         DepthConvBlock(half, half, slope),
@@ -106,9 +108,12 @@ def gaussian_predictor(num_latents: int, slope: float) -> nn.Sequential:
     )
 
 
-def decoder_fusion(num_latents: int, slope: float) -> nn.Sequential:
-    """Returns the network (B, 128 + 32 + num_latents, H, W) -> (B, 192, H, W); 617,768 parameters for 12 latents."""
-    num_in = 128 + 32 + num_latents
+def decoder_fusion(num_latents: int, slope: float, width: int = 128) -> nn.Sequential:
+    """Returns the network (B, 1.25 * width + num_latents, H, W) -> (B, 1.5 * width, H, W).
+
+    It has 617,768 parameters for 12 latents at width 128.
+    """
+    num_in = width + width // 4 + num_latents
     quarter = num_in // 4
     half = num_in // 2
     return nn.Sequential(
@@ -116,22 +121,24 @@ def decoder_fusion(num_latents: int, slope: float) -> nn.Sequential:
         ResidualBlock(num_in, quarter, slope),
         DepthConvBlock(quarter, half, slope),
         ResidualBlock(half, half, slope),
-        DepthConvBlock(half, 96, slope),
-        nn.Conv2d(96, 192, 1),
+        DepthConvBlock(half, 3 * width // 4, slope),
+        nn.Conv2d(3 * width // 4, 3 * width // 2, 1),
     )
 
 
-def generator(slope: float) -> nn.Sequential:
-    """Returns the network (B, 192, H, W) -> (B, 3, H, W), unbounded; 749,163 parameters."""
+def generator(slope: float, width: int = 128) -> nn.Sequential:
+    """Returns the network (B, 1.5 * width, H, W) -> (B, 3, H, W), unbounded; 749,163 parameters at width 128."""
+    full = 3 * width // 2
+    half, quarter, eighth = full // 2, full // 4, full // 8
     return nn.Sequential(
-        DepthConvBlock(192, 192, slope),
-        ResidualBlock(192, 96, slope),
-        DepthConvBlock(96, 96, slope),
-        ResidualBlock(96, 48, slope),
-        DepthConvBlock(48, 48, slope),
-        ResidualBlock(48, 24, slope),
-        DepthConvBlock(24, 24, slope),
-        nn.Conv2d(24, 3, 1),
+        DepthConvBlock(full, full, slope),
+        ResidualBlock(full, half, slope),
+        DepthConvBlock(half, half, slope),
+        ResidualBlock(half, quarter, slope),
+        DepthConvBlock(quarter, quarter, slope),
+        ResidualBlock(quarter, eighth, slope),
+        DepthConvBlock(eighth, eighth, slope),
+        nn.Conv2d(eighth, 3, 1),
     )
 
 

@@ -67,7 +67,7 @@ def test_every_config_loads_and_survives_json(path: Path) -> None:
         ({"negative_slope": 0.1}, "unknown setting negative_slope; known there: dataset, seed, "),
         ({"model": {"name": "lab_cvae"}, "negative_slope": 0.1}, "did you mean model.negative_slope?"),
         ({"kl_weight": {"zzz": 1}}, "unknown setting kl_weight.zzz; known there: kind, start, stop, ratio"),
-        ({"model": {"name": "lab_cvae", "width": 8}}, "unknown setting model.width; known there: name, num_latents"),
+        ({"model": {"name": "lab_cvae", "depth": 8}}, "unknown setting model.depth; known there: name, width"),
         ({"model": {"name": "reference_cvae", "negative_slope": 0.1}}, "unknown setting model.negative_slope"),
         ({"model": {"name": "conv_svg", "teacher_forcing": {}}}, "unknown setting model.teacher_forcing"),
         (
@@ -229,7 +229,7 @@ def others(value: object) -> Iterator[object]:
         yield [*value, 1]
     else:
         assert isinstance(value, int | float)
-        yield from (value + 8, value + 1, value - 1, value / 2 if value else 0.125)
+        yield from (value + 8, value + 1, value - 1, value / 2 if value else 0.125, value + 32)
 
 
 def altered(config: Config, key: str) -> Config:

@@ -152,6 +152,19 @@ def test_a_grid_from_the_first_run_to_the_report(
     assert weights[0] == [1e-4, 1e-4] and weights[1][0] == 0
 
 
+def test_a_stopped_grid_has_the_table_of_what_was_run(grid_path: Path, children: Children) -> None:
+    def stopped_at_the_second_run(command: Sequence[str]) -> int:
+        if "small-monotonic-s0" in " ".join(command):
+            raise KeyboardInterrupt
+        return children(command)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_grid(grid_path, stopped_at_the_second_run)
+    text = Path("reports/small.md").read_text()
+    assert "| constant | 1 of 2 |" in text and "| monotonic | 0 of 2 |" in text
+    assert "Missing: small-monotonic-s0: not run yet." in text
+
+
 def test_a_run_is_done_only_with_the_same_settings_data_and_weights(grid_path: Path, children: Children) -> None:
     shorter = GRID.replace("seeds = [0, 1]", "seeds = [0]").replace(', "monotonic"]', "]")
     grid_path.write_text(shorter.replace('monotonic = "kl_weight.kind=monotonic"', ""))

@@ -102,3 +102,17 @@ def test_networks_of_different_width_are_told_apart(path: Path) -> None:
     for arm, row in rows:
         model = load_config(base, f"{grid['set']} {grid['arms'][arm]}").model
         assert f"width {model.width}" in row[0], arm  # type: ignore[union-attr]
+
+
+def test_the_table_of_schedules_is_that_of_its_report() -> None:
+    names = {"score (dB)": "score"} | {f"PSNR {frames}": f"psnr_{frames}" for frames in ("100", "300", "600")}
+    names["PSNR 1-10"] = "psnr_1_to_10"
+    runs = {run["arm"]: run["values"] for run in report("dance_twin_forcing")["runs"] if run["seed"] == 0}
+    checked = 0
+    for header, rows in tables(read(ROOT / "docs/schedules.md")):
+        for row in rows if header[0] == "seed 0" else []:
+            (arm,) = re.findall(r"`(\w+)`", row[0])
+            for heading, cell in list(zip(header, row, strict=True))[1:]:
+                assert cell == f"{runs[arm][names[heading]]:.2f}", (arm, heading)
+                checked += 1
+    assert checked == 10

@@ -115,6 +115,7 @@ class LabCVAEConfig(PoseModelConfig):
     network: ClassVar[str] = "src.models.lab_cvae:LabCVAE"
 
     name: Literal["lab_cvae"] = "lab_cvae"
+    width: Annotated[int, Field(ge=32, le=2**12, multiple_of=32)] = 128  # channels of an encoded frame
     num_latents: Annotated[int, Field(ge=4, le=2**16)] = 12  # channels of the latent, each of the size of a frame
     negative_slope: Annotated[float, Field(ge=0, le=1)] = 0.2  # 1 reproduces the template's LeakyReLU(True)
     bounded_output: bool = True  # a sigmoid after the generator; the template has none

@@ -30,7 +30,7 @@ from src.vae_modules import (
 
 
 class LabCVAE(nn.Module):
-    """The lab template's network. Its state is the feature map f_{t-1} of the previous frame, (B, 128, H, W)."""
+    """The lab template's network. Its state is the feature map f_{t-1} of the previous frame, (B, C, H, W)."""
 
     recurrent = True
     num_given = 1
@@ -42,14 +42,15 @@ class LabCVAE(nn.Module):
         self.config = config
         self.reconstruction = RECONSTRUCTIONS[loss]
         self.latent_shape: tuple[int, ...] = (config.num_latents, height, width)
-        self.frame_encoder = frame_encoder(slope)
-        self.pose_encoder = pose_encoder(slope)
-        self.gaussian_predictor = gaussian_predictor(config.num_latents, slope)
-        self.decoder_fusion = decoder_fusion(config.num_latents, slope)
-        self.generator = generator(slope)
+        channels = config.width
+        self.frame_encoder = frame_encoder(slope, channels)
+        self.pose_encoder = pose_encoder(slope, channels)
+        self.gaussian_predictor = gaussian_predictor(config.num_latents, slope, channels)
+        self.decoder_fusion = decoder_fusion(config.num_latents, slope, channels)
+        self.generator = generator(slope, channels)
 
     def encode_conditions(self, poses: Tensor) -> Tensor:
-        """Returns the pose features l_t, (B, T, 32, H, W)."""
+        """Returns the pose features l_t, (B, T, C / 4, H, W)."""
         return _over_time(self.pose_encoder, poses)
 
     def start(self, given: Tensor, given_poses: Tensor) -> Tensor:

@@ -178,7 +178,17 @@ def _draw_band(axes: Any, band: Band) -> None:
     if len(band.values) > 1:
         with np.errstate(invalid="ignore"):  # identical frames have infinite PSNR
             spread = band.values.std(axis=0, ddof=1)
-        axes.fill_between(band.positions, mean - spread, mean + spread, color=colour, alpha=0.2, linewidth=0)
+        low = lower_edge(band.values, mean - spread)
+        axes.fill_between(band.positions, low, mean + spread, color=colour, alpha=0.2, linewidth=0)
+
+
+def lower_edge(values: np.ndarray, below: np.ndarray) -> np.ndarray:
+    """Returns the lower edge (P,) of a band of values (S, P): `below`, but no edge of positive values is 0 or less.
+
+    There it is the smallest value. Otherwise the band would fall to the bottom of a logarithmic axis.
+    """
+    smallest = values.min(axis=0)
+    return np.where((smallest > 0) & (below <= 0), smallest, below)
 
 
 def _save(figure: Any, path: Path) -> None:

@@ -40,6 +40,21 @@ def test_lab_networks_have_the_published_sizes(module: nn.Module, num_in: int, n
     assert module(torch.rand(2, num_in, HEIGHT, WIDTH)).shape == (2, num_out, HEIGHT, WIDTH)
 
 
+def test_a_narrower_lab_network_has_every_width_in_proportion() -> None:
+    widths = {
+        frame_encoder(0.2, 32): (3, 32),
+        pose_encoder(0.2, 32): (3, 8),
+        gaussian_predictor(12, 0.2, 32): (40, 24),
+        decoder_fusion(12, 0.2, 32): (52, 48),
+        generator(0.2, 32): (48, 3),
+    }
+    for module, (num_in, num_out) in widths.items():
+        assert module(torch.rand(2, num_in, HEIGHT, WIDTH)).shape == (2, num_out, HEIGHT, WIDTH)
+    first, last = frame_encoder(0.2, 32)[0], frame_encoder(0.2, 32)[-1]
+    assert count(first) == (3 * 4 * 9 + 4) + (4 * 4 * 9 + 4) + (3 * 4 + 4)  # 16 / 4 channels
+    assert count(last) == 16 * 32 * 9 + 32
+
+
 def test_block_sizes_by_hand() -> None:
     # conv3 3->5: 3*5*9+5, conv3 5->5: 5*5*9+5, conv1 3->5: 3*5+5
     assert count(ResidualBlock(3, 5, 0.2)) == 140 + 230 + 20

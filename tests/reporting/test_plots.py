@@ -264,3 +264,9 @@ def test_a_band_is_mean_and_spread_of_the_seeds(figures: list[Figure]) -> None:
     assert corners[:, 1].max() == pytest.approx(6 + spread[1])
     assert corners[:, 1].min() == pytest.approx(min(3 - spread[0], 2))
     assert legend(figures[0]) == ["lab"]
+
+
+def test_the_lower_edge_of_positive_values_is_positive_by_hand() -> None:
+    values = np.array([[1.0, -4.0, 10.0], [100.0, 2.0, 12.0]])
+    below = np.array([-19.5, -5.2, 9.6])  # 50.5 - 70.0; the second has negative values; 11 - 1.4
+    assert plots.lower_edge(values, below).tolist() == [1.0, -5.2, 9.6]
