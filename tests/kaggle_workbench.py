@@ -159,7 +159,8 @@ def run_client(command: list[str], settings: dict[str, object]) -> None:
     try:
         if command[2] == "-c":
             exec(command[3], {"__name__": "__main__"})
-        runpy.run_module("kaggle", run_name="__main__", alter_sys=True)
+        else:
+            runpy.run_module("kaggle", run_name="__main__", alter_sys=True)
     except SystemExit as ending:
         code = ending.code if isinstance(ending.code, int) else ending.code is not None
     except BaseException:

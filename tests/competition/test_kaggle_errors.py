@@ -44,7 +44,7 @@ URL = "for url: https://api.kaggle.com/v1/competitions.CompetitionApiService/Lis
         ("something new", KaggleUnavailable, "something new"),
         ("Service unavailable", KaggleUnavailable, r"cannot answer now \(Service unavailable\)"),
         (
-            "Traceback (most recent call last):\nPermissionError: [Errno 13] Permission denied: '/root/.kaggle'",
+            "Traceback (most recent call last):\nPermissionError: [Errno 13] Permission denied: '/nobody/.kaggle'",
             KaggleRefusal,
             r"the kaggle client cannot use .*\(PermissionError: \[Errno 13\] Permission denied",
         ),
