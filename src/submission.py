@@ -24,7 +24,7 @@ from src.base.reading import Unreadable, read_bytes, read_json
 from src.base.settings import NotNegative, Positive, Sha256
 from src.dance.csv_faults import CELLS, MAX_FAULTS, distinct, doubts_of, faults_of
 from src.intake.facts import FRAME_SIZE, TEST_LENGTH, Size
-from src.intake.file_names import PICTURE, is_litter
+from src.intake.file_names import pictures_in
 from src.intake.manifest import DanceManifest
 from src.intake.pictures import Picture, count_kinds, read_picture, say_conversions
 from src.maths.metrics import quantise
@@ -151,6 +151,12 @@ def check_submission(
     return CheckedSubmission(num_rows, num_rows // sequence_length, hashlib.sha256(content).hexdigest(), doubts)
 
 
+def say_doubts(path: Path, checked: CheckedSubmission) -> None:
+    """Prints a warning for each doubt about a csv."""
+    for doubt in checked.doubts:
+        say(f"warning: {path}: {doubt}")
+
+
 def find_faults(
     path: Path,
     *,
@@ -188,7 +194,7 @@ def read_first_frames(folder: Path, size: Size = FRAME_SIZE) -> np.ndarray:
 
 
 def _read_first_frame(folder: Path, size: Size) -> Picture:
-    pictures = sorted(path for path in folder.iterdir() if PICTURE.fullmatch(path.name) and not is_litter(path.name))
+    pictures = pictures_in(folder)
     if len(pictures) != 1:
         raise UserError(f"{folder} holds {len(pictures)} pictures; needed: one, the first frame of its sequence")
     return read_picture(pictures[0], size, str(pictures[0]))
@@ -260,8 +266,7 @@ def main() -> None:
             print(f"error: {arguments.file}: {fault}", file=sys.stderr)
         say(f"needed: {layout}")
         sys.exit(2)
-    for doubt in checked.doubts:
-        say(f"warning: {arguments.file}: {doubt}")
+    say_doubts(arguments.file, checked)
     say(f"valid: {checked.num_rows} rows, {checked.num_sequences} sequences, sha256 {checked.sha256}; {layout}")
 
 

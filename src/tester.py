@@ -27,12 +27,19 @@ from src.dataset import DanceData
 from src.evaluation.scores import Scores, lines_of_scores, read_scores, write_scores
 from src.evaluation.trained import Trained, data_of, open_run, origin_of, save_settings
 from src.intake.facts import Size
-from src.intake.file_names import PICTURE, is_litter, picture_number
+from src.intake.file_names import picture_number, pictures_in
 from src.intake.manifest import Manifest
 from src.intake.pictures import count_kinds, read_picture, say_conversions
 from src.maths.metrics import quantise
 from src.reporting.plots import plot_history, save_gif, side_by_side
-from src.submission import CheckedSubmission, Provenance, check_submission, safe_to_replace, write_submission
+from src.submission import (
+    CheckedSubmission,
+    Provenance,
+    check_submission,
+    safe_to_replace,
+    say_doubts,
+    write_submission,
+)
 from src.training.log import TrainingLog, read_log
 from src.training.saved_config import read_config
 
@@ -118,6 +125,7 @@ def submission(
     announce(f"{path}: writing and checking {num_sequences * length} rows")
     unchecked = path.with_name(f".{path.name}")
     checked = _write_and_check(unchecked, rollouts, data)
+    say_doubts(path, checked)
     save_settings(trained)
     _publish(unchecked, path, checked, origin, data)
     return path
@@ -243,7 +251,7 @@ def _numbered_pictures(folder: Path) -> list[Path]:
     """Returns the pictures of a folder in the order of their numbers. Names: see `picture_number`."""
     if not folder.is_dir():
         raise UserError(f"POSES={folder} is not a folder; needed: a folder with the pose pictures 0.png, 1.png, ...")
-    pictures = [path for path in folder.iterdir() if PICTURE.fullmatch(path.name) and not is_litter(path.name)]
+    pictures = pictures_in(folder)
     numbers = {number: path for path in pictures if (number := picture_number(path.name)) is not None}
     missing = next((first + 1 for first, second in pairwise(sorted(numbers)) if second > first + 1), None)
     if len(numbers) != len(pictures) or missing is not None:

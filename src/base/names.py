@@ -4,6 +4,7 @@ import difflib
 import re
 from pathlib import Path
 
+from src.base.command_line import given_path
 from src.base.console import UserError
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -34,7 +35,7 @@ def toml_file(text: str, folder: Path, variable: str) -> Path:
 
     The stem of the file is a name; UserError if it is none.
     """
-    path = Path(text) if text.endswith(".toml") else folder / f"{checked_name(text, variable)}.toml"
+    path = given_path(text) if text.endswith(".toml") else folder / f"{checked_name(text, variable)}.toml"
     checked_name(path.stem, variable)
     return path
 

@@ -4,7 +4,9 @@ A reader gives the file's content in the shape that its caller names, or raises 
 adds what helps.
 """
 
+import hashlib
 import os
+import re
 import stat
 import tomllib
 from io import BufferedReader
@@ -18,6 +20,7 @@ from src.base.console import UserError
 
 MAX_TEXT_BYTES = 2**26  # of a JSON, JSONL or TOML file
 MAX_BYTES = 2**35  # of any file that is read whole
+SEALED = re.compile(rb'(\{.*),"checksum":"([0-9a-f]{16})".?', re.DOTALL)  # a line of `sealed_line`
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
@@ -69,6 +72,28 @@ def parse_json(data: bytes | str, schema: type[Schema], origin: str) -> Schema:
         return schema.model_validate(table)
     except ValidationError as error:
         raise Unreadable(f"{origin} {reason_of(error)}") from None
+
+
+def sealed_line(record: BaseModel) -> bytes:
+    """Returns a record as one line of JSON whose last key is a checksum of the others."""
+    text = record.model_dump_json(exclude_none=True).encode()
+    return text[:-1] + b',"checksum":"' + _checksum(text) + b'"}\n'
+
+
+def parse_sealed(line: bytes, schema: type[Schema], origin: str) -> Schema:
+    """Returns the record of a line; Unreadable, which names `origin`, if it is damaged.
+
+    A line without a checksum is read too: older versions have written such lines.
+    """
+    if sealed := SEALED.fullmatch(line):
+        line = sealed[1] + b"}"
+        if _checksum(line) != sealed[2]:
+            raise Unreadable(f"{origin} is damaged: it does not match its checksum")
+    return parse_json(line, schema, origin)
+
+
+def _checksum(text: bytes) -> bytes:
+    return hashlib.sha256(text).hexdigest()[:16].encode()
 
 
 def read_table(path: Path) -> dict[str, Any]:

@@ -74,9 +74,9 @@ CLIENT_FAILURES = (  # what the client prints when the service has not answered
     (r"No space left on device", KaggleRefusal, "the disk is full", f"free some space and {RUN_AGAIN}"),
     (r"No module named", KaggleRefusal, "the kaggle client's installation is incomplete", "run `make setup`"),
     (
-        r"\b(PermissionError|FileNotFoundError|NotADirectoryError|IsADirectoryError)\b|\[Errno (2|13|20|21|30)\]",
+        r"^(PermissionError|FileNotFoundError|NotADirectoryError|IsADirectoryError|OSError)\b|^\[Errno",
         KaggleRefusal,
-        "the kaggle client cannot use a file or folder of this machine",
+        "this machine refuses a file or folder that the kaggle client needs",
         f"set HOME, or KAGGLE_CONFIG_DIR, to a folder that can be written, then {RUN_AGAIN}",
     ),
     (
@@ -103,12 +103,6 @@ CLIENT_FAILURES = (  # what the client prints when the service has not answered
         KaggleUnavailable,
         "Kaggle cannot be reached",
         f"check the network and the proxy settings, then {RUN_AGAIN}",
-    ),
-    (
-        r"^\w*(Error|Exception)\b.*\[Errno|^\[Errno|PermissionError",
-        KaggleRefusal,
-        "this machine refused what the kaggle client needs",
-        f"correct that, then {RUN_AGAIN}",
     ),
     (
         r"JSONDecodeError|Expecting value",

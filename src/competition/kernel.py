@@ -160,8 +160,9 @@ def push_kernel(folder: Path, slug: str, policy: WaitPolicy) -> None:
     """
     answer = redact(call_client(slug, "kernels", "push", "--path", str(folder), policy=policy))
     lines = (line for line in answer.splitlines() if not line.startswith("Warning:"))
-    message = shortened(" ".join(lines), MAX_SHOWN)
-    if "successfully pushed" not in message or "not valid" in message:
+    whole = " ".join(lines)
+    message = shortened(whole, MAX_SHOWN)
+    if "successfully pushed" not in whole or "not valid" in whole:
         raise KaggleRefusal(f"Kaggle did not accept the notebook: {message}", f"correct {folder} and push it again")
     say(message)
 

@@ -8,9 +8,7 @@ could hide an upload, and the csv would be uploaded twice.
 
 import errno
 import fcntl
-import hashlib
 import os
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,11 +18,10 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from src.base.console import UserError, say
-from src.base.reading import Unreadable, parse_json, read_bytes
+from src.base.reading import Unreadable, parse_sealed, read_bytes, sealed_line
 from src.base.settings import Sha256
 
 Kind = Literal["intent", "accepted", "refused", "unknown", "scored"]
-SEALED = re.compile(rb'(\{.*),"checksum":"([0-9a-f]{16})".?', re.DOTALL)  # a line of `Event.line`
 
 
 def now() -> str:
@@ -59,27 +56,6 @@ class Event(BaseModel):
         if self.csv_sha256 is not None and self.csv_sha256[:12] != self.tag[:12]:
             raise ValueError(f"the tag {self.tag} is not that of a csv with the hash {self.csv_sha256[:12]}...")
         return self
-
-    def line(self) -> bytes:
-        """Returns the event as a line of the ledger, with its checksum."""
-        text = self.model_dump_json(exclude_none=True).encode()
-        return text[:-1] + b',"checksum":"' + _checksum(text) + b'"}\n'
-
-    @classmethod
-    def of_line(cls, line: bytes, origin: str) -> Self:
-        """Returns the event of a line; Unreadable, which names `origin`, if it is damaged.
-
-        Lines that older versions have written have no checksum.
-        """
-        if sealed := SEALED.fullmatch(line):
-            line = sealed[1] + b"}"
-            if _checksum(line) != sealed[2]:
-                raise Unreadable(f"{origin} is damaged: it does not match its checksum")
-        return parse_json(line, cls, origin)
-
-
-def _checksum(text: bytes) -> bytes:
-    return hashlib.sha256(text).hexdigest()[:16].encode()
 
 
 @dataclass(frozen=True)
@@ -117,7 +93,7 @@ class Ledger:
     def append(self, event: Event) -> None:
         """Appends one line and waits until it is on disk. Raises OSError if the disk is full."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        line = event.line()
+        line = sealed_line(event)
         with self.path.open("ab+") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             if _ends_mid_line(file.fileno()):
@@ -144,7 +120,7 @@ class Ledger:
             if not text:
                 continue
             try:
-                events.append(Event.of_line(text, f"{self.path}, line {number}"))
+                events.append(parse_sealed(text, Event, f"{self.path}, line {number}"))
             except Unreadable as error:
                 if not _is_cut_off(text):
                     raise UserError(
@@ -167,7 +143,7 @@ class Ledger:
             if not (text := line.strip(b"\0 \r")):
                 continue
             try:
-                event = Event.of_line(text, f"{self.path}, line {number}")
+                event = parse_sealed(text, Event, f"{self.path}, line {number}")
                 to_submissions([*events, event], self.path)
                 events.append(event)
             except UserError as error:

@@ -57,7 +57,7 @@ def prepare(request: SubmitRequest) -> PreparedSubmission:
 
     Raises UserError if the message or the csv is not valid, or if the csv or its run has changed since it was written.
     """
-    from src.submission import Provenance, check_submission  # noqa: PLC0415 (loads torch; no other command needs it)
+    from src.submission import Provenance, check_submission, say_doubts  # noqa: PLC0415 (loads torch; no other command needs it)
 
     path = request.csv
     run = request.run
@@ -69,6 +69,7 @@ def prepare(request: SubmitRequest) -> PreparedSubmission:
     provenance = Provenance.load(path.with_suffix(".json"))
     shape = (3, *provenance.frame_size)
     checked = check_submission(path, sequence_length=provenance.sequence_length, frame_shape=shape)
+    say_doubts(path, checked)
     changed = [path] if checked.sha256 != provenance.csv_sha256 else []
     for sha256, names in (
         (provenance.checkpoint_sha256, ("best.pt", "last.pt")),

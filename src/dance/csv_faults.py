@@ -65,13 +65,16 @@ def faults_of(
 def doubts_of(content: bytes, sequence_length: int) -> Iterator[str]:
     """Yields a line for each doubt about a valid csv: what is allowed and makes no sense as pictures."""
     rows = [row.partition(b",")[2] for row in content.splitlines()[1:]]
-    if all(set(row.split(b",")) <= {b"0", b"1"} for row in rows):
-        yield "all values are 0 or 1, so every frame is black; were values in 0..1 not multiplied by 255?"
-    elif all(len(set(row.split(b","))) == 1 for row in rows):
-        yield "every frame has one single value: are the pictures empty?"
-    elif len(rows) > 1 and len(set(rows)) == 1:
-        yield "all frames are equal"
-    elif sequence_length > 1 and all(row == rows[i - i % sequence_length] for i, row in enumerate(rows)):
+    drawn = {i: row for i, row in enumerate(rows) if i % sequence_length}  # the first frame of a sequence is given
+    if not drawn:
+        return
+    if all(set(row.split(b",")) <= {b"0", b"1"} for row in drawn.values()):
+        yield "all drawn values are 0 or 1, so the frames are black; were values in 0..1 not multiplied by 255?"
+    elif all(len(set(row.split(b","))) == 1 for row in drawn.values()):
+        yield "every drawn frame has one single value: are the pictures empty?"
+    elif len(set(drawn.values())) == 1 and len(drawn) > 1:
+        yield "all drawn frames are equal"
+    elif all(row == rows[i - i % sequence_length] for i, row in drawn.items()):
         yield "every sequence repeats its first frame: that is the score of a copy, not of a prediction"
 
 

@@ -38,7 +38,7 @@ LIMBS = (
 
 # The darkness of a pixel or a limb is white minus its colour.
 SAMPLED = 512  # number of pose images that are examined, spread over the data set
-MOST_PIXELS = SAMPLED * 64 * 128  # that are examined; of larger images a part, spread over them
+MOST_PIXELS = SAMPLED * 64 * 128  # that are examined; of larger images, fewer are
 FAINT = 24  # paler pixels are ignored; length of their darkness, in grey levels
 NEAR = 0.99  # a limb explains a pixel if the cosine between their darkness is above this
 # Limbs explain 83 % of the darkness of the competition's poses. They explain at most 50 % in other colours.
@@ -58,9 +58,9 @@ def palette_of(poses: np.ndarray) -> Palette:
     The palette is the competition's if such directions explain most of the darkness. At least half of the limbs'
     colours must be seen as well. Otherwise images in a few of these colours would be accepted.
     """
-    step = max(1, len(poses) // SAMPLED)
-    pixels = np.moveaxis(poses[::step], 1, -1).reshape(-1, 3)
-    darkness = WHITE - pixels[:: max(1, len(pixels) // MOST_PIXELS)].astype(np.float64)
+    sampled = max(1, min(SAMPLED, MOST_PIXELS // (poses.shape[2] * poses.shape[3])))
+    step = max(1, len(poses) // sampled)
+    darkness = WHITE - np.moveaxis(poses[::step], 1, -1).reshape(-1, 3).astype(np.float64)
     amounts = np.linalg.norm(darkness, axis=1)
     is_dark = amounts > FAINT
     darkness = darkness[is_dark]

@@ -9,18 +9,20 @@ import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, field
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol, Self
+from typing import NamedTuple, Protocol
 
 import numpy as np
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict
 
 from src.base.console import UserError, say, track
 from src.base.files import sync, write_atomically
 from src.base.ownership import remove_leftovers
 from src.base.processes import end_pool_process_with_parent
-from src.base.reading import Unreadable, open_plain, parse_json, read_text
+from src.base.reading import Unreadable, open_plain, parse_sealed, read_bytes, sealed_line
+from src.base.settings import NotNegative, Sha256
 from src.intake.arrays import Shapes, array_type, open_array
 from src.intake.manifest import FORMAT
 from src.intake.pictures import Conversions, add_conversions
@@ -28,7 +30,6 @@ from src.intake.sources import Source
 
 MAX_PROCESSES = 16
 PROGRESS = "progress.txt"  # first line: the plan; then a `Written` for each chunk that is on disk
-SIZE = Field(ge=0, lt=2**50)
 
 
 @dataclass(frozen=True)
@@ -54,49 +55,27 @@ class Piece(NamedTuple):
 
 
 class Part(BaseModel):
-    """Bytes of an array's file, from `begin` on, with their sha256."""
+    """Bytes of an array's file, from `begin` on, with their hash."""
 
     array: str
-    begin: int = SIZE
-    size: int = SIZE
-    sha256: str
+    begin: NotNegative
+    size: NotNegative
+    sha256: Sha256
+
+    def is_intact(self, folder: Path) -> bool:
+        """Returns whether the bytes on disk are those that were written."""
+        with open_plain(folder / f"{self.array}.npy") as file:
+            file.seek(self.begin)
+            return hashlib.sha256(file.read(self.size)).hexdigest() == self.sha256
 
 
 class Written(BaseModel):
-    """A chunk that is on disk, as a line of progress.txt. The line begins with its own checksum."""
+    """A chunk that is on disk: a line of progress.txt."""
 
-    chunk: int = SIZE
+    model_config = ConfigDict(extra="forbid")
+
+    chunk: NotNegative
     parts: list[Part]
-
-    def line(self) -> str:
-        """Returns the line."""
-        text = self.model_dump_json()
-        return f"{_checksum(text)} {text}"
-
-    @classmethod
-    def of_line(cls, line: str) -> Self | None:
-        """Returns what a line says; None if it is damaged or cut off."""
-        checksum, _, text = line.partition(" ")
-        return parse_json(text, cls, PROGRESS) if checksum == _checksum(text) else None
-
-    def is_intact(self, folder: Path, shapes: Shapes) -> bool:
-        """Returns whether its bytes are still on disk as they were written."""
-        for part in self.parts:
-            if part.array not in shapes:
-                return False
-            with open_plain(folder / f"{part.array}.npy") as file:
-                file.seek(part.begin)
-                if hashlib.sha256(file.read(part.size)).hexdigest() != part.sha256:
-                    return False
-        return True
-
-
-@dataclass
-class Packed:
-    """What a packing process has done with a chunk: where its bytes lie, and which pictures were converted."""
-
-    parts: list[Part] = field(default_factory=list)
-    conversions: Conversions = field(default_factory=dict)
 
 
 class Chunk(Protocol):
@@ -130,13 +109,13 @@ def pack_arrays(source: Source, chunks: Sequence[Chunk], folder: Path, plan: Pla
 def _begin(folder: Path, plan: Plan) -> set[int]:
     """Returns the numbers of the chunks that an interrupted run has written; without such a run, creates the arrays."""
     progress = folder / PROGRESS
-    first_line = json.dumps(asdict(plan))
+    first_line = _plan_line(plan)
     if folder.exists():
         remove_leftovers(folder)
         done = _chunks_done(folder, plan)
         if done is not None:
-            lines = [done[number].line() for number in sorted(done)]
-            write_atomically(progress, "\n".join([first_line, *lines, ""]).encode())
+            lines = [sealed_line(done[number]) for number in sorted(done)]
+            write_atomically(progress, b"".join([first_line, *lines]))
             if done:
                 say(f"resuming: {len(done)} chunks of {plan.chunk} are on disk already")
             return set(done)
@@ -146,29 +125,33 @@ def _begin(folder: Path, plan: Plan) -> set[int]:
     for name, shape in plan.shapes.items():
         np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=array_type(name), shape=shape)
         sync(folder / f"{name}.npy")
-    write_atomically(progress, f"{first_line}\n".encode())
+    write_atomically(progress, first_line)
     return set()
 
 
 def _chunks_done(folder: Path, plan: Plan) -> dict[int, Written] | None:
     """Returns the intact chunks in a folder by number; None if it belongs to another plan or is damaged."""
     try:
-        first_line, *lines = read_text(folder / PROGRESS).split("\n")
+        first_line, *lines = read_bytes(folder / PROGRESS).splitlines(keepends=True)
         for name, shape in plan.shapes.items():
             open_array(folder, name, shape)
-        if first_line != json.dumps(asdict(plan)):
-            return None
-        written = [found for line in lines if (found := Written.of_line(line))]  # the last line may be incomplete
-    except (Unreadable, FileNotFoundError):
+    except (Unreadable, ValueError):  # ValueError: the file is empty
         return None
-    done = {each.chunk: each for each in written if each.is_intact(folder, plan.shapes)}
+    if first_line != _plan_line(plan):
+        return None
+    written: dict[int, Written] = {}
+    for line in lines:
+        with suppress(Unreadable):  # the last line may be incomplete; the chunk of a damaged line is packed again
+            chunk = parse_sealed(line.rstrip(b"\n"), Written, PROGRESS)
+            written[chunk.chunk] = chunk
+    done = {number: chunk for number, chunk in written.items() if all(part.is_intact(folder) for part in chunk.parts)}
     if len(done) < len(written):
         say(f"{folder}: {len(written) - len(done)} chunks have changed since they were written; they are packed again")
     return done
 
 
-def _checksum(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def _plan_line(plan: Plan) -> bytes:
+    return f"{json.dumps(asdict(plan))}\n".encode()
 
 
 def _pack_in_parallel(source: Source, chunks: dict[int, Chunk], folder: Path, plan: Plan) -> Conversions:
@@ -181,12 +164,12 @@ def _pack_in_parallel(source: Source, chunks: dict[int, Chunk], folder: Path, pl
     context = multiprocessing.get_context("fork")
     pool = ProcessPoolExecutor(min(num_cores, len(chunks), MAX_PROCESSES), context, _start_process, (source,))
     try:
-        numbers = {pool.submit(_pack, chunk, folder): number for number, chunk in chunks.items()}
-        with (folder / PROGRESS).open("a") as progress:
-            for future in track(as_completed(numbers), f"packing ({plan.chunk} each)", len(numbers)):
-                packed = future.result()
-                converted = add_conversions(converted, packed.conversions)
-                progress.write(f"{Written(chunk=numbers[future], parts=packed.parts).line()}\n")
+        packed = [pool.submit(_pack, number, chunk, folder) for number, chunk in chunks.items()]
+        with (folder / PROGRESS).open("ab") as progress:
+            for future in track(as_completed(packed), f"packing ({plan.chunk} each)", len(packed)):
+                written, conversions = future.result()
+                converted = add_conversions(converted, conversions)
+                progress.write(sealed_line(written))
                 progress.flush()
                 os.fsync(progress.fileno())
     except BrokenProcessPool as error:
@@ -212,9 +195,10 @@ def _start_process(source: Source) -> None:
     end_pool_process_with_parent()
 
 
-def _pack(chunk: Chunk, folder: Path) -> Packed:
-    """Writes one chunk and syncs it to disk."""
-    packed = Packed()
+def _pack(number: int, chunk: Chunk, folder: Path) -> tuple[Written, Conversions]:
+    """Writes one chunk, syncs it to disk, and returns where its bytes lie and what was converted."""
+    written = Written(chunk=number, parts=[])
+    converted: Conversions = {}
     for piece in chunk.pieces(_Inherited.source):
         path = folder / f"{piece.array}.npy"
         kind = array_type(piece.array)
@@ -227,6 +211,6 @@ def _pack(chunk: Chunk, folder: Path) -> Packed:
             file.flush()
             os.fsync(file.fileno())
         sha256 = hashlib.sha256(numbers.data).hexdigest()
-        packed.parts.append(Part(array=piece.array, begin=begin, size=numbers.nbytes, sha256=sha256))
-        packed.conversions = add_conversions(packed.conversions, piece.conversions)
-    return packed
+        written.parts.append(Part(array=piece.array, begin=begin, size=numbers.nbytes, sha256=sha256))
+        converted = add_conversions(converted, piece.conversions)
+    return written, converted

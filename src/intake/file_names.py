@@ -1,6 +1,8 @@
 """The names of files: which are litter, which are pictures, which number a picture has. One rule for all commands."""
 
 import re
+from functools import lru_cache
+from pathlib import Path
 
 # What file managers, notebooks, version control and network drives leave beside people's data, in lower case. Names
 # that begin with a dot are litter, too.
@@ -13,10 +15,27 @@ NUMBERED = re.compile(rf"(?:[^\W\d][^\d]*)?([0-9]{{1,9}}){SUFFIXES}", re.DOTALL)
 
 
 def is_litter(name: str) -> bool:
-    """Returns whether a file, named by its path with slashes, is none of the person's own."""
-    *folders, file = name.lower().split("/")
-    hidden = any(part.startswith(".") and part not in (".", "..") for part in (*folders, file))
-    return hidden or file in LITTER_FILES or file.endswith(WINDOWS_STREAM) or not LITTER_FOLDERS.isdisjoint(folders)
+    """Returns whether a file or folder, named by its path with slashes, was left by another program.
+
+    The name of a folder ends with a slash.
+    """
+    folder, _, file = name.lower().rpartition("/")
+    return _is_hidden(file) or file in LITTER_FILES or file.endswith(WINDOWS_STREAM) or _is_litter_folder(folder)
+
+
+@lru_cache(maxsize=4096)  # a data set has up to a million files in few folders
+def _is_litter_folder(path: str) -> bool:
+    parts = path.split("/")
+    return any(map(_is_hidden, parts)) or not LITTER_FOLDERS.isdisjoint(parts)
+
+
+def _is_hidden(part: str) -> bool:
+    return part.startswith(".") and part not in (".", "..")
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """Returns the pictures of a folder without those that another program has left, sorted by name."""
+    return sorted(path for path in folder.iterdir() if PICTURE.fullmatch(path.name) and not is_litter(path.name))
 
 
 def picture_number(file: str) -> int | None:

@@ -139,4 +139,5 @@ def _layout(source: Source) -> SourceLayout:
         if PurePosixPath(name).suffix.lower() in ARCHIVES:
             raise UserError(f"{source.path} holds an archive but no data set; unpack its member {name} and give that")
     needed = ", or ".join(layout.words for layout in LAYOUTS.values())
-    raise UserError(f"{source.path} holds no data set; needed, at any depth: {needed}")
+    hidden = f" (left out: files of other programs, such as {source.litter[0]})" if source.litter else ""
+    raise UserError(f"{source.path} holds no data set{hidden}; needed, at any depth: {needed}")

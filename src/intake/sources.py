@@ -69,10 +69,10 @@ class ZipSource:
         """The files by name, without litter. UserError for unsafe names, links, encryption and duplicates."""
         if len(self._entries) > MAX_FILES:
             raise UserError(f"{self.path} holds more than {MAX_FILES:,} files; needed: the data set alone")
-        seen = set()
-        self.litter = sorted(name for name in self._infos if is_litter(name))
+        members: dict[str, Member] = {}
         for name, info in self._entries:
             if is_litter(name):
+                self.litter.append(name)
                 continue
             if not name.strip("/"):
                 problem = "has no name"
@@ -84,19 +84,15 @@ class ZipSource:
                 problem = "is encrypted"
             elif info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 problem = f"is compressed by method {info.compress_type}, neither stored nor deflated"
-            elif name in seen:
+            elif name in members:
                 problem = "occurs twice"
             else:
-                seen.add(name)
+                members[name] = Member(info.file_size, info.compress_size)
                 continue
             raise UserError(
                 f"{self.path}: {name!r} {problem}; needed: plain files; unpack it with care and zip it again"
             )
-        return {
-            name: Member(info.file_size, info.compress_size)
-            for name, info in self._infos.items()
-            if not name.endswith("/") and not is_litter(name)
-        }
+        return {name: member for name, member in members.items() if not name.endswith("/")}
 
     def read(self, name: str) -> bytes:
         """Returns the bytes of one file; UserError if they are damaged or if their number is not the declared one."""
@@ -142,15 +138,15 @@ class FolderSource:
             folder, prefix = folders.pop()
             with os.scandir(folder) as entries:
                 for entry in entries:
-                    if is_litter(
-                        f"{prefix}{entry.name}/" if entry.is_dir(follow_symlinks=False) else prefix + entry.name
-                    ):
-                        self.litter.append(prefix + entry.name)
+                    is_folder = entry.is_dir(follow_symlinks=False)
+                    name = f"{prefix}{entry.name}{'/' if is_folder else ''}"
+                    if is_litter(name):
+                        self.litter.append(name)
+                    elif is_folder:
+                        folders.append((Path(entry.path), name))
                     elif entry.is_file(follow_symlinks=False):
                         size = entry.stat(follow_symlinks=False).st_size
-                        members[prefix + entry.name] = Member(size, size)
-                    elif entry.is_dir(follow_symlinks=False):
-                        folders.append((Path(entry.path), f"{prefix}{entry.name}/"))
+                        members[name] = Member(size, size)
                     else:
                         raise UserError(f"{entry.path} is a link or a special file; needed: a plain file in its place")
             if len(members) > MAX_FILES:
@@ -172,11 +168,8 @@ class FolderSource:
         total = hashlib.sha256()
         ordered = sorted(names)
         for name in track(ordered, "hashing files", len(ordered)) if len(ordered) >= SLOW_TO_HASH else ordered:
-            total.update(
-                f"{name.removeprefix(prefix)}\0{hashlib.sha256(self.read(name)).hexdigest()}\n".encode(
-                    errors="surrogateescape"
-                )
-            )
+            own_hash = hashlib.sha256(self.read(name)).hexdigest()
+            total.update(os.fsencode(f"{name.removeprefix(prefix)}\0{own_hash}\n"))
         return total.hexdigest()
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from src.base.command_line import Parser, whole
+from src.base.command_line import Parser, path_option, whole
 from src.base.console import UserError, run_main
 from src.intake.facts import TEST_LENGTH
 from src.synthetic import dancer_drawing
@@ -326,7 +326,7 @@ def main() -> None:
     parser = Parser(prog="python -m src.synthetic.dancers", description="Writes synthetic data sets.")
     commands = parser.add_subparsers(required=True, metavar="dance")
     dance = commands.add_parser("dance", help="a dancer in the competition's layout")
-    dance.add_argument("folder", type=Path, help="a new or empty folder")
+    dance.add_argument("folder", type=path_option, help="a new or empty folder")
     for option, name, default, meaning in (
         ("--seed", "seed", 0, "a different seed gives different dancers"),
         ("--takes", "num_takes", 3, "number of training takes"),
@@ -338,7 +338,7 @@ def main() -> None:
         kind = whole(0, 2**63 - 1) if name == "seed" else whole(1, 1_000_000)
         dance.add_argument(option, dest=name, type=kind, default=default, metavar="N", help=f"{meaning} (%(default)s)")
     dance.add_argument(
-        "--truth", dest="truth_folder", type=Path, metavar="FOLDER", help="folder for the true frames of the test takes"
+        "--truth", dest="truth_folder", type=path_option, metavar="FOLDER", help="for the true frames of the test takes"
     )
     write_dance(**vars(parser.parse_args()))
 

@@ -34,8 +34,12 @@ URL = "for url: https://api.kaggle.com/v1/competitions.CompetitionApiService/Lis
             "storage refused",
         ),
         ("[Errno 28] No space left on device", KaggleRefusal, "the disk is full"),
-        ("PermissionError: [Errno 13] Permission denied: '/.config'", KaggleRefusal, "file or folder of this machine"),
-        ("OSError: [Errno 30] Read-only file system: '/403'", KaggleRefusal, "file or folder of this machine"),
+        (
+            "PermissionError: [Errno 13] Permission denied: '/.config'",
+            KaggleRefusal,
+            "this machine refuses a file or folder",
+        ),
+        ("OSError: [Errno 30] Read-only file system: '/403'", KaggleRefusal, "this machine refuses a file or folder"),
         ("SSLError(SSLCertVerificationError(1, '[SSL: CERTIFICATE_VERIFY_FAILED]", KaggleRefusal, "does not trust"),
         ("Missing dependencies for SOCKS support.", KaggleRefusal, "SOCKS proxy"),
         ("ConnectionError: NameResolutionError: Failed to resolve", KaggleUnavailable, "cannot find Kaggle's address"),
@@ -46,7 +50,7 @@ URL = "for url: https://api.kaggle.com/v1/competitions.CompetitionApiService/Lis
         (
             "Traceback (most recent call last):\nPermissionError: [Errno 13] Permission denied: '/nobody/.kaggle'",
             KaggleRefusal,
-            r"the kaggle client cannot use .*\(PermissionError: \[Errno 13\] Permission denied",
+            r"this machine refuses .*\(PermissionError: \[Errno 13\] Permission denied",
         ),
         ("Traceback (most recent call last):\nKeyError: 'Forbidden'", KaggleUnavailable, "client failed"),
         (

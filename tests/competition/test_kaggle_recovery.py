@@ -22,6 +22,7 @@ from kaggle_workbench import (
 )
 from loopback_kaggle import read_faults
 
+from src.base.reading import parse_sealed, sealed_line
 from src.competition.ledger import Event, Ledger
 
 
@@ -38,10 +39,10 @@ def lose_power(workspace: Workspace, *, boot: str | None, log: bool) -> str:
     means the current boot.
     """
     path = workspace.folder / "submissions/ledger.jsonl"
-    intent = Event.of_line(path.read_bytes().splitlines()[0], "the ledger")
+    intent = parse_sealed(path.read_bytes().splitlines()[0], Event, "the ledger")
     if boot != "this":
         intent = intent.model_copy(update={"boot": boot})
-    path.write_bytes(intent.line())
+    path.write_bytes(sealed_line(intent))
     if log:
         (workspace.folder / f"submissions/.uploads/{workspace.competition.slug}.{intent.tag}.log").touch()
     return intent.tag

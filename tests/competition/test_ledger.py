@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from src.base.console import UserError
+from src.base.reading import sealed_line
 from src.competition.ledger import Event, Ledger
 
 ROOT = Path(__file__).parents[2]
@@ -103,7 +104,7 @@ def test_an_incomplete_last_line_is_reported_and_skipped(
     ledger = Ledger(tmp_path / "ledger.jsonl")
     ledger.append(event())
     whole = ledger.path.read_bytes()
-    ledger.path.write_bytes(whole + event(tag=TAGS[1], message="a}b").line()[:cut])
+    ledger.path.write_bytes(whole + sealed_line(event(tag=TAGS[1], message="a}b"))[:cut])
     assert [found.tag for found in ledger.events()] == [TAGS[0]]
     assert "line 2: incomplete, because a crash interrupted its writing" in capsys.readouterr().out
     ledger.append(event("scored", status="COMPLETE"))  # starts a new line
@@ -147,7 +148,7 @@ def test_no_changed_bit_of_a_ledger_goes_unseen(tmp_path: Path) -> None:
 
 def test_a_line_that_lacks_its_last_sign_alone_is_read(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "ledger.jsonl")
-    ledger.path.write_bytes(event(**SENT).line()[:-2])
+    ledger.path.write_bytes(sealed_line(event(**SENT))[:-2])
     assert ledger.events()[0].csv_sha256 == SENT["csv_sha256"]
 
 
