@@ -89,7 +89,7 @@ def others(value: object, key: str) -> Iterator[object]:
         yield from sorted(words - {value})
     else:
         assert isinstance(value, int | float), key
-        yield from (value + 8, value + 1, value - 1, value / 2 if value else 0.125)
+        yield from (value + 8, value + 1, value - 1, value / 2 if value else 0.125, value + 32)
 
 
 def altered(config: Config, key: str) -> Config | None:

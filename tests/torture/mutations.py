@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import math
 import os
 import random
 import re
@@ -125,7 +126,7 @@ def cases(workshop: Workshop, chance: random.Random, wanted: int) -> Iterator[Ca
         _write_files(workshop, sound)
     total = sum(reader.share for reader in READERS)
     for reader in READERS:
-        count = max(1, round(wanted * reader.share / total))
+        count = math.ceil(wanted * reader.share / total)
         for first in range(0, count, BATCH):
             size = min(BATCH, count - first)
             name = f"{reader.file}, {size} from seed {(seed := chance.randrange(2**31))}"
