@@ -13,6 +13,7 @@ import shlex
 import shutil
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
@@ -25,6 +26,7 @@ from src.base.reading import Unreadable, parse_json, read_json
 
 WITHOUT_FLOCK = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 MAX_OWNER_BYTES = 4096
+CHILDREN_END_S = 2.0  # in which the children of a killed command have ended
 PARTIAL = re.compile(r"\.(?P<name>.+)\.(?P<process>[0-9]+)\.partial")  # the names of `partial_name`
 
 
@@ -39,9 +41,13 @@ class Owner(BaseModel):
     def __str__(self) -> str:
         return f"process {self.process} on {self.host}, since {self.since}: {self.command}"
 
+    def is_of_this_host(self) -> bool:
+        """Returns whether it is, or was, a process of this computer."""
+        return self.host == socket.gethostname()
+
     def is_here(self) -> bool:
         """Returns whether it is of this computer and alive."""
-        return self.host == socket.gethostname() and is_alive(self.process)
+        return self.is_of_this_host() and is_alive(self.process)
 
 
 @contextmanager
@@ -114,7 +120,11 @@ def _lock(path: Path) -> Iterator[None]:
 
 
 def _opened(path: Path, place: Path) -> int:
-    """Returns the descriptor of the locked file; UserError if another process has locked it."""
+    """Returns the descriptor of the locked file; UserError if another process has locked it.
+
+    What a killed owner has just started holds its lock too, until it ends a moment later. That is waited for.
+    """
+    deadline = time.monotonic() + CHILDREN_END_S
     while True:
         descriptor = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
@@ -122,6 +132,9 @@ def _opened(path: Path, place: Path) -> int:
         except BlockingIOError:
             owner = _owner_in(os.pread(descriptor, MAX_OWNER_BYTES, 0), place)
             os.close(descriptor)
+            if owner and owner.is_of_this_host() and not owner.is_here() and time.monotonic() < deadline:
+                time.sleep(0.05)
+                continue
             raise _taken(path, owner) from None
         except OSError as error:
             if error.errno not in WITHOUT_FLOCK:
@@ -150,7 +163,7 @@ def _create_owner(path: Path, place: Path) -> None:
                 owner: Owner | None = read_json(place, Owner)
             except Unreadable:
                 owner = None
-            if owner is None or owner.host != socket.gethostname():
+            if owner is None or not owner.is_of_this_host():
                 raise _taken(path, owner, f"; if it has ended, delete {place}") from None
             if owner.is_here():
                 raise _taken(path, owner) from None

@@ -114,3 +114,30 @@ def test_a_folder_that_cannot_be_written_is_an_error_of_the_system(tmp_path: Pat
     (tmp_path / "file").write_text("")
     with pytest.raises(FileExistsError), owned(tmp_path / "file" / "run"):
         pass
+
+
+LEFT = """
+import os, sys, time
+from pathlib import Path
+from src.base.ownership import owned
+lock = owned(Path(sys.argv[1]))
+lock.__enter__()
+if os.fork() == 0:  # the child inherits the lock
+    os.close(1)
+    time.sleep(float(sys.argv[2]))
+os._exit(9)
+"""
+
+
+@pytest.mark.parametrize(("seconds", "is_free"), [(0.5, True), (20, False)])
+def test_a_child_of_a_killed_owner_is_waited_for_but_not_for_long(
+    run: Path, seconds: float, is_free: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [sys.executable, "-c", LEFT, str(run), str(seconds)]
+    assert subprocess.run(command, cwd=ROOT, check=False, stdout=subprocess.PIPE).returncode == 9
+    if is_free:
+        with owned(run):
+            assert "taken over from process" in capsys.readouterr().out
+    else:
+        with pytest.raises(UserError, match=r"runs/demo is in use by process"):
+            owned(run).__enter__()
