@@ -17,7 +17,8 @@ ARGS ?=
 FRAME ?=
 POSES ?=
 OUT ?= prediction.gif
-GRID ?= configs/experiments/dance_lab_schedules.toml
+GRID ?= dance_lab_schedules
+JOBS ?= 1
 
 # By default, a waiting OpenMP thread keeps its core busy. If other programs also need the cores, training becomes up to
 # 20 times slower. With "passive", a waiting thread sleeps.
@@ -31,7 +32,7 @@ SHELL := bash
 py := .venv/bin/python
 makefile := $(firstword $(MAKEFILE_LIST))
 quoted = '$(subst ','\'',$(value $(1)))'# a variable's text as one word of the shell, with all special characters quoted
-shown := DATASET RUN SOURCE CUTS CAMERA SIZE SCORED GPUS MINUTES SET COMPETITION MESSAGE ARGS FRAME POSES OUT GRID
+shown := DATASET RUN SOURCE CUTS CAMERA SIZE SCORED GPUS MINUTES SET COMPETITION MESSAGE ARGS FRAME POSES OUT GRID JOBS
 define newline
 
 
@@ -111,8 +112,8 @@ predict: setup ## draw a clip with RUN from your own FRAME=first.png and POSES=f
 	@$(py) -m src.tester predict $(call quoted,RUN) --frame $(call quoted,FRAME) --poses $(call quoted,POSES) \
 		--out $(call quoted,OUT) --set $(call quoted,SET)
 
-experiments: setup ## train every arm and seed of GRID -> reports/<grid>.md; repeat the command to resume
-	@$(py) -m src.experiments $(call quoted,GRID)
+experiments: setup ## train every arm and seed of GRID -> reports/<grid>.md, JOBS runs at a time; repeat the command to resume; ARGS=--anew ignores kept results
+	@$(py) -m src.experiments $(call quoted,GRID) --jobs $(call quoted,JOBS) --args=$(call quoted,ARGS)
 
 report: setup ## write reports/index.html: table of runs, curves, rollouts
 	@$(py) -m src.report

@@ -1,35 +1,41 @@
 """configs/experiments/<grid>.toml -> one run for each arm and seed -> a comparison in reports/<grid>.md.
 
-Child processes train and evaluate each run with the same commands that a user types. If a grid is stopped, run the same
-command again: it skips finished runs, resumes a stopped run, and repeats failed runs.
+Child processes train and evaluate each run with the same commands that a user types, JOBS of them at a time. If a grid
+is stopped, run the same command again: it skips finished runs, resumes stopped runs, and repeats failed runs. What a
+finished run has measured is kept in reports/<grid>.jsonl, so it counts as done also where its folder is missing.
 """
 
 import difflib
 import shlex
-import signal
-import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, ValidationError, model_validator
 
-from src.base.command_line import Parser
+from src.base.children import Start, Starter, Steps, run_side_by_side
+from src.base.command_line import Parser, whole, with_more
 from src.base.console import UserError, run_main, say
-from src.base.devices import hardware
+from src.base.devices import hardware, visible_gpus
 from src.base.files import file_hash, write_atomically
 from src.base.names import nearest, toml_file
 from src.base.ownership import owned
-from src.base.processes import Stopped, environment_of_child, handled, leave_terminal
 from src.base.reading import read_toml
 from src.base.settings import Section, Seed
 from src.config import Config, load_config
-from src.intake.facts import DataFacts
 from src.intake.manifest import Manifest
-from src.reporting.comparison import HARDWARE_FILE, Comparison, result_of, spreads, write_comparison
+from src.reporting.comparison import (
+    Comparison,
+    RunResult,
+    coinciding,
+    missing_result,
+    result_of,
+    spreads,
+    write_comparison,
+)
+from src.reporting.kept import HARDWARE_FILE, KeptRun, fits, kept_of, read_kept, write_kept
 from src.reporting.results import read_run
 from src.training.precision import as_begun
 from src.training.resolution import resolved
@@ -43,7 +49,8 @@ REPORTS = Path("reports")
 NOT_RUN = "not run yet"
 Name = Annotated[str, Field(pattern="^[a-z0-9_]+$", max_length=60)]
 Arms = Annotated[tuple[Name, ...], Field(strict=False, min_length=1, max_length=100)]
-RunChild = Callable[[Sequence[str]], int]  # command -> exit code
+Failure = str | None  # the reason
+MAX_AT_ONCE = 64
 
 
 class Grid(Section):
@@ -76,8 +83,14 @@ class Job:
     arm: str
     config: Config
     run: str
+    fingerprint: str  # of its data set
     train: tuple[str, ...]  # arguments of the Python interpreter
     evaluate: tuple[str, ...]
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return RUNS / self.run
 
 
 def load_grid(path: Path) -> Grid:
@@ -109,19 +122,20 @@ def jobs_of(grid: Grid, name: str) -> list[Job]:
     """
     base = CONFIGS / f"{grid.base}.toml"
     jobs: list[Job] = []
-    facts: dict[str, DataFacts] = {}  # by data set
+    manifests: dict[str, Manifest] = {}  # by data set
     for seed in grid.seeds:
         for arm, words in grid.arms.items():
             overrides = _joined(grid.set, words, f"seed={seed}")
             config = load_config(base, overrides)
             run = f"{name}-{arm}-s{seed}"
-            if config.dataset not in facts:
-                facts[config.dataset] = Manifest.load(DATA / config.dataset).facts
-            config = resolved(config, facts[config.dataset])
+            if config.dataset not in manifests:
+                manifests[config.dataset] = Manifest.load(DATA / config.dataset)
+            manifest = manifests[config.dataset]
+            config = resolved(config, manifest.facts)
             for same in (job for job in jobs if job.config == config):
                 raise UserError(f"{same.run} and {run} have the same settings; each run must have different settings")
             train = ("-m", "src.trainer", str(base), "--set", overrides, "--name", run)
-            jobs.append(Job(arm, config, run, train, ("-m", "src.tester", "evaluate", run)))
+            jobs.append(Job(arm, config, run, manifest.fingerprint, train, ("-m", "src.tester", "evaluate", run)))
     return jobs
 
 
@@ -129,138 +143,150 @@ def _joined(*words: str) -> str:
     return " ".join(part for part in words if part)
 
 
-def run_grid(path: Path, run_child: RunChild) -> tuple[Path, dict[str, str]]:
-    """Makes the missing runs of a grid and writes the report after each run.
+class GridRun:
+    """The runs of a grid on this machine: what is kept of the finished ones, and why others are not finished."""
 
-    Returns the Markdown file and {failed run: reason}.
-    """
-    grid = load_grid(path)
-    jobs = jobs_of(grid, path.stem)
-    failures: dict[str, str] = {}
-    for number, job in enumerate(jobs, start=1):
-        label = f"[{number}/{len(jobs)}] {job.run}"
-        done = False
+    def __init__(self, path: Path, *, anew: bool = False) -> None:
+        """Reads the grid, and what is kept of its runs unless `anew` is set."""
+        self.path = path
+        self.grid = load_grid(path)
+        self.jobs = jobs_of(self.grid, path.stem)
+        self.kept_path = REPORTS / f"{path.stem}.jsonl"
+        self.kept = {} if anew else read_kept(self.kept_path)
+        self.failures: dict[str, str] = {}  # by run
+
+    def make(self, start: Start, at_once: int = 1) -> Path:
+        """Makes the missing runs, `at_once` at a time, and writes the report after each of them. Returns its file."""
+        tasks = []
+        for number, job in enumerate(self.jobs, start=1):
+            label = f"[{number}/{len(self.jobs)}] {job.run}"
+            if not self._is_done(job, label):
+                tasks.append((job.run, self._make_run(job, label)))
+        for run, failure in run_side_by_side(tasks, start, at_once):
+            if failure:
+                self.failures[run] = failure
+                say(f"{run}: {failure}")
+            self.write_report()  # after every run, so that a stopped grid has its table
+        return self.write_report()
+
+    def _is_done(self, job: Job, label: str) -> bool:
+        """Returns whether a run needs no work: it is finished in its folder, or has no folder and is kept."""
+        if (job.folder / "config.json").is_file():
+            try:
+                with owned(job.folder):
+                    if not is_done(job):
+                        return False
+                    self._keep(job)
+            except UserError:  # somebody else uses it now; it is tried again later
+                return False
+            say(f"{label}: already done")
+            return True
+        if self._kept(job):
+            say(f"{label}: already measured ({self.kept_path})")
+            return True
+        return False
+
+    def _kept(self, job: Job) -> KeptRun | None:
+        kept = self.kept.get(job.run)
+        return kept if kept and fits(kept, job.config, job.fingerprint) else None
+
+    def _keep(self, job: Job) -> None:
+        now = kept_of(read_run(job.folder))
+        if self.kept.get(job.run) != now:
+            self.kept[job.run] = now
+            write_kept(self.kept_path, self.kept)
+
+    def _make_run(self, job: Job, label: str) -> Steps[Failure]:
+        """Gives the commands that train and evaluate a run. Returns the reason of a failure, otherwise None."""
+        say(f"{label}: training and evaluation")
         try:
-            with owned(RUNS / job.run):
-                done = is_done(job)
-            say(f"{label}: {'already done' if done else 'training and evaluation'}")
-            failure = None if done else _make_run(job, run_child)
+            if code := (yield (sys.executable, *job.train)):
+                return f"training ended with exit code {code}"
+            with owned(job.folder):
+                _restore_evaluation_settings(job)
+                write_atomically(job.folder / HARDWARE_FILE, f"{hardware()}\n".encode())
+            if code := (yield (sys.executable, *job.evaluate)):
+                return f"evaluation ended with exit code {code}"
+            if not is_done(job):
+                return "ended without an error, but its files do not show a finished run"
+            self._keep(job)
         except UserError as error:  # somebody else uses this run; the others go on
-            failure = str(error)
-        if failure:
-            failures[job.run] = failure
-            say(f"{label}: {failure}")
-        if not done or number == len(jobs):  # after every run, so that a stopped grid has its table
-            waiting = {later.run: NOT_RUN for later in jobs[number:] if not is_done(later)}
-            report = write_report(grid, path, jobs, failures | waiting)
-    return report, failures
+            return str(error)
+        return None
 
-
-def write_report(grid: Grid, path: Path, jobs: Sequence[Job], failures: Mapping[str, str]) -> Path:
-    """Writes the report of a grid and returns the Markdown file. `failures` names every run that is not finished."""
-    runs = {job.run: read_run(RUNS / job.run) for job in jobs}
-    results = [
-        result_of(
-            runs[job.run],
-            arm=job.arm,
-            seed=job.config.seed,
-            command=shlex.join(["python", *job.train]),
-            failure=failures.get(job.run),
+    def write_report(self) -> Path:
+        """Writes the report of the runs so far and returns the Markdown file."""
+        good = {job: kept for job in self.jobs if job.run not in self.failures and (kept := self._kept(job))}
+        runs = {
+            arm: [kept.as_run(job.folder) for job, kept in good.items() if job.arm == arm] for arm in self.grid.arms
+        }
+        results = [self._result(job, good.get(job)) for job in self.jobs]
+        comparison = Comparison(
+            grid=self.path.stem,
+            title=self.grid.title,
+            command=f"make experiments GRID={self.path.stem}",
+            base=f"configs/{self.grid.base}.toml",
+            seeds=self.grid.seeds,
+            settings={arm: _joined(self.grid.set, words) for arm, words in self.grid.arms.items()},
+            comparisons=self.grid.comparisons,
+            runs=tuple(results),
+            arms={arm: spreads([result for result in results if result.arm == arm]) for arm in self.grid.arms},
+            coinciding=coinciding(runs),
         )
-        for job in jobs
-    ]
-    comparison = Comparison(
-        grid=path.stem,
-        title=grid.title,
-        command=f"make experiments GRID={path}",
-        base=f"configs/{grid.base}.toml",
-        seeds=grid.seeds,
-        settings={arm: _joined(grid.set, words) for arm, words in grid.arms.items()},
-        comparisons=grid.comparisons,
-        runs=tuple(results),
-        arms={arm: spreads([result for result in results if result.arm == arm]) for arm in grid.arms},
-    )
-    good = {arm: [runs[job.run] for job in jobs if job.arm == arm and job.run not in failures] for arm in grid.arms}
-    return write_comparison(comparison, good, REPORTS)
+        return write_comparison(comparison, runs, REPORTS)
+
+    def _result(self, job: Job, kept: KeptRun | None) -> RunResult:
+        command = shlex.join(["python", *job.train])
+        if kept is None:
+            failure = self.failures.get(job.run, NOT_RUN)
+            return missing_result(job.run, arm=job.arm, seed=job.config.seed, command=command, failure=failure)
+        run = kept.as_run(job.folder)
+        return result_of(run, arm=job.arm, seed=job.config.seed, command=command, hardware=kept.hardware)
 
 
 def is_done(job: Job) -> bool:
     """Returns whether the run is finished: same settings, fully trained, then evaluated, on the present data."""
-    folder = RUNS / job.run
-    if not (folder / "config.json").is_file():
+    if not (job.folder / "config.json").is_file():
         return False
-    run = read_run(folder)
-    checkpoint = folder / f"{job.config.evaluation.checkpoint}.pt"
+    run = read_run(job.folder)
+    checkpoint = job.folder / f"{job.config.evaluation.checkpoint}.pt"
     if (
-        run.config != as_begun(job.config, folder)
+        run.config != as_begun(job.config, job.folder)
         or run.scores is None
         or not run.is_trained()
         or not checkpoint.is_file()
     ):
         return False
-    data = Manifest.load(DATA / job.config.dataset).fingerprint
     made_of = (run.scores.checkpoint_sha256, run.scores.config_sha256, run.scores.dataset_fingerprint)
-    return made_of == (file_hash(checkpoint), file_hash(folder / "config.json"), data)
-
-
-def _make_run(job: Job, run_child: RunChild) -> str | None:
-    """Trains and evaluates a run. Returns the reason of a failure, otherwise None."""
-    if code := run_child((sys.executable, *job.train)):
-        return f"training ended with exit code {code}"
-    with owned(RUNS / job.run):
-        _restore_evaluation_settings(job)
-        write_atomically(RUNS / job.run / HARDWARE_FILE, f"{hardware()}\n".encode())
-    if code := run_child((sys.executable, *job.evaluate)):
-        return f"evaluation ended with exit code {code}"
-    return None if is_done(job) else "ended without an error, but its files do not show a finished run"
+    return made_of == (file_hash(checkpoint), file_hash(job.folder / "config.json"), job.fingerprint)
 
 
 def _restore_evaluation_settings(job: Job) -> None:
     """Restores the evaluation settings of the run's arm, which `make evaluate SET=...` can have changed."""
-    folder = RUNS / job.run
-    if not (folder / "config.json").is_file():
+    if not (job.folder / "config.json").is_file():
         return
-    trained = read_config(folder)
+    trained = read_config(job.folder)
     if trained.evaluation != job.config.evaluation:
-        write_config(folder, trained.model_copy(update={"evaluation": job.config.evaluation}))
-
-
-def run_child(command: Sequence[str]) -> int:
-    """Runs a child process to its end and returns its exit code. A stop signal stops the child and this command.
-
-    The child has its own session, so only this process receives Ctrl-C. The first signal is passed on as SIGTERM, and
-    the trainer saves before it ends. The second signal is passed on as SIGINT, which ends the trainer at once. If this
-    process is killed, so is the child.
-    """
-    children: list[subprocess.Popen[bytes]] = []
-    received: list[int] = []
-
-    def pass_on(number: int, frame: object) -> None:
-        leave_terminal(number)
-        for child in children:
-            child.send_signal(signal.SIGINT if received else signal.SIGTERM)
-        received.append(number)
-
-    with handled(pass_on):
-        children.append(subprocess.Popen(command, start_new_session=True, env=environment_of_child()))
-        code = children[0].wait()
-    if received:
-        say("run the same command again to continue")
-        raise Stopped(received[0])
-    return code
+        write_config(job.folder, trained.model_copy(update={"evaluation": job.config.evaluation}))
 
 
 def main() -> None:
     """The command line."""
     parser = Parser(prog="python -m src.experiments", description="Compare arms over several seeds.")
     parser.add_argument("grid", help="configs/experiments/<grid>.toml, or its name without folder and .toml")
-    grid = toml_file(parser.parse_args().grid, EXPERIMENTS, "GRID")
-    with owned(REPORTS / grid.stem):
-        path, failures = run_grid(grid, run_child)
-    say(f"{path}: table, protocol and figures")
-    if failures:
-        reasons = "; ".join(f"{run}: {failure}" for run, failure in failures.items())
-        raise UserError(f"{len(failures)} runs failed; the same command tries them again: {reasons}")
+    parser.add_argument(
+        "--jobs", type=whole(1, MAX_AT_ONCE), default=1, help="runs at a time; they share the cores and GPUs"
+    )
+    parser.add_argument("--anew", action="store_true", help="do not use kept results")
+    arguments = parser.parse_args(with_more(sys.argv[1:]))
+    path = toml_file(arguments.grid, EXPERIMENTS, "GRID")
+    with owned(REPORTS / path.stem):
+        grid = GridRun(path, anew=arguments.anew)
+        report = grid.make(Starter(arguments.jobs, visible_gpus()), arguments.jobs)
+    say(f"{report}: table, protocol and figures")
+    if grid.failures:
+        reasons = "; ".join(f"{run}: {failure}" for run, failure in grid.failures.items())
+        raise UserError(f"{len(grid.failures)} runs failed; the same command tries them again: {reasons}")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from src.reporting.comparison import Comparison, result_of, spreads
+from src.reporting.comparison import Comparison, missing_result, result_of, spreads
+from src.reporting.kept import HARDWARE_FILE
 from src.reporting.results import Run
 
 
@@ -11,7 +12,14 @@ def small_comparison(runs: Sequence[Run], failure: str | None = None) -> Compari
     results = []
     for seed, run in enumerate(runs):
         failed = failure if seed == len(runs) - 1 else None
-        results.append(result_of(run, arm="plain", seed=seed, command=f"train {run.name}", failure=failed))
+        origin = {"arm": "plain", "seed": seed, "command": f"train {run.name}"}
+        path = run.folder / HARDWARE_FILE
+        hardware = path.read_text().strip() if path.is_file() else None
+        results.append(
+            missing_result(run.name, **origin, failure=failed)
+            if failed
+            else result_of(run, **origin, hardware=hardware)
+        )
     return Comparison(
         grid="small",
         title="A small comparison",

@@ -9,8 +9,9 @@ import pytest
 from tests.conftest import ROOT
 
 ORDER = (
-    *("base.system_errors", "base.processes", "base.console", "base.command_line", "base.names", "base.reading"),
-    *("base.ownership", "base.files", "base.provenance", "base.distributed", "base.devices", "base.bfloat16"),
+    *("base.system_errors", "base.processes", "base.console", "base.children", "base.command_line"),
+    *("base.names", "base.reading", "base.ownership"),
+    *("base.files", "base.provenance", "base.distributed", "base.devices", "base.bfloat16"),
     *("base.randomness", "base.settings", "base.systems", "intake.facts", "dance.skeleton", "models.configs", "config"),
     *("evaluation.scores", "dance.schema", "pushing.schema"),
     *("maths.schedules", "maths.losses", "maths.metrics"),
@@ -27,7 +28,8 @@ ORDER = (
     *("training.clock", "training.checkpoint", "training.saved_config", "training.log", "training.precision"),
     *("training.idle_settings", "training.dial"),
     *("training.stop_signals", "trainer", "dance.csv_faults"),
-    *("submission", "reporting.plots", "reporting.results", "reporting.tables", "reporting.comparison"),
+    *("submission", "reporting.plots", "reporting.results", "reporting.tables"),
+    *("reporting.kept", "reporting.comparison"),
     *("evaluation.trained", "dance.scores", "dance.pictures", "dance.cost"),
     *("pushing.scores", "pushing.pictures", "pushing.cost"),
     *("tester", "experiments", "report", "benchmark", "cost"),

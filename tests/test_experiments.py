@@ -2,26 +2,27 @@
 
 import json
 import os
-import signal
+import shutil
 import statistics
 import sys
-import threading
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 from src import experiments, tester, trainer
+from src.base.children import Start
 from src.base.console import UserError, run_main
 from src.base.devices import hardware
+from src.base.ownership import owned
 from src.config import load_config, replaced, to_json
 from src.dance import cost as dance_cost
 from src.dance import pictures as dance_pictures
 from src.dance import scores as dance_scores
-from src.experiments import Grid, is_done, jobs_of, load_grid, main, run_child, run_grid
+from src.experiments import Grid, GridRun, is_done, jobs_of, load_grid, main
 from src.intake.manifest import Manifest
 from src.pushing import cost as pushing_cost
 from src.reporting import comparison
@@ -68,6 +69,25 @@ def grid_path(tmp_path: Path, data_folder: Path, monkeypatch: pytest.MonkeyPatch
     return path
 
 
+class Ended:
+    """A child process that has ended."""
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+
+    def poll(self) -> int:
+        return self.code
+
+    def send_signal(self, number: int, /) -> None:
+        raise AssertionError("it has ended")
+
+
+def run_grid(path: Path, start: Start, **options: Any) -> tuple[Path, dict[str, str]]:
+    """Makes the missing runs of a grid. Returns the Markdown file and {failed run: reason}."""
+    grid = GridRun(path, **options)
+    return grid.make(start), grid.failures
+
+
 class Children:
     """Runs the commands of child processes in this process, to save imports. Commands that contain `broken` fail."""
 
@@ -76,7 +96,11 @@ class Children:
         self.commands: list[str] = []
         self.broken = ""
 
-    def __call__(self, command: Sequence[str]) -> int:
+    def __call__(self, command: Sequence[str], *, label: str, place: int) -> "Ended":
+        return Ended(self.run(command))
+
+    def run(self, command: Sequence[str]) -> int:
+        """Runs a command and returns its exit code."""
         interpreter, _, module, *arguments = command
         assert interpreter == sys.executable
         self.commands.append(f"{module} {arguments[-1]}")
@@ -96,7 +120,7 @@ def children(monkeypatch: pytest.MonkeyPatch) -> Children:
         # drawing and SSIM take longer than these short trainings
         monkeypatch.setattr(module, name, lambda path, *content, **options: path.write_bytes(b""))
     monkeypatch.setattr(dance_scores, "ssim_per_frame", lambda clip, truth: torch.full((len(clip),), 0.5))
-    monkeypatch.setattr(comparison, "plot_bands", lambda path, panels, xlabel: path.write_bytes(b""))
+    monkeypatch.setattr(comparison, "plot_bands", lambda paths, panels, xlabel: paths[0].write_bytes(b""))
     return Children(monkeypatch)
 
 
@@ -153,10 +177,10 @@ def test_a_grid_from_the_first_run_to_the_report(
 
 
 def test_a_stopped_grid_has_the_table_of_what_was_run(grid_path: Path, children: Children) -> None:
-    def stopped_at_the_second_run(command: Sequence[str]) -> int:
+    def stopped_at_the_second_run(command: Sequence[str], *, label: str, place: int) -> Ended:
         if "small-monotonic-s0" in " ".join(command):
             raise KeyboardInterrupt
-        return children(command)
+        return children(command, label=label, place=place)
 
     with pytest.raises(KeyboardInterrupt):
         run_grid(grid_path, stopped_at_the_second_run)
@@ -200,7 +224,7 @@ def test_failures_end_in_one_line_and_exit_code_2(
     grid_path: Path, children: Children, monkeypatch: pytest.MonkeyPatch, outcome: Callable[..., tuple[int, str]]
 ) -> None:
     children.broken = "src."
-    monkeypatch.setattr(experiments, "run_child", children)
+    monkeypatch.setattr(experiments, "Starter", lambda at_once, gpus: children)
     code, text = outcome(main, grid_path)
     assert code == 2 and text.count("\n") == 1
     assert (
@@ -213,7 +237,7 @@ def test_a_child_that_did_nothing_is_a_failure(grid_path: Path) -> None:
     for arm in ("constant", "monotonic"):
         for seed in (0, 1):
             (Path("runs") / f"small-{arm}-s{seed}").mkdir(parents=True)
-    _, failures = run_grid(grid_path, lambda command: 0)
+    _, failures = run_grid(grid_path, lambda command, *, label, place: Ended(0))
     assert len(failures) == 4 and all("do not show a finished run" in reason for reason in failures.values())
 
 
@@ -273,7 +297,9 @@ def test_for_a_missing_grid_file_the_message_names_the_existing_ones(grid_path: 
 
 def packed_as_its_name_says(folder: Path) -> SimpleNamespace:
     """What is known of a data set that is not here: which system its name means."""
-    return SimpleNamespace(facts=(pushing_cost if folder.name.startswith("pushing") else dance_cost).ASSUMED)
+    return SimpleNamespace(
+        fingerprint="", facts=(pushing_cost if folder.name.startswith("pushing") else dance_cost).ASSUMED
+    )
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
@@ -301,34 +327,43 @@ def test_the_lab_comparison_has_the_required_arms() -> None:
     assert kinds["forced_monotonic"] == ("monotonic", 1) and kinds["forced_constant"] == ("constant", 1)
 
 
-def test_run_child_returns_the_exit_code() -> None:
-    assert run_child([sys.executable, "-c", "raise SystemExit(7)"]) == 7
+def test_results_outlive_the_folders_of_the_runs(
+    grid_path: Path, children: Children, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, _ = run_grid(grid_path, children)
+    before = path.read_text(), Path("reports/small.json").read_text()
+    lines = Path("reports/small.jsonl").read_bytes().splitlines()
+    assert len(lines) == 4
+    shutil.rmtree("runs")
+    children.commands = []
+    capsys.readouterr()
+    run_grid(grid_path, children)
+    assert children.commands == [] and (path.read_text(), Path("reports/small.json").read_text()) == before
+    assert "[4/4] small-monotonic-s1: already measured (reports/small.jsonl)" in capsys.readouterr().out
+
+    other = GRID.replace('"kl_weight.kind=monotonic"', '"kl_weight.kind=monotonic augmentation.mirror=false"')
+    grid_path.write_text(other)
+    grid = GridRun(grid_path)
+    assert [bool(grid._kept(job)) for job in grid.jobs] == [True, False, True, False]  # an arm with other settings
+    grid_path.write_text(GRID)
+
+    _, failures = run_grid(grid_path, children, anew=True)
+    assert len(children.commands) == 8 and failures == {}
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stop_signal_reaches_the_child_once_and_ends_the_grid(tmp_path: Path, number: int) -> None:
-    script = (
-        "import pathlib, signal, sys, time\n"
-        "said = pathlib.Path(sys.argv[1])\n"
-        "def save(number, frame):\n"
-        "    with said.open('a') as file: file.write(signal.Signals(number).name + ' ')\n"
-        "    sys.exit(130)\n"
-        "signal.signal(signal.SIGTERM, save)\n"
-        "said.write_text('ready ')\n"
-        "time.sleep(60)\n"
-    )
-    said = tmp_path / "said"
+def test_a_damaged_line_of_kept_results_is_named(grid_path: Path, children: Children) -> None:
+    run_grid(grid_path, children)
+    kept = Path("reports/small.jsonl")
+    kept.write_bytes(kept.read_bytes().replace(b'"score":', b'"score":1', 1))
+    with pytest.raises(UserError, match=r"small.jsonl line 1 is damaged: it does not match its checksum; restore"):
+        GridRun(grid_path)
 
-    def stop() -> None:
-        while not said.exists() or said.read_text() != "ready ":
-            time.sleep(0.01)
-        os.kill(os.getpid(), number)
 
-    handler = signal.getsignal(number)
-    threading.Thread(target=stop, daemon=True).start()
-    with pytest.raises(KeyboardInterrupt):
-        run_child([sys.executable, "-c", script, str(said)])
-    assert said.read_text() == "ready SIGTERM " and signal.getsignal(number) == handler
+def test_a_run_that_somebody_else_uses_does_not_stop_the_others(grid_path: Path, children: Children) -> None:
+    Path("runs").mkdir()
+    with owned(Path("runs/small-constant-s0")):
+        _, failures = run_grid(grid_path, children)
+    assert list(failures) == ["small-constant-s0"]
 
 
 def test_the_hardware_line() -> None:

@@ -27,7 +27,7 @@ class UserError(ValueError):
 
 def say(text: str) -> None:
     """Prints one line to standard output and flushes it, so that logs and pipes receive it immediately."""
-    print(text, flush=True)
+    print(f"{text}\n", end="", flush=True)  # in one piece, because several threads may print
 
 
 def run_main(main: Callable[[], None]) -> None:

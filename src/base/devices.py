@@ -77,3 +77,11 @@ def hardware() -> str:
     return ", ".join(
         [f"{model}, {os.cpu_count()} cores", *(f"{count} x {gpu}" for gpu, count in Counter(gpus).items())]
     )
+
+
+def visible_gpus() -> list[str]:
+    """Returns the GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is None:
+        return [str(index) for index in range(torch.cuda.device_count())]
+    return [name.strip() for name in named.split(",") if name.strip()]

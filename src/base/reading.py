@@ -74,9 +74,9 @@ def parse_json(data: bytes | str, schema: type[Schema], origin: str) -> Schema:
         raise Unreadable(f"{origin} {reason_of(error)}") from None
 
 
-def sealed_line(record: BaseModel) -> bytes:
-    """Returns a record as one line of JSON whose last key is a checksum of the others."""
-    text = record.model_dump_json(exclude_none=True).encode()
+def sealed_line(record: BaseModel, *, with_none: bool = False) -> bytes:
+    """Returns a record as one line of JSON whose last key is a checksum of the others. None is left out by default."""
+    text = record.model_dump_json(exclude_none=not with_none).encode()
     return text[:-1] + b',"checksum":"' + _checksum(text) + b'"}\n'
 
 

@@ -117,6 +117,14 @@ def schema_of(system: str) -> type[Scores]:
     return SYSTEMS[system].part("schema").SCHEMA
 
 
+def schema_named_in(table: Mapping[str, object], origin: str) -> type[Scores]:
+    """Returns the class of scores of the system that a table names; Unreadable, which names `origin`, without one."""
+    system = table.get("system")
+    if not isinstance(system, str) or system not in SYSTEMS:
+        raise Unreadable(f"{origin} does not name its system, as in earlier versions")
+    return schema_of(system)
+
+
 def write_scores(path: Path, scores: Scores) -> None:
     """Writes scores.json. Infinity becomes the string "Infinity", because JSON has no such number."""
     write_atomically(path, (scores.model_dump_json(indent=1) + "\n").encode())
@@ -128,9 +136,6 @@ def read_scores(path: Path) -> Scores:
     if not path.is_file():
         raise UserError(f"{path} does not exist; evaluate the run first: {evaluate}")
     try:
-        system = read_table(path).get("system")
-        if not isinstance(system, str) or system not in SYSTEMS:
-            raise Unreadable(f"{path} does not name its system, as in earlier versions")
-        return read_json(path, schema_of(system))
+        return read_json(path, schema_named_in(read_table(path), str(path)))
     except Unreadable as error:
         raise UserError(f"{error}; to write it again: {evaluate}") from None

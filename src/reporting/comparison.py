@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 
 from src.base.console import UserError
 from src.base.files import write_atomically
-from src.base.reading import MAX_TEXT_BYTES, Unreadable, parse_value, read_bytes, read_json, read_text
+from src.base.reading import MAX_TEXT_BYTES, Unreadable, parse_value, read_bytes, read_json
 from src.base.settings import NotNegative
 from src.evaluation.scores import NOTHING, decimal
 from src.reporting.plots import Band, plot_bands
@@ -17,7 +17,7 @@ from src.reporting.results import Run
 from src.reporting.tables import NUMBERS, markdown_table, protocol_of
 from src.training.log import SCHEDULES
 
-HARDWARE_FILE = "hardware.txt"  # in a run's folder: what it was trained on
+SAME_DB = 0.01  # curves of PSNR by frame that differ by less coincide
 LOSSES = ("total", "reconstruction", "kl")
 
 
@@ -78,6 +78,7 @@ class Comparison(ComparisonPart):
     comparisons: dict[str, tuple[str, ...]]
     runs: tuple[RunResult, ...]
     arms: dict[str, Annotated[dict[str, Spread], BeforeValidator(_with_present_names)]]
+    coinciding: dict[str, str] = {}  # arm -> an earlier arm with the same curves
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> "Comparison":
@@ -115,21 +116,36 @@ FORMER_NAMES = {  # name in reports of earlier versions -> present name; of robo
 }
 
 
-def result_of(run: Run, *, arm: str, seed: int, command: str, failure: str | None) -> RunResult:
-    """Returns the result of a run of the grid. The result of a failed run has no numbers."""
-    hardware = run.folder / HARDWARE_FILE
-    scores = None if failure else run.scores
+def result_of(run: Run, *, arm: str, seed: int, command: str, hardware: str | None) -> RunResult:
+    """Returns the result of a finished run of the grid. `hardware` is what it was trained on."""
+    assert run.scores is not None, "it is evaluated"
     return RunResult(
         arm=arm,
         seed=seed,
         run=run.name,
         command=command,
+        failure=None,
+        commit=run.scores.commit,
+        hardware=hardware,
+        protocol=protocol_of(run.scores),
+        baselines={name: numbers.score for name, numbers in run.scores.baselines.items()},
+        values={name: measure.value(run) for name, measure in MEASURES.items()},
+    )
+
+
+def missing_result(name: str, *, arm: str, seed: int, command: str, failure: str) -> RunResult:
+    """Returns the result of a run that failed or has not been run: it has no numbers."""
+    return RunResult(
+        arm=arm,
+        seed=seed,
+        run=name,
+        command=command,
         failure=failure,
-        commit=scores.commit if scores else None,
-        hardware=read_text(hardware).strip() if hardware.is_file() else None,
-        protocol=protocol_of(scores) if scores else None,
-        baselines={name: numbers.score for name, numbers in scores.baselines.items()} if scores else {},
-        values={} if failure else {name: measure.value(run) for name, measure in MEASURES.items()},
+        commit=None,
+        hardware=None,
+        protocol=None,
+        baselines={},
+        values={},
     )
 
 
@@ -156,13 +172,34 @@ def write_comparison(comparison: Comparison, runs: Mapping[str, Sequence[Run]], 
     for name, arms in comparison.comparisons.items():
         chosen = {arm: seeds if arm in arms else () for arm, seeds in runs.items()}
         if any(chosen.values()):
-            plot_bands(figures / f"{name}_curves.png", _curves(chosen), xlabel="epoch")
-            plot_bands(figures / f"{name}_psnr_by_frame.png", _psnr_by_frame(chosen), xlabel="frame")
+            plot_bands(_formats(figures / f"{name}_curves"), _curves(chosen), xlabel="epoch")
+            plot_bands(_formats(figures / f"{name}_psnr_by_frame"), _psnr_by_frame(chosen), xlabel="frame")
     text = comparison.model_dump_json(indent=1) + "\n"
     write_atomically(folder / f"{comparison.grid}.json", text.encode())
     path = folder / f"{comparison.grid}.md"
     write_atomically(path, to_markdown(comparison).encode())
     return path
+
+
+def _formats(path: Path) -> list[Path]:
+    return [path.with_suffix(suffix) for suffix in (".png", ".svg")]
+
+
+def coinciding(runs: Mapping[str, Sequence[Run]]) -> dict[str, str]:
+    """Returns {arm: an earlier arm} for arms whose curves of PSNR by frame cannot be told apart, seed by seed."""
+    found: dict[str, str] = {}
+    apart: dict[str, np.ndarray] = {}
+    for arm, seeds in runs.items():
+        curves = np.array([run.scores.psnr_by_frame[run.scores.num_given :] for run in seeds if run.scores])
+        if not curves.size:
+            continue
+        for other, known in apart.items():
+            if known.shape == curves.shape and np.allclose(known, curves, rtol=0, atol=SAME_DB):
+                found[arm] = other
+                break
+        else:
+            apart[arm] = curves
+    return found
 
 
 def read_comparison(path: Path) -> Comparison | None:
@@ -212,6 +249,10 @@ def origins(comparison: Comparison) -> list[str]:
         f"Hardware: {_distinct([result.hardware for result in good])}.",
         f"Protocol: {_distinct([result.protocol for result in good])}.",
         f"Baselines on the same take, score in dB: {', '.join(sorted(baselines)) or NOTHING}.",
+    ]
+    lines += [
+        f"{arm} coincides with {other}: PSNR by frame differs by less than {SAME_DB} dB, seed by seed."
+        for arm, other in comparison.coinciding.items()
     ]
     return lines + [f"Missing: {result.run}: {result.failure}." for result in comparison.runs if result.failure]
 
@@ -275,6 +316,7 @@ def _planned(runs: Mapping[str, Sequence[Run]], name: str) -> list[Band]:
 
 def _psnr_by_frame(runs: Mapping[str, Sequence[Run]]) -> dict[str, list[Band]]:
     bands = []
+    same = coinciding(runs)
     for colour, (arm, seeds) in enumerate(runs.items()):
         evaluated = [run.scores for run in seeds if run.scores]
         if not evaluated:
@@ -284,5 +326,6 @@ def _psnr_by_frame(runs: Mapping[str, Sequence[Run]]) -> dict[str, list[Band]]:
         first, last = evaluated[0].scored_frames
         seeds_counted = "1 seed" if len(values) == 1 else f"{len(values)} seeds"
         label = f"{arm} (mean {values[:, first : last + 1].mean():.2f} dB, {seeds_counted})"
+        label += f", covers {', '.join(hidden)}" if (hidden := [a for a, b in same.items() if b == arm]) else ""
         bands.append(Band(range(given, values.shape[1]), values[:, given:], label, colour))
     return {"PSNR by frame (dB)": bands}

@@ -1,5 +1,6 @@
 """Pictures of runs: GIFs, strips, plots."""
 
+import colorsys
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,6 +27,8 @@ MIN_SPAN = 0.02  # smallest range of an axis, as a share of the largest value; s
 FEW_POINTS = 40  # curves with fewer points get markers, because a line of one point is invisible
 BENEATH = {"linestyle": "--", "linewidth": 4, "markersize": 12, "color": "C1"}  # visible below another curve
 Curve = tuple[Sequence[float], Sequence[float]]  # positions and values
+FIRST_COLOURS = [mpl.colormaps["tab10"](number)[:3] for number in range(10)]
+GOLDEN_RATIO = (5**0.5 - 1) / 2
 PALETTE_FRAMES = 64  # the 256 colours of a GIF are chosen from this many frames of the clip
 
 
@@ -122,15 +125,17 @@ class Band(NamedTuple):
     positions: Sequence[float]
     values: np.ndarray
     label: str
-    colour: int  # the same for all bands of an arm
+    colour: int  # number of the arm: all its bands have one colour
     dashed: bool = False
 
 
-def plot_bands(path: Path, panels: Mapping[str, Sequence[Band]], *, xlabel: str) -> None:
-    """Plots one panel per title, three in a row. A band is the mean over seeds ± one sample standard deviation.
+def plot_bands(paths: Sequence[Path], panels: Mapping[str, Sequence[Band]], *, xlabel: str) -> None:
+    """Plots one panel per title, three in a row, and writes the figure to each path, in the format of its suffix.
 
-    The legend below the panels is that of the first panel, and is valid for all.
+    A band is the mean over seeds ± one sample standard deviation. The legend below the panels is that of the first
+    panel, and is valid for all. A panel whose curves are all the same constant is left out.
     """
+    panels = {title: bands for title, bands in panels.items() if not _are_one_constant(bands)} or panels
     num_columns = min(3, len(panels))
     num_rows = -(-len(panels) // num_columns)
     size = (9, 4) if num_columns == 1 else (4.4 * num_columns, 3 * num_rows)
@@ -149,7 +154,12 @@ def plot_bands(path: Path, panels: Mapping[str, Sequence[Band]], *, xlabel: str)
     if grid.flat[0].lines:
         lines, labels = grid.flat[0].get_legend_handles_labels()
         figure.legend(lines, labels, loc="outside lower center", ncols=2, fontsize=8)
-    _save(figure, path)
+    _save(figure, *paths)
+
+
+def _are_one_constant(bands: Sequence[Band]) -> bool:
+    values = [band.values for band in bands]
+    return bool(values) and all(np.all(each == values[0].flat[0]) for each in values)
 
 
 def _marker(points: Sequence[Any]) -> str | None:
@@ -170,8 +180,20 @@ def _format_axes(axes: Any) -> None:
         axes.set_ylim(middle - needed / 2, middle + needed / 2)
 
 
+def colour_of(number: int) -> tuple[float, float, float]:
+    """Returns the colour of arm 0, 1, ... as RGB from 0 to 1. No two arms have the same.
+
+    The first ten are those of matplotlib. After them, the hue moves on by the golden ratio, so new ones fall between
+    the old ones, and the brightness alternates.
+    """
+    if number < len(FIRST_COLOURS):
+        return FIRST_COLOURS[number]
+    red, green, blue = colorsys.hsv_to_rgb(number * GOLDEN_RATIO % 1, 0.9, 0.5 + 0.4 * (number % 2))
+    return red, green, blue
+
+
 def _draw_band(axes: Any, band: Band) -> None:
-    colour = f"C{band.colour}"
+    colour = colour_of(band.colour)
     style = {"linestyle": "--", "fillstyle": "none"} if band.dashed else {}
     mean = band.values.mean(axis=0)
     axes.plot(band.positions, mean, color=colour, linewidth=1.2, marker=_marker(mean), label=band.label, **style)
@@ -191,8 +213,11 @@ def lower_edge(values: np.ndarray, below: np.ndarray) -> np.ndarray:
     return np.where((smallest > 0) & (below <= 0), smallest, below)
 
 
-def _save(figure: Any, path: Path) -> None:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format=path.suffix[1:], dpi=110)
+def _save(figure: Any, *paths: Path) -> None:
+    for path in paths:
+        buffer = io.BytesIO()
+        undated = {"Date": None} if path.suffix == ".svg" else None  # the same figure gives the same file
+        with mpl.rc_context({"svg.hashsalt": path.stem}):
+            figure.savefig(buffer, format=path.suffix[1:], dpi=110, metadata=undated)
+        write_atomically(path, buffer.getvalue())
     plt.close(figure)
-    write_atomically(path, buffer.getvalue())

@@ -14,8 +14,8 @@ from src.base.console import UserError
 from src.reporting import comparison as comparison_module
 from src.reporting import plots
 from src.reporting.comparison import (
-    HARDWARE_FILE,
     MEASURES,
+    coinciding,
     origins,
     read_comparison,
     spread,
@@ -23,8 +23,9 @@ from src.reporting.comparison import (
     to_markdown,
     write_comparison,
 )
+from src.reporting.kept import HARDWARE_FILE
 from src.reporting.plots import Band, plot_bands
-from src.reporting.results import Run, read_runs
+from src.reporting.results import Run, read_run, read_runs
 from tests.comparisons import small_comparison
 from tests.conftest import ROOT
 from tests.run_folders import log_rows, write_run
@@ -101,7 +102,8 @@ def test_json_markdown_and_figures(tmp_path: Path, runs: list[Run]) -> None:
     assert path == tmp_path / "small.md" and path.read_text() == to_markdown(comparison)
     assert read_comparison(tmp_path / "small.json") == comparison
     names = ["only_one_curves.png", "only_one_psnr_by_frame.png"]
-    assert sorted(found.name for found in (tmp_path / "small").iterdir()) == names
+    files = sorted([*names, *(name.replace(".png", ".svg") for name in names)])
+    assert sorted(found.name for found in (tmp_path / "small").iterdir()) == files
     text = path.read_text()
     assert all(f"(small/{name})" in text for name in names)
     assert (
@@ -132,7 +134,9 @@ def test_curves_show_the_logged_numbers_of_the_common_epochs(
     tmp_path: Path, runs: list[Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: dict[str, dict[str, Sequence[Band]]] = {}
-    monkeypatch.setattr(comparison_module, "plot_bands", lambda path, panels, xlabel: drawn.update({path.name: panels}))
+    monkeypatch.setattr(
+        comparison_module, "plot_bands", lambda paths, panels, xlabel: drawn.update({paths[0].name: panels})
+    )
     write_comparison(small_comparison(runs), {"plain": runs, "unused": runs[:1]}, tmp_path)
     (psnr,) = drawn["only_one_psnr_by_frame.png"].values()
     (band,) = psnr
@@ -153,11 +157,13 @@ def test_curves_show_the_logged_numbers_of_the_common_epochs(
 
 def test_a_band_is_the_mean_and_one_sample_deviation_around_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     figures = []
-    monkeypatch.setattr(plots, "_save", lambda figure, path: figures.append(figure))
+    monkeypatch.setattr(plots, "_save", lambda figure, *paths: figures.append(figure))
     values = np.array([[1.0, 400.0, 3.0], [2.0, 500.0, 8.0]])
     falling = Band([1, 2, 3], values, "falling", colour=3)
     plot_bands(
-        tmp_path / "x.png", {"a": [falling], "b": [Band([1, 2, 3], values[:1], "one seed", 0)], "c": []}, xlabel="epoch"
+        [tmp_path / "x.png"],
+        {"a": [falling], "b": [Band([1, 2, 3], values[:1], "one seed", 0)], "c": []},
+        xlabel="epoch",
     )
     (first, second, third) = figures[0].axes
     assert first.get_yscale() == "log" and first.get_xlabel() == "epoch" and third.get_yscale() == "linear"
@@ -172,8 +178,25 @@ def test_a_band_is_the_mean_and_one_sample_deviation_around_it(tmp_path: Path, m
 
 def test_infinite_psnr_leaves_a_gap_without_a_warning(tmp_path: Path) -> None:
     values = np.array([[30.0, np.inf], [31.0, np.inf]])
-    plot_bands(tmp_path / "x.png", {"PSNR": [Band([1, 2], values, "a", 0)]}, xlabel="frame")
+    plot_bands([tmp_path / "x.png"], {"PSNR": [Band([1, 2], values, "a", 0)]}, xlabel="frame")
     assert (tmp_path / "x.png").stat().st_size > 0
+
+
+def test_arms_whose_curves_cannot_be_told_apart_are_named(tmp_path: Path) -> None:
+    def run(name: str, score: float) -> Run:
+        return read_run(write_run(tmp_path / name, score=score))
+
+    arms = {
+        "a": [run("a", 24.0), run("b", 25.0)],
+        "near": [run("c", 24.005), run("d", 24.995)],
+        "one_seed_differs": [run("e", 24.0), run("f", 25.5)],
+        "near_too": [run("g", 24.0), run("h", 25.0)],
+        "one_seed": [run("i", 24.0)],
+        "none": [],
+    }
+    assert coinciding(arms) == {"near": "a", "near_too": "a"}
+    comparison = small_comparison(arms["a"]).model_copy(update={"coinciding": {"near": "a"}})
+    assert "near coincides with a: PSNR by frame differs by less than 0.01 dB, seed by seed." in origins(comparison)
 
 
 def test_every_measure_reads_a_run(runs: list[Run]) -> None:

@@ -1,11 +1,13 @@
 """Pictures: the content of GIF files, strips, curves and legends, checked by numbers."""
 
+import itertools
 import math
 import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -21,6 +23,7 @@ from src.reporting.plots import (
     GIF_ENLARGEMENT,
     GIF_PIXELS,
     Band,
+    colour_of,
     gif_enlargement,
     plot_bands,
     plot_history,
@@ -146,7 +149,7 @@ def test_a_strip_shows_evenly_spaced_frames(tmp_path: Path) -> None:
 def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """The matplotlib figures that are saved."""
     saved: list[Figure] = []
-    monkeypatch.setattr(plots, "_save", lambda figure, path: saved.append(figure))
+    monkeypatch.setattr(plots, "_save", lambda figure, *paths: saved.append(figure))
     return saved
 
 
@@ -237,12 +240,12 @@ def test_equal_scores_hide_neither_curve(tmp_path: Path, num_points: int) -> Non
 
 def test_one_point_is_visible(tmp_path: Path) -> None:
     for dashed in (False, True):
-        plot_bands(tmp_path / "a.png", {"loss": [Band([1], np.ones((1, 1)), "arm", 1, dashed)]}, xlabel="epoch")
+        plot_bands([tmp_path / "a.png"], {"loss": [Band([1], np.ones((1, 1)), "arm", 1, dashed)]}, xlabel="epoch")
         assert any(red > 240 and blue < 120 for red, _, blue in colours_within_axes(tmp_path / "a.png")), "orange"
 
 
 def test_many_points_are_a_line_without_markers(figures: list[Figure]) -> None:
-    plot_bands(Path("bands.png"), {"PSNR": [Band(range(600), np.ones((2, 600)), "arm", 0)]}, xlabel="frame")
+    plot_bands([Path("bands.png")], {"PSNR": [Band(range(600), np.ones((2, 600)), "arm", 0)]}, xlabel="frame")
     assert figures[0].axes[0].lines[0].get_marker() == "None"
 
 
@@ -254,9 +257,36 @@ def test_a_run_without_validation_is_plotted_without_warning(figures: list[Figur
     assert len(figures) == 2
 
 
+def test_no_two_arms_have_one_colour() -> None:
+    colours = [colour_of(number) for number in range(40)]
+    distances = [np.abs(np.subtract(a, b)).max() for a, b in itertools.combinations(colours, 2)]
+    assert min(distances) > 0.03 and all(0 <= part <= 1 for colour in colours for part in colour)
+
+
+def test_a_panel_of_one_constant_is_left_out(figures: list[Figure]) -> None:
+    def bands(*values: float) -> list[Band]:
+        return [Band([1, 2], np.full((1, 2), value), str(value), n) for n, value in enumerate(values)]
+
+    rising = [Band([1, 2], np.array([[1.0, 2.0]]), "a", 0)]
+    panels = {"rising": rising, "two constants": bands(1, 2), "one constant": bands(1, 1), "nothing": []}
+    plot_bands([Path("bands.png")], panels, xlabel="epoch")
+    titles = [axes.get_title() for axes in figures[0].axes if axes.get_visible()]
+    assert titles == ["rising", "two constants", "nothing"]
+
+
+def test_the_same_figure_gives_the_same_files(tmp_path: Path) -> None:
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        folder.mkdir()
+        paths = [folder / "bands.png", folder / "bands.svg"]
+        plot_bands(paths, {"loss": [Band((1, 2), np.array([[1.0, 2.0]]), "lab", 0)]}, xlabel="epoch")
+    for name in ("bands.png", "bands.svg"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    assert ElementTree.parse(tmp_path / "a" / "bands.svg").getroot().tag.endswith("svg")
+
+
 def test_a_band_is_mean_and_spread_of_the_seeds(figures: list[Figure]) -> None:
     values = np.array([[1.0, 4.0, 2.0], [3.0, 5.0, 2.0], [5.0, 9.0, 2.0]])
-    plot_bands(Path("bands.png"), {"loss": [Band((1, 2, 3), values, "lab", 0)]}, xlabel="epoch")
+    plot_bands([Path("bands.png")], {"loss": [Band((1, 2, 3), values, "lab", 0)]}, xlabel="epoch")
     axes = figures[0].axes[0]
     assert axes.lines[0].get_ydata().tolist() == [3.0, 6.0, 2.0]
     corners = axes.collections[0].get_paths()[0].vertices

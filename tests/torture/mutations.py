@@ -32,6 +32,7 @@ from src.intake.pictures import decode, read_header
 from src.intake.sources import ZipSource
 from src.intake.tfrecords import index_records, parse_example, read_record
 from src.reporting.comparison import read_comparison
+from src.reporting.kept import read_kept
 from src.reporting.results import read_run
 from src.submission import Provenance, check_submission
 from src.training.checkpoint import load_checkpoint
@@ -108,6 +109,7 @@ READERS = (
     Reader("submissions/tiny.json", Provenance.load, 10),
     Reader("submissions/ledger.jsonl", lambda path: Ledger(path).submissions(), 10),
     Reader("reports/grid.json", read_comparison, 10),
+    Reader("reports/grid.jsonl", read_kept, 10),
     Reader("configs/tiny.toml", load_config, 10),
     Reader("configs/experiments/grid.toml", load_grid, 8),
     Reader("pictures.zip", _read_zip, 6),
