@@ -19,6 +19,7 @@ POSES ?=
 OUT ?= prediction.gif
 GRID ?= dance_lab_schedules
 JOBS ?= 1
+RUNS ?=
 
 # By default, a waiting OpenMP thread keeps its core busy. If other programs also need the cores, training becomes up to
 # 20 times slower. With "passive", a waiting thread sleeps.
@@ -32,7 +33,7 @@ SHELL := bash
 py := .venv/bin/python
 makefile := $(firstword $(MAKEFILE_LIST))
 quoted = '$(subst ','\'',$(value $(1)))'# a variable's text as one word of the shell, with all special characters quoted
-shown := DATASET RUN SOURCE CUTS CAMERA SIZE SCORED GPUS MINUTES SET COMPETITION MESSAGE ARGS FRAME POSES OUT GRID JOBS
+shown := DATASET RUN SOURCE CUTS CAMERA SIZE SCORED GPUS MINUTES SET COMPETITION MESSAGE ARGS FRAME POSES OUT GRID JOBS RUNS
 define newline
 
 
@@ -51,7 +52,7 @@ $(if $(fault),$(error $(fault)))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup lock demo data train evaluate submission submit submissions leaderboard kernel predict experiments report cost bench verify test torture audit lint format check clean
+.PHONY: help setup lock demo data train evaluate submission submit submissions leaderboard kernel predict experiments compare report cost bench verify test torture audit lint format check clean
 
 help: ## list the targets, and the variables with their values
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -114,6 +115,9 @@ predict: setup ## draw a clip with RUN from your own FRAME=first.png and POSES=f
 
 experiments: setup ## train every arm and seed of GRID -> reports/<grid>.md, JOBS runs at a time; repeat the command to resume; ARGS=--anew ignores kept results
 	@$(py) -m src.experiments $(call quoted,GRID) --jobs $(call quoted,JOBS) --args=$(call quoted,ARGS)
+
+compare: setup ## compare the trained runs RUNS="a b c" -> reports/compare.md and figures; runs that differ in their seed become one arm
+	@$(py) -m src.compare $(call quoted,RUNS)
 
 report: setup ## write reports/index.html: table of runs, curves, rollouts
 	@$(py) -m src.report

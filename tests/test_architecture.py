@@ -32,7 +32,7 @@ ORDER = (
     *("reporting.kept", "reporting.comparison"),
     *("evaluation.trained", "dance.scores", "dance.pictures", "dance.cost"),
     *("pushing.scores", "pushing.pictures", "pushing.cost"),
-    *("tester", "experiments", "report", "benchmark", "cost"),
+    *("tester", "experiments", "compare", "report", "benchmark", "cost"),
     *("competition.ledger", "competition.errors", "competition.client", "competition.queries"),
     *("competition.download", "competition.request", "competition.scores", "competition.submit", "competition.kernel"),
     *("kaggle_client", "verify"),

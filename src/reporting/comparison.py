@@ -224,16 +224,17 @@ def table_of_arms(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     header = ["arm", "seeds", *(measure.label for measure in known.values())]
     rows = []
     for arm, measured in comparison.arms.items():
-        cells = [_cell(measured.get(name), measure.places, len(comparison.seeds)) for name, measure in known.items()]
-        rows.append([arm, f"{measured['score'].count} of {len(comparison.seeds)}", *cells])
+        num_runs = sum(result.arm == arm for result in comparison.runs)
+        cells = [_cell(measured.get(name), measure.places, num_runs) for name, measure in known.items()]
+        rows.append([arm, f"{measured['score'].count} of {num_runs}", *cells])
     return header, rows
 
 
-def _cell(measured: Spread | None, places: int, num_seeds: int) -> str:
+def _cell(measured: Spread | None, places: int, num_runs: int) -> str:
     if measured is None or measured.mean is None:
         return NOTHING
     mean = decimal(measured.mean, places)
-    return mean if num_seeds == 1 else f"{mean} ± {decimal(measured.deviation, places)}"
+    return mean if num_runs == 1 else f"{mean} ± {decimal(measured.deviation, places)}"
 
 
 def origins(comparison: Comparison) -> list[str]:

@@ -39,14 +39,18 @@ class KeptRun(BaseModel):
         return Run(folder, self.config, TrainingLog(list(self.log)), self.scores, ())
 
 
+def hardware_of(run: Run) -> str | None:
+    """Returns what a run was trained on, if its folder says so."""
+    path = run.folder / HARDWARE_FILE
+    return read_text(path).strip() if path.is_file() else None
+
+
 def kept_of(run: Run) -> KeptRun:
     """Returns what is kept of a finished run."""
     assert run.config is not None and run.scores is not None, "it is finished"
-    path = run.folder / HARDWARE_FILE
-    hardware = read_text(path).strip() if path.is_file() else None
     return KeptRun(
         run=run.name,
-        hardware=hardware,
+        hardware=hardware_of(run),
         config=run.config,
         log=tuple(run.log.rows),
         scores=run.scores,
