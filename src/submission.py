@@ -7,6 +7,7 @@ order as integers 0..255. The sequences follow each other. Each has 630 rows, an
 
 import hashlib
 import math
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from src.base.names import checked_name
 from src.base.reading import Unreadable, read_bytes, read_json
 from src.base.settings import NotNegative, Positive, Sha256
 from src.dance.csv_faults import CELLS, MAX_FAULTS, distinct, doubts_of, faults_of
+from src.dance.csv_reading import NotRead, Reading, read_as_meant
 from src.intake.facts import FRAME_SIZE, TEST_LENGTH, Size
 from src.intake.file_names import pictures_in
 from src.intake.manifest import DanceManifest
@@ -35,12 +37,26 @@ SEQUENCE_LENGTH = TEST_LENGTH  # rows of one sequence, the given frame included
 
 @dataclass(frozen=True)
 class CheckedSubmission:
-    """What a valid csv holds. `sha256` is the hash of the checked bytes; `doubts` say what makes no sense in it."""
+    """What a valid csv holds. `sha256` is the hash of the checked bytes; `doubts` say what makes no sense in it.
+
+    `usual` says how it is written otherwise than by this project, as Kaggle takes it, too.
+    """
 
     num_rows: Positive
     num_sequences: int
     sha256: str
     doubts: tuple[str, ...] = ()
+    usual: tuple[str, ...] = ()
+
+
+class InvalidCsv(UserError):
+    """A csv that must not be uploaded. `faults` has one line for each kind of fault; the text has the first."""
+
+    def __init__(self, path: Path, faults: list[str]) -> None:
+        count = f"{len(faults)} or more faults" if len(faults) == MAX_FAULTS else f"{len(faults)} faults"
+        more = f" ({count}; python -m src.submission check {path} lists them)" if len(faults) > 1 else ""
+        super().__init__(f"{path}: {faults[0]}{more}")
+        self.faults = faults
 
 
 class Provenance(BaseModel):
@@ -141,32 +157,73 @@ def check_submission(
     first_frames: uint8 (K, 3, 32, 64), the required frame 0 of each sequence. It also sets the number of sequences.
     """
     content = _read(path)
-    faults = distinct(faults_of(content, first_frames, num_sequences, sequence_length, frame_shape))
-    if faults:
-        count = f"{len(faults)} or more faults" if len(faults) == MAX_FAULTS else f"{len(faults)} faults"
-        more = f" ({count}; python -m src.submission check {path} lists them)" if len(faults) > 1 else ""
-        raise UserError(f"{path}: {faults[0]}{more}")
-    num_rows = len(content.splitlines()) - 1
-    doubts = tuple(doubts_of(content, sequence_length))
-    return CheckedSubmission(num_rows, num_rows // sequence_length, hashlib.sha256(content).hexdigest(), doubts)
+    reading, faults = judge(content, (first_frames, num_sequences, sequence_length, frame_shape))
+    if faults or reading.odd:
+        raise InvalidCsv(path, faults or [not_for_kaggle(path, reading)])
+    num_rows = len(reading.content.splitlines()) - 1
+    doubts = tuple(doubts_of(reading.content, sequence_length))
+    sha256 = hashlib.sha256(content).hexdigest()
+    return CheckedSubmission(num_rows, num_rows // sequence_length, sha256, doubts, tuple(reading.usual))
+
+
+Needed = tuple[np.ndarray | None, int | None, int, tuple[int, int, int]]  # the arguments of `faults_of`
+
+
+def judge(content: bytes, needed: Needed) -> tuple[Reading, list[str]]:
+    """Returns how a csv was read, and one line for each kind of fault of what it means, at most ten."""
+    if next(faults_of(content, *needed), None) is None:
+        return Reading(content), []
+    try:
+        reading = read_as_meant(content, math.prod(needed[-1]))
+    except NotRead as cause:
+        return Reading(content), [str(cause)]
+    return reading, distinct(faults_of(reading.content, *needed, lines=reading.lines))
+
+
+def not_for_kaggle(path: Path, reading: Reading) -> str:
+    """Says in one line what Kaggle would refuse or misread in a csv whose values are valid, and how to mend it."""
+    mended = shlex.quote(str(path.with_name(f"{path.stem}-mended.csv")))
+    return (
+        f"the values are valid, but Kaggle would refuse or misread the file: it has {', '.join(reading.odd)}; to write "
+        f"it as Kaggle takes it: .venv/bin/python -m src.submission check {shlex.quote(str(path))} --mend {mended}"
+    )
 
 
 def say_doubts(path: Path, checked: CheckedSubmission) -> None:
-    """Prints a warning for each doubt about a csv."""
+    """Prints a warning for each doubt about a csv, and a line if it is written otherwise than here."""
     for doubt in checked.doubts:
         say(f"warning: {path}: {doubt}")
+    if checked.usual:
+        say(f"{path}: it has {', '.join(checked.usual)}; every csv reader takes them, Kaggle's too")
 
 
-def find_faults(
+def find_faults(path: Path, **needed: Any) -> list[str]:
+    """Returns the faults that `check_submission` finds with these arguments; an empty list for a valid file."""
+    try:
+        check_submission(path, **needed)
+    except InvalidCsv as error:
+        return error.faults
+    return []
+
+
+def write_mended(
     path: Path,
+    out: Path,
     *,
     first_frames: np.ndarray | None = None,
     num_sequences: int | None = None,
     sequence_length: int = SEQUENCE_LENGTH,
     frame_shape: tuple[int, int, int] = FRAME_SHAPE,
-) -> list[str]:
-    """Returns one line for each kind of fault, at most ten; an empty list for a valid file."""
-    return distinct(faults_of(_read(path), first_frames, num_sequences, sequence_length, frame_shape))
+) -> bool:
+    """Writes a csv as Kaggle takes it and returns True. Returns False if its values have faults; nothing is written."""
+    if out.exists():
+        raise UserError(f"--mend {out} exists already; give another name")
+    reading, faults = judge(_read(path), (first_frames, num_sequences, sequence_length, frame_shape))
+    if faults:
+        return False
+    write_atomically(out, reading.content.rstrip(b"\n") + b"\n")
+    say(f"{out}: {path} without {', '.join(reading.odd) or 'a change'}")
+    return True
 
 
 def _read(path: Path) -> bytes:
@@ -248,6 +305,9 @@ def main() -> None:
         type=whole(1, 1_000_000),
         help=f"rows of one sequence (default: by data set or JSON, or {SEQUENCE_LENGTH})",
     )
+    check.add_argument(
+        "--mend", type=path_option, metavar="NEW.csv", help="write what FILE means as Kaggle takes it, and check that"
+    )
     arguments = parser.parse_args()
     layout = layout_of(arguments.file, arguments.dataset)
     if arguments.length is not None:
@@ -259,14 +319,17 @@ def main() -> None:
         "sequence_length": layout.sequence_length,
         "frame_shape": (3, *layout.frame_size),
     }
+    path = arguments.file
+    if arguments.mend and write_mended(path, arguments.mend, **needed):
+        path = arguments.mend
     try:
-        checked = check_submission(arguments.file, **needed)
-    except UserError:
-        for fault in find_faults(arguments.file, **needed):
-            print(f"error: {arguments.file}: {fault}", file=sys.stderr)
+        checked = check_submission(path, **needed)
+    except InvalidCsv as error:
+        for fault in error.faults:
+            print(f"error: {path}: {fault}", file=sys.stderr)
         say(f"needed: {layout}")
         sys.exit(2)
-    say_doubts(arguments.file, checked)
+    say_doubts(path, checked)
     say(f"valid: {checked.num_rows} rows, {checked.num_sequences} sequences, sha256 {checked.sha256}; {layout}")
 
 

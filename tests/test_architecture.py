@@ -27,7 +27,7 @@ ORDER = (
     *("evaluation.rollout", "evaluation.validation", "dance.prediction", "dance.validation", "pushing.validation"),
     *("training.clock", "training.checkpoint", "training.saved_config", "training.log", "training.precision"),
     *("training.idle_settings", "training.dial"),
-    *("training.stop_signals", "trainer", "dance.csv_faults"),
+    *("training.stop_signals", "trainer", "dance.csv_reading", "dance.csv_faults"),
     *("submission", "reporting.plots", "reporting.results", "reporting.tables"),
     *("reporting.kept", "reporting.comparison"),
     *("evaluation.trained", "dance.scores", "dance.pictures", "dance.cost"),
