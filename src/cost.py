@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from src.base.bfloat16 import Precision, hardware_precision, instruction_set
+from src.base.bfloat16 import Precision, autocast, hardware_precision, instruction_set
 from src.base.command_line import Parser, whole
 from src.base.console import run_main, say
 from src.base.names import toml_file
@@ -90,7 +90,7 @@ def cost_of(config: Config, facts: DataFacts, *, num_clips: int) -> Cost:
 
 def _step(config: Config, model: Any, batch: Any, num_clips: int) -> None:
     draws = Draws(config.seed, 0, range(num_clips), torch.device("cpu"))
-    with torch.autocast("cpu", torch.bfloat16, enabled=precision_here(config) == "bfloat16"):
+    with autocast(torch.device("cpu"), precision_here(config)):
         loss = model(batch, draws, kl_weight=1e-4, teacher_forcing_ratio=0.0)
     loss.total.backward()
 
