@@ -126,7 +126,7 @@ def _without_blanks(records: Iterator[Record], reading: Reading) -> Iterator[Rec
     for number, cells in records:
         if len(cells) < 2 and not "".join(cells).strip():
             reading.note(reading.usual, "blank lines")
-        elif any(cell.strip() for cell in (cells[0], cells[1], cells[-1])) or any(cell.strip() for cell in cells):
+        elif any(cell.strip() for cell in (*cells[:2], cells[-1])) or any(cell.strip() for cell in cells):
             yield from waiting
             waiting = []
             yield number, cells
