@@ -58,12 +58,12 @@ def read_as_meant(content: bytes, num_values: int) -> Reading:
     """
     reading = Reading()
     text = _decoded(content, reading)
-    first_line = next((line for line in text.splitlines() if line.strip()), "")
+    first_line = next((line for line in _lines(text) if line.strip()), "")
     skipped = 0
     if (found := re.fullmatch(r"sep=(.)", first_line.strip('"'))) is not None:  # Excel reads it, nothing else does
         reading.note(reading.odd, f"the line {found[0]!r} before the header")
-        skipped = text.splitlines().index(first_line) + 1
-        first_line = next((line for line in text.splitlines()[skipped:] if line.strip()), "")
+        skipped = _lines(text).index(first_line) + 1
+        first_line = next((line for line in _lines(text)[skipped:] if line.strip()), "")
     delimiter = _delimiter(first_line, num_values)
     records = _without_blanks(_records(text, delimiter, skipped, reading), reading)
     head = list(islice(records, 3))  # what the header means is seen in these
@@ -94,6 +94,12 @@ def _decoded(content: bytes, reading: Reading) -> str:
     return text
 
 
+def _lines(text: str) -> list[str]:
+    """Returns the lines of a csv. Only CR, LF and both end one; `str.splitlines` knows other ends as well."""
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return lines if lines[-1] else lines[:-1]
+
+
 def _delimiter(first_line: str, num_values: int) -> str:
     """Returns the character between the cells: the one that makes as many cells as are needed, or almost."""
     counts = {delimiter: first_line.strip().count(delimiter) + 1 for delimiter in DELIMITERS}
@@ -104,7 +110,7 @@ def _delimiter(first_line: str, num_values: int) -> str:
 
 
 def _records(text: str, delimiter: str, skipped: int, reading: Reading) -> Iterator[Record]:
-    lines = text.splitlines()[skipped:]
+    lines = _lines(text)[skipped:]
     if '"' not in text:
         yield from ((number, line.split(delimiter)) for number, line in enumerate(lines, start=1 + skipped))
         return
