@@ -10,6 +10,7 @@ SIZE ?=
 SCORED ?=
 GPUS ?= 1
 MINUTES ?=
+GPU ?=
 SET ?=
 COMPETITION ?=
 MESSAGE ?=
@@ -33,7 +34,7 @@ SHELL := bash
 py := .venv/bin/python
 makefile := $(firstword $(MAKEFILE_LIST))
 quoted = '$(subst ','\'',$(value $(1)))'# a variable's text as one word of the shell, with all special characters quoted
-shown := DATASET RUN SOURCE CUTS CAMERA SIZE SCORED GPUS MINUTES SET COMPETITION MESSAGE ARGS FRAME POSES OUT GRID JOBS RUNS
+shown := DATASET RUN SOURCE CUTS CAMERA SIZE SCORED GPUS GPU MINUTES SET COMPETITION MESSAGE ARGS FRAME POSES OUT GRID JOBS RUNS
 define newline
 
 
@@ -122,8 +123,8 @@ compare: setup ## compare the trained runs RUNS="a b c" -> reports/compare.md an
 report: setup ## write reports/index.html: table of runs, curves, rollouts
 	@$(py) -m src.report
 
-cost: setup ## estimate the parameters, arithmetic, memory and hours of RUN before training
-	@$(py) -m src.cost $(call quoted,RUN) --set $(call quoted,SET)
+cost: setup ## estimate the parameters, arithmetic, memory and hours of RUN before training, on GPU=t4 | p100 | h100 | h200
+	@$(py) -m src.cost $(call quoted,RUN) --gpu $(call quoted,GPU) --set $(call quoted,SET)
 
 bench: setup ## measure the speed, compared with plain loops
 	@$(py) -m src.benchmark

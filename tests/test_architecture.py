@@ -11,7 +11,7 @@ from tests.conftest import ROOT
 ORDER = (
     *("base.system_errors", "base.processes", "base.console", "base.children", "base.command_line"),
     *("base.names", "base.reading", "base.ownership"),
-    *("base.files", "base.provenance", "base.distributed", "base.devices", "base.bfloat16"),
+    *("base.files", "base.provenance", "base.distributed", "base.devices", "base.bfloat16", "base.gpus"),
     *("base.randomness", "base.settings", "base.systems", "intake.facts", "dance.skeleton", "models.configs", "config"),
     *("evaluation.scores", "dance.schema", "pushing.schema"),
     *("maths.schedules", "maths.losses", "maths.metrics"),
