@@ -29,6 +29,9 @@ export OMP_WAIT_POLICY ?= passive
 # A command of ours that make has started ends with make, also if make is killed. The trainer saves before it ends.
 export END_WITH_PARENT := TERM
 
+# Packages of another Python (ROS, conda, a notebook) do not belong to .venv.
+unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP
+
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 py := .venv/bin/python
@@ -56,7 +59,9 @@ $(if $(fault),$(error $(fault)))
 .PHONY: help setup lock demo data train evaluate submission submit submissions leaderboard kernel predict experiments compare report cost bench verify test torture audit lint format check clean
 
 help: ## list the targets, and the variables with their values
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@while IFS= read -r line; do \
+		case $$line in [a-z]*:*'## '*) printf '  make %-12s %s\n' "$${line%%:*}" "$${line#*\#\# }";; esac; \
+	done < $(call quoted,makefile)
 	@echo; echo "Variables:"
 	@$(foreach name,$(shown),printf '  %-12s %s\n' '$(name)' $(call quoted,$(name));)
 
@@ -77,7 +82,7 @@ demo: setup ## run all steps on synthetic dancers: data, train, evaluate, submis
 
 data: setup ## pack SOURCE=synthetic | synthetic-pushing | kaggle (with COMPETITION=slug) | FILE.zip | FOLDER -> data/DATASET/, verified and packed; SIZE=HxW sets the frame size
 	@$(if $(value DATASET),,$(error DATASET=name is needed, the name of the new folder in data/; configs/dance.toml reads DATASET=dance))
-	@source=$(call quoted,SOURCE); \
+	@set -eo pipefail; source=$(call quoted,SOURCE); \
 	if [ "$$source" = kaggle ]; then \
 		source=$$($(py) -m src.kaggle_client download --competition $(call quoted,COMPETITION) --folder data/.downloads \
 			| tee >(cat >&2) | tail -n 1); \

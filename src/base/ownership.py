@@ -68,6 +68,19 @@ def partial_name(name: str) -> str:
     return f".{name}.{os.getpid()}.partial"
 
 
+def lock_file(descriptor: int, path: Path, *, wait: bool) -> None:
+    """Locks an open file until it is closed; BlockingIOError if another process has it and `wait` is False.
+
+    OSError with ENOLCK and the path where the file system has no locks, whatever number the system uses for that.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in WITHOUT_FLOCK:
+            raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK), str(path)) from None
+        raise
+
+
 def remove_leftovers(path: Path) -> None:
     """Removes what killed commands have left half written: in a folder, and beside a folder or file."""
     inside = list(os.scandir(path)) if path.is_dir() else []
@@ -128,7 +141,7 @@ def _opened(path: Path, place: Path) -> int:
     while True:
         descriptor = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_file(descriptor, path, wait=False)
         except BlockingIOError:
             owner = _owner_in(os.pread(descriptor, MAX_OWNER_BYTES, 0), place)
             os.close(descriptor)
@@ -137,7 +150,7 @@ def _opened(path: Path, place: Path) -> int:
                 continue
             raise _taken(path, owner) from None
         except OSError as error:
-            if error.errno not in WITHOUT_FLOCK:
+            if error.errno != errno.ENOLCK:
                 os.close(descriptor)
                 raise
             try:

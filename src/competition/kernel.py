@@ -17,7 +17,7 @@ from pathlib import Path
 from src.base.console import UserError, say
 from src.base.files import write_atomically
 from src.base.names import shortened
-from src.base.provenance import commit
+from src.base.provenance import commit, distrust
 from src.competition.client import WaitPolicy, call_client
 from src.competition.errors import KaggleRefusal, redact
 from src.config import load_config
@@ -170,7 +170,12 @@ def push_kernel(folder: Path, slug: str, policy: WaitPolicy) -> None:
 def tracked_files() -> list[str]:
     """Returns the tracked files that a run needs. Their present content is used, committed or not."""
     command = ["git", "ls-files", "-z", "--", *TRACKED]
-    listed = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        listed = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise UserError("git is not installed, and it says which files belong to the code; install git") from None
+    if words := distrust(listed.stderr):
+        raise UserError(words)
     files = [name for name in listed.stdout.split("\0") if name and Path(name).is_file()]
     if listed.returncode != 0 or not any(name.startswith("src/") for name in files):
         raise UserError("git tracks no file of src/ here; run this in the git checkout, after `git add src configs`")
