@@ -6,13 +6,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import InvalidStateError
 from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from src.base.processes import Stopped, follow_parent, stoppable
+from src.base.processes import STOPS, Stopped, follow_parent, leave_at_once, stoppable
 from src.base.system_errors import explained
 
 Item = TypeVar("Item")
@@ -47,7 +48,12 @@ def run_main(main: Callable[[], None]) -> None:
     except UserError as error:
         _stop(f"error: {' '.join(str(error).split())}", 2)
     except KeyboardInterrupt as stop:
-        _stop("stopped", 128 + (stop.number if isinstance(stop, Stopped) else signal.SIGINT))
+        _print_error("stopped")
+        _leave(main, 128 + (stop.number if isinstance(stop, Stopped) else signal.SIGINT))
+    except SystemExit as leaving:
+        if isinstance(leaving.code, int) and leaving.code - 128 in STOPS:
+            _leave(main, leaving.code)
+        raise
     except BrokenPipeError:  # the reader of our output has closed the pipe, as `| head` does
         sys.stderr.close()
         sys.exit(1)
@@ -58,11 +64,21 @@ def run_main(main: Callable[[], None]) -> None:
         _stop(f"error: {line}", 2)
 
 
+def _leave(main: Callable[[], None], code: int) -> None:
+    """Ends a stopped command at once, if it is a program of its own."""
+    if main.__module__ == "__main__":
+        leave_at_once(code)
+    sys.exit(code)
+
+
 def _leave_to_main_thread(failure: threading.ExceptHookArgs) -> None:
     """Prints the traceback of a thread that has failed, unless the system has refused something.
 
-    The only thread that writes is TensorBoard's. It raises its error again in the main thread.
+    The only thread that writes is TensorBoard's. It raises its error again in the main thread. The thread of a pool
+    whose processes a stop has killed finds jobs that are cancelled already.
     """
+    if isinstance(failure.exc_value, InvalidStateError):
+        return
     if failure.exc_value is None or explained(failure.exc_value) is None:
         threading.__excepthook__(failure)
 
@@ -120,6 +136,10 @@ def track(items: Iterable[Item], description: str, total: int) -> Iterator[Item]
 
 
 def _stop(line: str, code: int) -> None:
+    _print_error(line)
+    sys.exit(code)
+
+
+def _print_error(line: str) -> None:
     with suppress(OSError):  # the terminal or the log's disk may be what has failed
         print(line, file=sys.stderr, flush=True)
-    sys.exit(code)
