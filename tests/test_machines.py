@@ -4,6 +4,7 @@ import ctypes
 import errno
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -22,7 +23,7 @@ TOOLS = ("bash", "sh", "make", "env", "cat", "cp", "mkdir", "rm", "chmod")  # no
 PYTHON_STUB = f"""#!/bin/sh
 case "$*" in
 "-m venv"*) mkdir -p .venv/bin; for name in python pip uv; do cp installer .venv/bin/$name; done;;
-*) exec {sys.executable} "$@";;
+*) exec {shlex.quote(sys.executable)} "$@";;
 esac
 """
 INSTALLER = """#!/bin/sh
@@ -218,6 +219,7 @@ from src.reporting import plots
 assert commit() is None
 plots.plot_history(Path("curves.png"), [{"epoch": 1, "total": 1.0, "reconstruction": 1.0, "kl": 1.0}], {})
 sys.argv = ["packing", "--source", "synthetic", "--dataset", "own", "--take-length", "20"]
+sys.argv += ["--val-length", "12", "--test-length", "12"]
 run_main(src.packing.main)
 sys.argv = ["verify"]
 run_main(src.verify.main)

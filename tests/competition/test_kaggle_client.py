@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -300,7 +301,10 @@ TRICKY = (
 @pytest.mark.parametrize("text", TRICKY)
 def test_make_passes_every_text_as_it_is(tmp_path: Path, text: str) -> None:
     shutil.copy(ROOT / "Makefile", tmp_path)
-    for name, script in ((".ci/setup", ""), (".venv/bin/python", f'exec {sys.executable} -c "{SHOW_WORDS}" "$@"')):
+    for name, script in (
+        (".ci/setup", ""),
+        (".venv/bin/python", f'exec {shlex.quote(sys.executable)} -c "{SHOW_WORDS}" "$@"'),
+    ):
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
         (tmp_path / name).chmod(0o755)
