@@ -2,7 +2,7 @@
 
 runs/<run>/kernel.json says how far it is. It is written before the push, and each session has an identity that is in
 its script and in its output. So a push whose answer was lost is looked up, and another session's output is refused.
-Each session is a notebook of its own, train-<run>-<number>; the next one reads the output of the one before.
+Each session is a notebook of its own, train-<run>-<session>; the next one reads the output of the one before.
 """
 
 import re
@@ -56,10 +56,9 @@ class SessionState(BaseModel):
     """runs/<run>/kernel.json: the latest session of a run on Kaggle."""
 
     session: str
-    number: int
     kernel: str  # user/name
     competition: str
-    stage: Literal["intent", "running", "fetched", "failed", "refused"]
+    stage: Literal["intent", "running", "fetched", "failed"]
     gpus: int
     training_seconds: int
     finished: bool = False  # the training, not the session
@@ -86,6 +85,7 @@ class Trip:
         self.policy = policy
         self.lock = lock
         self.path = RUNS / run / "kernel.json"
+        self.last = RUNS / run / "last.pt"
         self.state = read_json(self.path, SessionState) if self.path.exists() else None
 
     def save(self, state: SessionState) -> SessionState:
@@ -96,10 +96,10 @@ class Trip:
         return state
 
     def begin(self, competition: str, user: str, gpus: int) -> SessionState:
-        """Writes the script of a new session, then its intent. The session goes on from the last fetched output."""
+        """Returns a new session, which goes on from the last fetched output. Nothing of it is written yet."""
         before = self.state
-        number = before.number + (before.stage != "refused") if before else 1
-        title = re.sub(r"[^a-z0-9]+", "-", f"train-{self.run}-{number}".lower()).strip("-")
+        session = secrets.token_hex(4)
+        title = re.sub(r"[^a-z0-9]+", "-", f"train-{self.run}-{session}".lower())
         if len(title) > MAX_TITLE_LENGTH:
             raise UserError(
                 f"the notebook's title {title!r} has {len(title)} characters, Kaggle allows {MAX_TITLE_LENGTH}; "
@@ -107,9 +107,8 @@ class Trip:
             )
         self.refuse_other_training(before.checkpoint if before else None)
         hours = min(SESSION_HOURS, quota_hours(self.policy))
-        state = SessionState(
-            session=secrets.token_hex(6),
-            number=number,
+        return SessionState(
+            session=session,
             kernel=f"{user}/{title}",
             competition=competition,
             stage="intent",
@@ -119,8 +118,6 @@ class Trip:
             previous=before.previous if before else None,
             earlier=before.earlier if before else None,
         )
-        write_kernel(self.order(state), self.folder)  # before the intent, because it may be refused
-        return self.save(state)
 
     def order(self, state: SessionState) -> SessionOrder:
         """Returns what the session is to do."""
@@ -128,17 +125,18 @@ class Trip:
         return SessionOrder(self.run, **{field.name: known[field.name] for field in fields(SessionOrder)[1:]})
 
     def push(self, state: SessionState) -> SessionState:
-        """Pushes the script, which starts the session. The push is a child process that holds the lock to its end."""
+        """Writes the script, then the intent, then pushes. The push is a child that holds the lock to its end."""
         log = self.folder / "push.log"
         words = ("kernels", "push", "--path", str(self.folder), "--timeout", str(int(SESSION_HOURS * 3600)))
         write_kernel(self.order(state), self.folder)
+        self.save(state)
         child = start_transfer(*words, log=log, lock=self.lock)
         follow_transfer(child, f"pushing {state.kernel}", Transfer(log, lambda: 0.0), self.policy)
         answer = redact(read_bytes(log).decode(errors="replace"))
         lines = [line for line in answer.splitlines() if not line.startswith("Warning:")]
         said = " ".join(lines)
         if "Kernel push error: " in said or "not valid" in said:
-            self.save(state.model_copy(update={"stage": "refused"}))
+            self.save(state.model_copy(update={"stage": "failed"}))
             fix = f"mend it, then {RUN_AGAIN}"
             raise KaggleRefusal(f"Kaggle did not accept the notebook: {shortened(said, MAX_SHOWN)}", fix)
         if "successfully pushed" not in said and not self.is_at_kaggle(state):
@@ -171,10 +169,10 @@ class Trip:
             try:
                 status, message = session_status(state.kernel, self.policy)
             except KaggleUnavailable as error:
-                say(f"{error.problem}; waiting")
-                continue
+                status = f"{error.problem}; waiting"
+                message = ""
             if status != said:
-                say(f"{state.kernel}: {status.lower()}")
+                say(f"{state.kernel}: {status.lower() if status.isupper() else status}")
                 said = status
             ended = status in ("COMPLETE", *ENDED_BADLY)
             log = (whole_log if ended else log_so_far)(state.kernel, self.policy)
@@ -199,7 +197,7 @@ class Trip:
         place.mkdir(parents=True, exist_ok=True)
         self._download(state, place, r"^session\.json$", 1)
         output = self._output(state, place)
-        self.refuse_other_training(state.checkpoint, output.files.get(f"runs/{self.run}/last.pt"))
+        self.refuse_other_training(state.checkpoint, output)
         if any(self._differs(place / name, sha256) for name, sha256 in output.files.items()):
             self._download(state, place, rf"^(runs/{re.escape(self.run)}/|submissions/)", output.bytes)
         if wrong := [name for name, sha256 in output.files.items() if self._differs(place / name, sha256)]:
@@ -215,7 +213,7 @@ class Trip:
         changes = {
             "stage": "fetched",
             "finished": output.finished,
-            "checkpoint": output.files[f"runs/{self.run}/last.pt"],
+            "checkpoint": output.files[str(self.last)],
             "previous": state.session,
             "earlier": state.kernel,
         }
@@ -236,6 +234,8 @@ class Trip:
                 f"the output at {state.kernel} is of another session ({output.session}, not {state.session}); nothing "
                 f"was fetched; {RUN_AGAIN} in a few minutes"
             )
+        if str(self.last) not in output.files:
+            raise UserError(f"the session's output has no {self.last}; see https://www.kaggle.com/code/{state.kernel}")
         if strange := [name for name in output.files if not allowed.match(name) or ".." in name]:
             raise UserError(f"the session's output names {strange[0]!r}, which is no file of {self.run}")
         return output
@@ -255,26 +255,28 @@ class Trip:
             raise KaggleUnavailable(f"the output of {state.kernel} was not downloaded ({said})", RUN_AGAIN)
 
     @staticmethod
-    def _differs(path: Path, sha256: str) -> bool:
+    def _differs(path: Path, sha256: str | None) -> bool:
         return not path.is_file() or file_hash(path) != sha256
 
-    def refuse_other_training(self, *known: str | None) -> None:
-        """Raises UserError if runs/<run> or the csv here is not what was fetched: a session would replace it."""
+    def refuse_other_training(self, known: str | None, output: SessionOutput | None = None) -> None:
+        """Raises UserError if the run or the csv here is neither what was fetched last (`known`) nor the output."""
         from src.submission import safe_to_replace  # noqa: PLC0415 (loads torch; most commands need no torch)
 
-        last = RUNS / self.run / "last.pt"
-        if last.exists() and file_hash(last) not in known:
+        coming = output.files if output else {}
+        if self.last.exists() and file_hash(self.last) not in (known, coming.get(str(self.last))):
             raise UserError(
-                f"{last.parent} was trained here, and the session's output would replace it; move it away, or train "
-                "under another name"
+                f"{self.last.parent} was trained here, and the session's output would replace it; move it away, or "
+                "train under another name"
             )
-        if not self.path.exists():
-            safe_to_replace(Path("submissions") / f"{self.run}.csv")
+        csv = Path("submissions") / f"{self.run}.csv"
+        if self._differs(csv, coming.get(str(csv))):
+            safe_to_replace(csv)
 
 
-def _place_in_order(name: str) -> tuple[int, str]:
+def _place_in_order(name: str) -> tuple[bool, bool, str]:
     """Puts the csv's provenance last: without it, nothing is submitted."""
-    return (name.startswith("submissions/") + name.endswith(".json") * name.startswith("submissions/"), name)
+    is_submission = name.startswith("submissions/")
+    return is_submission, is_submission and name.endswith(".json"), name
 
 
 @contextmanager
@@ -298,15 +300,11 @@ def train_on_kaggle(run: str, competition: str, folder: Path, user: str, *, gpus
             )
             return
         if state is None or state.stage not in ("intent", "running"):
-            state = trip.begin(competition, user, gpus)
-            state = trip.push(state)
+            state = trip.push(trip.begin(competition, user, gpus))
         elif state.stage == "intent":  # an earlier command was stopped: Kaggle may have the script
             say(f"looking whether Kaggle has session {state.session}")
-            state = (
-                trip.save(state.model_copy(update={"stage": "running"}))
-                if trip.is_at_kaggle(state)
-                else trip.push(state)
-            )
+            pushed = trip.is_at_kaggle(state)
+            state = trip.save(state.model_copy(update={"stage": "running"})) if pushed else trip.push(state)
         trip.follow(state)
         state = trip.fetch(state)
     if state.finished:
