@@ -111,9 +111,9 @@ submissions: setup ## list all submissions and their scores; ARGS=--refresh asks
 leaderboard: setup ## show the top of COMPETITION's leaderboard and your place; ARGS="--team NAME --rows N"
 	@$(py) -m src.kaggle_client leaderboard --competition $(call quoted,COMPETITION) --args=$(call quoted,ARGS)
 
-kernel: setup ## write kernel/, which trains RUN on Kaggle's GPU; upload it with `kaggle kernels push`
+kernel: setup ## train RUN on Kaggle's GPU and bring it back, ready for `make submit`; repeat the command to go on; GPUS=2 uses both T4
 	@$(py) -m src.kaggle_client kernel --run $(call quoted,RUN) --competition $(call quoted,COMPETITION) --folder kernel \
-		--args=$(call quoted,ARGS)
+		--gpus $(call quoted,GPUS) --args=$(call quoted,ARGS)
 
 predict: setup ## draw a clip with RUN from your own FRAME=first.png and POSES=folder -> OUT=out.gif
 	@$(py) -m src.tester predict $(call quoted,RUN) --frame $(call quoted,FRAME) --poses $(call quoted,POSES) \

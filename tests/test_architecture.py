@@ -34,7 +34,8 @@ ORDER = (
     *("pushing.scores", "pushing.pictures", "pushing.cost"),
     *("tester", "experiments", "compare", "report", "benchmark", "cost"),
     *("competition.ledger", "competition.errors", "competition.client", "competition.queries"),
-    *("competition.download", "competition.request", "competition.scores", "competition.submit", "competition.kernel"),
+    *("competition.download", "competition.request", "competition.scores", "competition.submit"),
+    *("competition.kernel_script", "competition.kernel_session", "competition.kernel"),
     *("kaggle_client", "verify"),
 )
 FILES = sorted(path for path in (ROOT / "src").rglob("*.py") if path.name != "__init__.py")

@@ -236,3 +236,16 @@ def _environment() -> dict[str, str]:
     unwanted = ("VERBOSE", "VERBOSE_OUTPUT")  # with either of them the client prints the Authorization header
     kept = {name: value for name, value in os.environ.items() if name not in unwanted and not name.startswith("TQDM_")}
     return kept | {"PYTHONUTF8": "1"}
+
+
+def peek_client(*arguments: str, seconds: float) -> str:
+    """Returns what the client prints in the first seconds of a command that goes on, such as following a log."""
+    settings = {"env": _environment(), "stdin": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    stop = partial(signal.alarm, int(seconds) + 10)  # also if this process is killed
+    with subprocess.Popen(_command(arguments), stdout=subprocess.PIPE, preexec_fn=stop, **settings) as child:  # type: ignore[call-overload] # noqa: PLW1509
+        try:
+            printed, _ = child.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            printed, _ = child.communicate()
+    return bytes(printed).decode(errors="replace")
