@@ -16,12 +16,12 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from src.base.command_line import Parser, given_path, path_option
+from src.base.command_line import given_path
 from src.base.console import UserError, run_main, say, terminal
 from src.base.files import move
-from src.base.names import checked_name
 from src.base.ownership import owned, partial_name, remove_leftovers
 from src.base.systems import SYSTEMS
+from src.commands import tester_options
 from src.dance.prediction import predict_dance
 from src.dataset import DanceData
 from src.evaluation.scores import Scores, lines_of_scores, read_scores, write_scores
@@ -41,7 +41,6 @@ from src.submission import (
     write_submission,
 )
 from src.training.log import TrainingLog, read_log
-from src.training.saved_config import read_config
 
 DATA, RUNS, SUBMISSIONS = Path("data"), Path("runs"), Path("submissions")
 
@@ -309,24 +308,11 @@ def _predict(run: str, arguments: argparse.Namespace) -> None:
 
 def main() -> None:
     """The command line."""
-    parser = Parser(prog="python -m src.tester", description="Predictions and scores of a trained run.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("scores", help="print the scores of an evaluated run").add_argument("run")
-    scored = commands.add_parser("evaluate", help="roll out the validation data and score it")
-    submitted = commands.add_parser("submission", help="roll out the test sequences and write the csv")
-    own = commands.add_parser("predict", help="draw a clip from your own pictures")
-    for command in (scored, submitted, own):
-        command.add_argument("run")
-        command.add_argument("--set", default="", help="evaluation.key=value ...; evaluate and submission save them")
-    own.add_argument("--frame", default="", help="the first frame")
-    own.add_argument("--poses", default="", help="folder of numbered pose pictures")
-    own.add_argument("--out", type=path_option, required=True, help="GIF to write")
-    arguments = parser.parse_args()
-    run = checked_name(arguments.run, "RUN")
+    arguments = tester_options()
+    run = arguments.run
     if arguments.command == "predict":
         _predict(run, arguments)
         return
-    read_config(RUNS / run)  # a run that does not exist is refused before anything is written
     with owned(RUNS / run):  # who writes submissions/<run>.csv owns the run, too
         if arguments.command == "submission":
             _say_how_to_upload(run, submission(run, overrides=arguments.set))
