@@ -21,7 +21,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from src.base import distributed
 from src.base.bfloat16 import autocast
-from src.base.console import UserError, progress_bar, run_main, say
+from src.base.console import UserError, activity, progress_bar, run_main, say
 from src.base.devices import check_processes, pick_device
 from src.base.names import checked_name, toml_file
 from src.base.ownership import owned
@@ -306,11 +306,12 @@ def _end_epoch(trainer: Trainer, history: History | None, stops: Stops) -> None:
     """Validates and logs the epoch that has just ended. Saves before a validation, because it can take long."""
     if history and trainer.is_validation_due():
         trainer.save("last.pt")
-    with stops.at_once():
+    what = "validating" if trainer.is_validation_due() else "ending the epoch"
+    with stops.at_once(), activity(f"{trainer.folder.name}: {what}"):
         row = trainer.finish_epoch()
     if history:
         history.add(row)
-        say(epoch_line(row, trainer.config.training.num_epochs))
+        say(epoch_line(row, trainer.config))
         trainer.save("last.pt")
 
 
