@@ -17,7 +17,7 @@ from rich.table import Table
 from torch import Tensor
 
 from src.base.command_line import given_path
-from src.base.console import UserError, activity, run_main, say, terminal, track
+from src.base.console import UserError, activity, run_main, say, terminal
 from src.base.files import move
 from src.base.ownership import owned, partial_name, remove_leftovers
 from src.base.systems import SYSTEMS
@@ -120,9 +120,10 @@ def submission(
     hint = unfinished(trained, read_log(trained.folder))
     announce(f"{trained.folder}: rolling out {num_sequences} test sequences of {length} frames{hint}")
     rollouts = roll_out_tests(trained, data)
-    for number, clip in enumerate(track(rollouts, "writing GIFs", num_sequences)):
-        poses = torch.from_numpy(np.array(data.test_poses[number]))
-        save_gif(trained.folder / f"pred_seq{number}.gif", side_by_side([clip, poses]))
+    with activity("writing GIFs"):
+        for number, clip in enumerate(rollouts):
+            poses = torch.from_numpy(np.array(data.test_poses[number]))
+            save_gif(trained.folder / f"pred_seq{number}.gif", side_by_side([clip, poses]))
     announce(f"{path}: writing and checking {num_sequences * length} rows")
     unchecked = path.with_name(f".{path.name}")
     checked = _write_and_check(unchecked, rollouts, data)
