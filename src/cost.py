@@ -17,13 +17,13 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from src.base.bfloat16 import Precision, autocast, hardware_precision, instruction_set
-from src.base.command_line import Parser, whole
+from src.base.bfloat16 import autocast, hardware_precision, instruction_set
 from src.base.console import run_main, say
-from src.base.gpus import H200, Gpu, gpu_named, reached_tflops, verdict
+from src.base.gpus import H200, Gpu, Precision, gpu_named, reached_tflops, verdict
 from src.base.names import toml_file
 from src.base.randomness import Draws
 from src.base.systems import SYSTEMS
+from src.commands import cost_options
 from src.config import Config, load_config
 from src.intake.facts import DataFacts
 from src.intake.manifest import Manifest
@@ -177,12 +177,7 @@ def duration(seconds: float) -> str:
 
 def main() -> None:
     """The command line."""
-    parser = Parser(prog="python -m src.cost", description="Estimates what a run costs before it starts.")
-    parser.add_argument("config", help="configs/<run>.toml, or the name of the run")
-    parser.add_argument("--set", default="", metavar="'section.key=value ...'", help="settings to replace")
-    parser.add_argument("--clips", type=whole(1, 4096), default=4, help="number of clips in the measured step")
-    parser.add_argument("--gpu", default="", help="t4, p100, h100 or h200 (default): estimates the time on this GPU")
-    arguments = parser.parse_args()
+    arguments = cost_options()
     gpu = gpu_named(arguments.gpu or "h200")
     config = load_config(toml_file(arguments.config, Path("configs"), "RUN"), arguments.set)
     facts = facts_of(config, Path("data"))

@@ -13,13 +13,13 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
-from src.base.command_line import Parser
 from src.base.console import UserError, run_main, say
 from src.base.files import write_atomically
 from src.base.ownership import owned
 from src.base.provenance import commit
 from src.base.system_errors import explained
 from src.base.systems import SYSTEMS
+from src.commands import report_options
 from src.config import flatten
 from src.evaluation.scores import decimal
 from src.intake.pictures import MAX_IMAGE_PIXELS
@@ -221,9 +221,7 @@ def markdown(runs_folder: Path, reports_folder: Path, chosen: list[str]) -> str:
 
 def main() -> None:
     """The command line."""
-    parser = Parser(prog="python -m src.report", description="A page with all runs and comparisons.")
-    parser.add_argument("--markdown", nargs="*", metavar="RUN", help="print tables instead: these runs, or all")
-    chosen = parser.parse_args().markdown
+    chosen = report_options().markdown
     runs_folder = Path("runs")
     reports_folder = Path("reports")
     if chosen is not None:

@@ -11,11 +11,10 @@ import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor
 
 from src.base.command_line import Parser, path_option, whole
 from src.base.console import UserError, run_main, say
@@ -29,7 +28,9 @@ from src.intake.facts import FRAME_SIZE, TEST_LENGTH, Size
 from src.intake.file_names import pictures_in
 from src.intake.manifest import DanceManifest
 from src.intake.pictures import Picture, count_kinds, read_picture, say_conversions
-from src.maths.metrics import quantise
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FRAME_SHAPE = (3, *FRAME_SIZE)  # C, H, W
 SEQUENCE_LENGTH = TEST_LENGTH  # rows of one sequence, the given frame included
@@ -54,7 +55,7 @@ class InvalidCsv(UserError):
 
     def __init__(self, path: Path, faults: list[str]) -> None:
         count = f"{len(faults)} or more faults" if len(faults) == MAX_FAULTS else f"{len(faults)} faults"
-        more = f" ({count}; python -m src.submission check {path} lists them)" if len(faults) > 1 else ""
+        more = f" ({count}; .venv/bin/pose-video check-csv {path} lists them)" if len(faults) > 1 else ""
         super().__init__(f"{path}: {faults[0]}{more}")
         self.faults = faults
 
@@ -121,7 +122,7 @@ def safe_to_replace(csv_path: Path) -> None:
 
 def write_submission(
     path: Path,
-    rollouts: Tensor,
+    rollouts: "Tensor",
     *,
     frame_shape: tuple[int, int, int] = FRAME_SHAPE,
     sequence_length: int = SEQUENCE_LENGTH,
@@ -134,6 +135,8 @@ def write_submission(
     num_values = math.prod(frame_shape)
     assert rollouts.ndim == 5 and len(rollouts) > 0, f"rollouts must be (K, T, C, H, W): {tuple(rollouts.shape)}"
     assert rollouts.shape[1:] == (sequence_length, *frame_shape), f"a rollout of shape {tuple(rollouts.shape[1:])}"
+    from src.maths.metrics import quantise  # noqa: PLC0415  (torch is slow to import, and a check needs none)
+
     integers = quantise(rollouts) if rollouts.is_floating_point() else rollouts
     rows = integers.reshape(len(rollouts) * sequence_length, num_values).cpu().numpy()
     assert rows.dtype == np.uint8 and rows.shape == (len(rollouts) * sequence_length, num_values), rows.shape
@@ -185,7 +188,7 @@ def not_for_kaggle(path: Path, reading: Reading) -> str:
     mended = shlex.quote(str(path.with_name(f"{path.stem}-mended.csv")))
     return (
         f"the values are valid, but Kaggle would refuse or misread the file: it has {', '.join(reading.odd)}; to write "
-        f"it as Kaggle takes it: .venv/bin/python -m src.submission check {shlex.quote(str(path))} --mend {mended}"
+        f"it as Kaggle takes it: .venv/bin/pose-video check-csv {shlex.quote(str(path))} --mend {mended}"
     )
 
 
@@ -287,11 +290,11 @@ def layout_of(path: Path, dataset: str | None, data_folder: Path = Path("data"))
 
 
 def main() -> None:
-    """Checks a csv: `python -m src.submission check FILE` says that it is valid, or lists its faults."""
-    parser = Parser(prog="python -m src.submission", description=main.__doc__)
+    """Checks a csv: `pose-video check-csv FILE` says that it is valid, or lists its faults."""
+    parser = Parser(description=main.__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     check = commands.add_parser(
-        "check", help="print one line for a valid file (exit 0), or one line per kind of fault (exit 2)"
+        "check-csv", aliases=["check"], help="print one line if valid (exit 0), else one per kind of fault (exit 2)"
     )
     check.add_argument("file", metavar="FILE", type=path_option)
     check.add_argument(

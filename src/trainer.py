@@ -21,14 +21,14 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from src.base import distributed
 from src.base.bfloat16 import autocast
-from src.base.command_line import Parser
-from src.base.console import UserError, progress_bar, run_main, say
+from src.base.console import UserError, activity, progress_bar, run_main, say
 from src.base.devices import check_processes, pick_device
 from src.base.names import checked_name, toml_file
 from src.base.ownership import owned
 from src.base.processes import Stopped
 from src.base.randomness import Draws
 from src.base.systems import SYSTEMS
+from src.commands import train_options
 from src.config import Config, from_json, load_config
 from src.dataset import PackedData, open_data
 from src.intake.manifest import Manifest
@@ -306,23 +306,18 @@ def _end_epoch(trainer: Trainer, history: History | None, stops: Stops) -> None:
     """Validates and logs the epoch that has just ended. Saves before a validation, because it can take long."""
     if history and trainer.is_validation_due():
         trainer.save("last.pt")
-    with stops.at_once():
+    what = "validating" if trainer.is_validation_due() else "ending the epoch"
+    with stops.at_once(), activity(f"{trainer.folder.name}: {what}"):
         row = trainer.finish_epoch()
     if history:
         history.add(row)
-        say(epoch_line(row, trainer.config.training.num_epochs))
+        say(epoch_line(row, trainer.config))
         trainer.save("last.pt")
 
 
 def main() -> None:
     """The command line."""
-    parser = Parser(prog="python -m src.trainer", description="Trains a run, or resumes it.")
-    parser.add_argument("config", help="configs/<run>.toml, or the name of the run")
-    parser.add_argument("--set", default="", metavar="'section.key=value ...'", help="settings to override")
-    parser.add_argument("--minutes", default="", help="training time: chooses width, members and epochs that fit it")
-    parser.add_argument("--name", help="name of the run (default: the name of the file without .toml)")
-    parser.add_argument("--gpus", default="1", metavar="N", help="number of training processes (default: %(default)s)")
-    arguments = parser.parse_args()
+    arguments = train_options()
     path = toml_file(arguments.config, Path("configs"), "RUN")
     overrides = with_minutes(arguments.set, arguments.minutes)
     config = load_config(path, overrides)

@@ -14,11 +14,10 @@ from pathlib import Path
 
 import torch
 
-from src.base.command_line import Parser
 from src.base.console import UserError, run_main, say
 from src.base.files import file_hash
-from src.base.names import checked_name
 from src.base.system_errors import explained
+from src.commands import verify_options
 from src.competition.ledger import Ledger
 from src.intake.arrays import check_contents
 from src.intake.manifest import Manifest
@@ -116,12 +115,8 @@ def _problems(run: Run) -> list[str]:
 
 def main() -> None:
     """The command line."""
-    parser = Parser(prog="python -m src.verify", description="Checks what is kept against its hashes.")
-    parser.add_argument("--dataset", default="", help="only this data set")
-    parser.add_argument("--run", default="", help="only this run, and its csv")
-    arguments = parser.parse_args()
-    dataset = checked_name(arguments.dataset, "DATASET") if arguments.dataset else None
-    run = checked_name(arguments.run, "RUN") if arguments.run else None
+    arguments = verify_options()
+    dataset, run = arguments.dataset, arguments.run
     findings = []
     for finding in verify(dataset, run):
         say(str(finding))

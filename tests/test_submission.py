@@ -407,7 +407,7 @@ def test_the_command_says_in_one_line_that_a_file_is_missing(tmp_path, monkeypat
 def test_the_command_says_in_one_line_that_no_file_is_given(monkeypatch, capsys):
     assert run_check(monkeypatch) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: the following arguments are required: FILE; `python -m src.submission check --help`")
+    assert line.startswith("error: the following arguments are required: FILE; `")
 
 
 def test_first_frames_are_read_in_the_order_of_their_numbers(tmp_path: Path):

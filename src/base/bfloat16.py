@@ -10,11 +10,11 @@ float16 overflows. There "auto" chooses float32. No CPU trains in float16 faster
 
 import os
 from pathlib import Path
-from typing import Literal
 
 import torch
 
-Precision = Literal["float32", "bfloat16", "float16"]
+from src.base.gpus import Precision
+
 TENSOR_CORES = (7, 0)  # smallest compute capability with tensor cores for float16
 BFLOAT16_FLAGS = ("avx512_bf16", "amx_bf16")  # flags of a processor with bfloat16; Linux and torch use the same names
 # With these values of ONEDNN_MAX_CPU_ISA, convolutions use no bfloat16 instructions. Other values allow them.

@@ -6,9 +6,11 @@ in which Python launches the operations one by one: the longer of the two times 
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
-from src.base.bfloat16 import Precision
 from src.base.console import UserError
+
+Precision = Literal["float32", "bfloat16", "float16"]
 
 SESSION_HOURS = 12.0  # Kaggle ends a session with a GPU after this time
 WEEKLY_HOURS = 30.0  # of GPU time that Kaggle gives in a week
