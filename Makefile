@@ -17,7 +17,7 @@ MESSAGE ?=
 ARGS ?=
 FRAME ?=
 POSES ?=
-OUT ?= prediction.gif
+OUT ?=
 GRID ?= dance_lab_schedules
 JOBS ?= 1
 RUNS ?=
@@ -117,7 +117,7 @@ kernel: setup ## train RUN on Kaggle's GPU and bring it back, ready for `make su
 
 predict: setup ## draw a clip with RUN from your own FRAME=first.png and POSES=folder -> OUT=out.gif
 	@$(py) -m src predict $(call quoted,RUN) --frame $(call quoted,FRAME) --poses $(call quoted,POSES) \
-		--out $(call quoted,OUT) --set $(call quoted,SET)
+		--out $(if $(value OUT),$(call quoted,OUT),prediction.gif) --set $(call quoted,SET)
 
 experiments: setup ## train every arm and seed of GRID -> reports/<grid>.md, JOBS runs at a time; repeat the command to resume; ARGS=--anew ignores kept results
 	@$(py) -m src experiments $(call quoted,GRID) --jobs $(call quoted,JOBS) --args=$(call quoted,ARGS)
@@ -125,8 +125,8 @@ experiments: setup ## train every arm and seed of GRID -> reports/<grid>.md, JOB
 compare: setup ## compare the trained runs RUNS="a b c" -> reports/compare.md and figures; runs that differ in their seed become one arm
 	@$(py) -m src compare $(call quoted,RUNS)
 
-report: setup ## write reports/index.html: table of runs, curves, rollouts
-	@$(py) -m src report
+report: setup ## write reports/index.html, one file with a player, tables and curves; RUNS="a b" OUT=page.html for some runs
+	@$(py) -m src report --runs $(call quoted,RUNS) --out $(call quoted,OUT)
 
 cost: setup ## estimate the parameters, arithmetic, memory and hours of RUN before training, on GPU=t4 | p100 | h100 | h200
 	@$(py) -m src cost $(call quoted,RUN) --gpu $(call quoted,GPU) --set $(call quoted,SET)

@@ -108,10 +108,17 @@ def compare_options(words: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def report_options(words: Sequence[str] | None = None) -> argparse.Namespace:
-    """Returns the options of `report`."""
+    """Returns the options of `report`. `runs`: names, all if empty; `out`: a path or None. UserError for wrong ones."""
     parser = Parser(description="Writes a page with all runs and comparisons.")
     parser.add_argument("--markdown", nargs="*", metavar="RUN", help="print tables instead: these runs, or all")
-    return parser.parse_args(_words(words))
+    parser.add_argument("--runs", default="", help="names of runs, separated by spaces; without it: all runs")
+    parser.add_argument("--out", default="", help="the page's file; reports/index.html without it")
+    options = parser.parse_args(_words(words))
+    options.runs = [checked_name(word, "RUNS") for word in options.runs.split()]
+    options.out = given_path(options.out) if options.out else None
+    if options.out and options.out.suffix.lower() not in (".html", ".htm"):
+        raise UserError(f"OUT={options.out}; needed: a file that ends in .html")
+    return options
 
 
 def bench_options(words: Sequence[str] | None = None) -> argparse.Namespace:

@@ -73,7 +73,7 @@ def evaluate(run: str, *, overrides: str = "", data_folder: Path = DATA, runs_fo
     announce(f"{trained.folder}: rolling out {scorer.what_is_rolled_out(data)}{unfinished(trained, log)}")
     scores, rollouts = scorer.score(trained, data)
     with activity("writing GIFs and plots"):
-        system.part("pictures").save_pictures(trained.folder, rollouts)
+        system.part("pictures").save_pictures(trained.folder, rollouts, scores.checkpoint_sha256)
         plot_history(trained.folder / "curves.png", log.rows, log.schedules(trained.config))
     save_settings(trained)
     write_scores(trained.folder / "scores.json", scores)  # last: if this file exists, the pictures exist, too

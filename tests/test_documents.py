@@ -155,7 +155,7 @@ def test_a_line_break_is_refused_in_one_line(name: str) -> None:
 
 
 def test_a_variable_of_the_environment_is_named_where_it_is_read() -> None:
-    environment = os.environ | {"RUN": "x", "SET": "seed=1", "OUT": "y"}
+    environment = os.environ | {"RUN": "x", "SET": "seed=1", "SIZE": "y"}
     for targets, names in ((["train"], ["RUN", "SET"]), (["train", "RUN=z"], ["SET"]), (["report"], []), ([], [])):
         command = ["make", "-n", *targets]
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
@@ -181,7 +181,7 @@ def test_a_target_reads_the_variables_that_its_recipe_names() -> None:
     assert reads.keys() == TARGETS.keys()
     assert reads["submission"] == ["RUN", "SET"]
     assert reads["submit"] == ["RUN", "COMPETITION", "MESSAGE", "ARGS"]
-    assert reads["demo"] == reads["report"] == []
+    assert reads["demo"] == [] and reads["report"] == ["RUNS", "OUT"]
     read = {name for target, names in reads.items() if target != "help" for name in names}
     assert read == set(reads["help"]) == VARIABLES - {"PYTHON"}
 
