@@ -1,4 +1,5 @@
 import hashlib
+import json
 import re
 import sys
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from src.submission import (
     Provenance,
     check_submission,
     find_faults,
+    layout_of,
     main,
     provenance_path,
     read_first_frames,
@@ -292,6 +294,21 @@ def test_provenance_is_read_back_as_it_was(tmp_path: Path):
     ):
         kept.save(provenance_path(path))
         assert Provenance.load(tmp_path / "run.json") == kept
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"num_rows": n} for n in (0, -5, 9, 10**40)]
+    + [{"num_sequences": n} for n in (0, 20, 10**30)]
+    + [{"frame_size": size} for size in ((0, 64), (20_000, 20_000))],
+    ids=str,
+)
+def test_a_provenance_of_no_possible_csv_is_refused(tmp_path: Path, change: dict[str, object]):
+    path = write(tmp_path)
+    place = provenance_path(path)
+    place.write_text(json.dumps(json.loads(provenance(path).model_dump_json()) | change))
+    with pytest.raises(UserError, match=r"run.json cannot be read \(.*; the origin of its csv is unknown"):
+        layout_of(path, None)
 
 
 @pytest.mark.parametrize(
