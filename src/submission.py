@@ -271,6 +271,7 @@ class Layout(NamedTuple):
     frame_size: Size
     origin: str
     first_frames: np.ndarray | None = None
+    csv_sha256: str | None = None  # of the csv that a JSON file describes
 
     def __str__(self) -> str:
         height, width = self.frame_size
@@ -289,7 +290,9 @@ def layout_of(path: Path, dataset: str | None, data_folder: Path = Path("data"))
         return Layout(manifest.test_length, manifest.frame_size, str(folder), first_frames)
     if provenance_path(path).is_file():
         provenance = Provenance.load(provenance_path(path))
-        return Layout(provenance.sequence_length, provenance.frame_size, str(provenance_path(path)))
+        return Layout(
+            provenance.sequence_length, provenance.frame_size, str(provenance_path(path)), None, provenance.csv_sha256
+        )
     return Layout(SEQUENCE_LENGTH, FRAME_SIZE, "the competition's format")
 
 
@@ -337,6 +340,8 @@ def main() -> None:
         say(f"needed: {layout}")
         sys.exit(2)
     say_doubts(path, checked)
+    if path == arguments.file and layout.csv_sha256 not in (None, checked.sha256):
+        say(f"warning: {path} is not the file that {provenance_path(path)} describes; it was changed or replaced")
     say(f"valid: {checked.num_rows} rows, {checked.num_sequences} sequences, sha256 {checked.sha256}; {layout}")
 
 

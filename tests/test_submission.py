@@ -407,6 +407,19 @@ def test_the_command_lists_faults_line_by_line_and_exits_2(whole, tmp_path, monk
     assert "needed: a whole number from 1" in capsys.readouterr().err
 
 
+def test_a_valid_file_that_its_json_does_not_describe_is_named(tmp_path, monkeypatch, capsys):
+    path = write(tmp_path)
+    provenance(path, frame_size=SHAPE[1:]).save(provenance_path(path))
+    run_check(monkeypatch, path)
+    assert "warning: " + str(path) + " is not" not in capsys.readouterr().out
+    lines = path.read_text().splitlines()
+    lines[2] = lines[2][:-1] + ("1" if lines[2][-1] == "0" else "0")
+    path.write_text("\n".join(lines) + "\n")
+    run_check(monkeypatch, path)
+    output = capsys.readouterr().out
+    assert f"warning: {path} is not the file that {provenance_path(path)} describes" in output and "valid: 10" in output
+
+
 def test_the_command_says_in_one_line_that_a_file_is_missing(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     ours = "submissions/no.csv does not exist; `make submission RUN=no` writes it"

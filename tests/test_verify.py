@@ -71,6 +71,11 @@ def flip(path: Path) -> None:
         ("submissions/trained.csv", flip, "submissions/trained.csv"),
         ("submissions/trained.json", Path.unlink, "submissions/trained.csv"),
         ("submissions/ledger.jsonl", lambda path: path.write_text('{"event": "scored"}\n'), "submissions/ledger.jsonl"),
+        (
+            "reports/grid.jsonl",
+            lambda path: path.write_text('{"run":"plain","checksum":"0123456789abcdef"}\n'),
+            "reports/grid.jsonl",
+        ),
         ("reports/grid.json", lambda path: path.write_text('{"comparisons": 3}'), "reports/grid.json"),
     ],
 )
