@@ -42,8 +42,8 @@ define newline
 
 
 endef
-$(foreach name,$(shown),$(if $(findstring $(newline),$(value $(name))),$(error $(name) holds a line break; needed: one line)))
-unexport $(shown)  # otherwise make expands "$" in their texts when it passes them to child processes
+$(foreach name,PYTHON $(shown),$(if $(findstring $(newline),$(value $(name))),$(error $(name) holds a line break; needed: one line)))
+unexport PYTHON $(shown)  # otherwise make expands "$" in their texts when it passes them to child processes
 
 # Without this check, make ignores a misspelt variable, or one that the target does not read.
 given := $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name)))
@@ -66,7 +66,7 @@ help: ## list the targets, and the variables with their values
 	@$(foreach name,$(shown),printf '  %-12s %s\n' '$(name)' $(call quoted,$(name));)
 
 setup: ## install the locked dependencies into .venv
-	@PYTHON="$(PYTHON)" sh .ci/setup
+	@PYTHON=$(call quoted,PYTHON) sh .ci/setup
 
 lock: setup ## update requirements.lock from pyproject.toml
 	@.venv/bin/uv pip compile -q pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \

@@ -11,10 +11,10 @@ import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from src.base.command_line import Parser, path_option, whole
 from src.base.console import UserError, run_main, say
@@ -24,7 +24,7 @@ from src.base.reading import Unreadable, read_bytes, read_json
 from src.base.settings import NotNegative, Positive, Sha256
 from src.dance.csv_faults import CELLS, MAX_FAULTS, distinct, doubts_of, faults_of
 from src.dance.csv_reading import NotRead, Reading, read_as_meant
-from src.intake.facts import FRAME_SIZE, TEST_LENGTH, Size
+from src.intake.facts import FRAME_SIZE, TEST_LENGTH, Side, Size
 from src.intake.file_names import pictures_in
 from src.intake.manifest import DanceManifest
 from src.intake.pictures import Picture, count_kinds, read_picture, say_conversions
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 FRAME_SHAPE = (3, *FRAME_SIZE)  # C, H, W
 SEQUENCE_LENGTH = TEST_LENGTH  # rows of one sequence, the given frame included
+MAX_ROWS = 10**9  # of a csv
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,9 @@ class Provenance(BaseModel):
 
     run: str
     csv_sha256: Sha256
-    num_rows: int
+    num_rows: Annotated[int, Field(ge=1, le=MAX_ROWS)]
     num_sequences: Positive
-    frame_size: tuple[Positive, Positive] = FRAME_SIZE  # height and width
+    frame_size: tuple[Side, Side] = FRAME_SIZE  # height and width
     created: Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(\+00:00|Z)$")]  # UTC, ISO 8601
     commit: str | None  # None outside a git checkout
     dataset: str
@@ -79,6 +80,12 @@ class Provenance(BaseModel):
     checkpoint_step: NotNegative
     local_score: float | None  # None if the run was never validated
     seed: int
+
+    @model_validator(mode="after")
+    def _sequences_are_whole(self) -> Self:
+        if self.num_rows % self.num_sequences:
+            raise ValueError(f"{self.num_rows} rows are not {self.num_sequences} sequences of one length")
+        return self
 
     @property
     def sequence_length(self) -> int:
@@ -267,6 +274,7 @@ class Layout(NamedTuple):
     frame_size: Size
     origin: str
     first_frames: np.ndarray | None = None
+    csv_sha256: str | None = None  # of the csv that a JSON file describes
 
     def __str__(self) -> str:
         height, width = self.frame_size
@@ -285,7 +293,9 @@ def layout_of(path: Path, dataset: str | None, data_folder: Path = Path("data"))
         return Layout(manifest.test_length, manifest.frame_size, str(folder), first_frames)
     if provenance_path(path).is_file():
         provenance = Provenance.load(provenance_path(path))
-        return Layout(provenance.sequence_length, provenance.frame_size, str(provenance_path(path)))
+        return Layout(
+            provenance.sequence_length, provenance.frame_size, str(provenance_path(path)), None, provenance.csv_sha256
+        )
     return Layout(SEQUENCE_LENGTH, FRAME_SIZE, "the competition's format")
 
 
@@ -333,6 +343,8 @@ def main() -> None:
         say(f"needed: {layout}")
         sys.exit(2)
     say_doubts(path, checked)
+    if path == arguments.file and layout.csv_sha256 not in (None, checked.sha256):
+        say(f"warning: {path} is not the file that {provenance_path(path)} describes; it was changed or replaced")
     say(f"valid: {checked.num_rows} rows, {checked.num_sequences} sequences, sha256 {checked.sha256}; {layout}")
 
 

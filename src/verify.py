@@ -22,6 +22,7 @@ from src.competition.ledger import Ledger
 from src.intake.arrays import check_contents
 from src.intake.manifest import Manifest
 from src.reporting.comparison import read_comparison
+from src.reporting.kept import read_kept
 from src.reporting.results import Run, read_run
 from src.submission import Provenance
 from src.training.checkpoint import load_checkpoint
@@ -59,6 +60,8 @@ def verify(dataset: str | None = None, run: str | None = None) -> Iterator[Findi
             yield _checked(ledger, Ledger(ledger).submissions)
         for path in sorted(REPORTS.glob("*.json")):
             yield _checked(path, partial(read_comparison, path))
+        for path in sorted(REPORTS.glob("*.jsonl")):
+            yield _checked(path, partial(read_kept, path))
 
 
 def _folders(parent: Path, name: str | None, everything: bool) -> list[Path]:

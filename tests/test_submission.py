@@ -1,4 +1,5 @@
 import hashlib
+import json
 import re
 import sys
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from src.submission import (
     Provenance,
     check_submission,
     find_faults,
+    layout_of,
     main,
     provenance_path,
     read_first_frames,
@@ -295,6 +297,21 @@ def test_provenance_is_read_back_as_it_was(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
+    "change",
+    [{"num_rows": n} for n in (0, -5, 9, 10**40)]
+    + [{"num_sequences": n} for n in (0, 20, 10**30)]
+    + [{"frame_size": size} for size in ((0, 64), (20_000, 20_000))],
+    ids=str,
+)
+def test_a_provenance_of_no_possible_csv_is_refused(tmp_path: Path, change: dict[str, object]):
+    path = write(tmp_path)
+    place = provenance_path(path)
+    place.write_text(json.dumps(json.loads(provenance(path).model_dump_json()) | change))
+    with pytest.raises(UserError, match=r"run.json cannot be read \(.*; the origin of its csv is unknown"):
+        layout_of(path, None)
+
+
+@pytest.mark.parametrize(
     ("text", "place"),
     [
         ("", "is damaged"),
@@ -388,6 +405,19 @@ def test_the_command_lists_faults_line_by_line_and_exits_2(whole, tmp_path, monk
     assert "6 rows below the header, not a multiple of 630" in capsys.readouterr().err
     assert run_check(monkeypatch, path, "--length", 0) == 2
     assert "needed: a whole number from 1" in capsys.readouterr().err
+
+
+def test_a_valid_file_that_its_json_does_not_describe_is_named(tmp_path, monkeypatch, capsys):
+    path = write(tmp_path)
+    provenance(path, frame_size=SHAPE[1:]).save(provenance_path(path))
+    run_check(monkeypatch, path)
+    assert "warning: " + str(path) + " is not" not in capsys.readouterr().out
+    lines = path.read_text().splitlines()
+    lines[2] = lines[2][:-1] + ("1" if lines[2][-1] == "0" else "0")
+    path.write_text("\n".join(lines) + "\n")
+    run_check(monkeypatch, path)
+    output = capsys.readouterr().out
+    assert f"warning: {path} is not the file that {provenance_path(path)} describes" in output and "valid: 10" in output
 
 
 def test_the_command_says_in_one_line_that_a_file_is_missing(tmp_path, monkeypatch, capsys):

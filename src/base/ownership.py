@@ -15,11 +15,12 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from src.base.console import UserError, say
 from src.base.reading import Unreadable, parse_json, read_json
@@ -34,7 +35,7 @@ class Owner(BaseModel):
     """The process that holds a lock: its computer, its number, its command and the time of its start."""
 
     host: str
-    process: int
+    process: Annotated[int, Field(ge=1, lt=2**31)]  # 0 and negative numbers mean groups of processes
     command: str
     since: str
 
@@ -51,15 +52,13 @@ class Owner(BaseModel):
 
 
 @contextmanager
-def owned(*paths: Path) -> Iterator[None]:
-    """Holds the locks of folders or files that are written into; UserError, which names the owner, if one is taken.
+def owned(path: Path) -> Iterator[None]:
+    """Holds the lock of a folder or file that is written into; UserError, which names the owner, if it is taken.
 
     Afterwards nobody else writes there, so what killed commands have left half written is removed.
     """
-    with ExitStack() as locks:
-        for path in sorted(paths):  # the same order everywhere, so that two commands cannot wait for each other
-            locks.enter_context(_lock(path))
-            remove_leftovers(path)
+    with _lock(path):
+        remove_leftovers(path)
         yield
 
 

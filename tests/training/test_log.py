@@ -43,6 +43,26 @@ def test_a_damaged_line_is_named(tmp_path: Path) -> None:
         read_history(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({"epoch": 2, "step": 21}, "step 21 does not belong to epoch 2"),
+        ({"epoch": 2, "step": 40}, "step 40 does not belong to epoch 2"),
+        ({"epoch": 1, "step": 10}, "epoch 1 comes after epoch 1"),
+        ({"epoch": 0, "step": 10}, "not whole numbers"),
+        ({"epoch": 2, "step": 1}, "not whole numbers"),
+        ({"epoch": 2, "step": 2**60}, "not whole numbers"),
+        ({"epoch": 2, "step": 20, "teacher_forcing_ratio": 1.5}, "out of its bounds"),
+        ({"epoch": 2, "step": 20, "total": -1e31}, "beyond"),
+    ],
+    ids=str,
+)
+def test_a_row_that_no_training_writes_is_named(tmp_path: Path, row: dict[str, float], words: str) -> None:
+    (tmp_path / "log.jsonl").write_text(f"{json.dumps(ROWS[0])}\n{json.dumps(row)}\n")
+    with pytest.raises(UserError, match=rf"log\.jsonl is damaged in line 2: .*{words}"):
+        read_history(tmp_path)
+
+
 def test_a_line_cut_off_is_no_row(tmp_path: Path) -> None:
     write(tmp_path)
     path = tmp_path / "log.jsonl"
