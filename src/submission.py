@@ -20,7 +20,7 @@ from src.base.command_line import Parser, path_option, whole
 from src.base.console import UserError, run_main, say
 from src.base.files import file_hash, write_atomically
 from src.base.names import checked_name
-from src.base.reading import Unreadable, read_bytes, read_json
+from src.base.reading import Unreadable, read_bytes, read_json, sealed_json
 from src.base.settings import NotNegative, Positive, Sha256
 from src.dance.csv_faults import CELLS, MAX_FAULTS, distinct, doubts_of, faults_of
 from src.dance.csv_reading import NotRead, Reading, read_as_meant
@@ -94,7 +94,7 @@ class Provenance(BaseModel):
 
     def save(self, path: Path) -> None:
         """Writes the JSON file in one step, so that it is never half written."""
-        write_atomically(path, (self.model_dump_json(indent=2) + "\n").encode())
+        write_atomically(path, sealed_json(self))
 
     @classmethod
     def load(cls, path: Path) -> "Provenance":
@@ -104,10 +104,8 @@ class Provenance(BaseModel):
         try:
             return read_json(path, cls)
         except Unreadable as error:
-            raise UserError(
-                f"{error}; the origin of its csv is unknown; move both files away and run "
-                f"`make submission RUN={path.stem}` again"
-            ) from None
+            mend = f"move both files away and run `make submission RUN={path.stem}` again"
+            raise UserError(f"{error}; the origin of its csv is unknown; {mend}") from None
 
 
 def provenance_path(csv_path: Path) -> Path:

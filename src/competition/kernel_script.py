@@ -124,7 +124,9 @@ def main(kaggle: Path = Path("/kaggle")) -> None:
         stage(work, "src.tester", "evaluate", RUN)
         stage(work, "src.tester", "submission", RUN)
         provenance = work / "submissions" / f"{{RUN}}.json"  # lacks the commit: there is no git checkout here
-        provenance.write_text(json.dumps(json.loads(provenance.read_text()) | {{"commit": COMMIT}}, indent=2))
+        origin = json.loads(provenance.read_text()) | {{"commit": COMMIT}}
+        origin.pop("checksum", None)  # of the text without the commit
+        provenance.write_text(json.dumps(origin, indent=2))
     shutil.rmtree(work / "data")  # keeps the packed data out of the notebook's output
     paths = [*(work / "runs" / RUN).rglob("*"), *(work / "submissions").glob(f"{{RUN}}.*")]
     files = {{str(path.relative_to(work)): path for path in paths if path.is_file()}}
