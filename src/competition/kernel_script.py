@@ -17,6 +17,7 @@ from pathlib import Path
 from src.base.console import UserError
 from src.base.files import write_atomically
 from src.base.provenance import commit, distrust
+from src.base.systems import SYSTEMS
 from src.config import load_config
 
 TRACKED = ("src", "configs", "pyproject.toml", "LICENSE")
@@ -189,7 +190,7 @@ def _script(order: SessionOrder) -> str:
         )
     contents = {name: Path(name).read_bytes() for name in files}
     settings = load_config(Path(config))
-    unused = UNUSED if settings.model.system == "pushing" else (*UNUSED, *ROBOTS_ALONE)
+    unused = (*UNUSED, *ROBOTS_ALONE) if SYSTEMS[settings.model.system].has_submission else UNUSED
     script = SCRIPT.format(
         order=order,
         commit=commit(),

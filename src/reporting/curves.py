@@ -1,7 +1,14 @@
 """Interactive curves of a run for the page, drawn by Bokeh, whose script lies in the page."""
 
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+try:
+    Path.home()
+except RuntimeError:  # a container's user without a home folder; bokeh asks for one while it is imported
+    os.environ["HOME"] = os.sep
 
 from bokeh.embed import components
 from bokeh.models import ColumnDataSource, HoverTool
