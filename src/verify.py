@@ -60,7 +60,7 @@ def verify(dataset: str | None = None, run: str | None = None) -> Iterator[Findi
             yield _checked(ledger, Ledger(ledger).submissions)
         for path in sorted(REPORTS.glob("*.json")):
             yield _checked(path, partial(read_comparison, path))
-        for path in sorted(REPORTS.glob("*.jsonl")):
+        for path in sorted(found for found in REPORTS.glob("*.jsonl") if found.with_suffix(".json").is_file()):
             yield _checked(path, partial(read_kept, path))
 
 
