@@ -26,8 +26,10 @@ def reads_of(makefile: str) -> dict[str, list[str]]:
     """Returns {target: variables that its recipe reads} for the documented targets of a Makefile."""
     recipes = re.findall(r"^([a-z-]+):.*##.*\n((?:\t.*\n)*)", makefile, re.MULTILINE)
     quoted = re.compile(r"\((?:call quoted,|value )([A-Z]+)\)")
-    reads = {target: list(dict.fromkeys(quoted.findall(recipe))) for target, recipe in recipes}
-    return {**reads, "help": variables_of(makefile)}  # help shows all variables
+    known = variables_of(makefile)
+    found = {target: dict.fromkeys(quoted.findall(recipe)) for target, recipe in recipes}
+    reads = {target: [name for name in names if name in known] for target, names in found.items()}
+    return {**reads, "help": known}  # help shows all variables
 
 
 def fault(makefile: str, targets: list[str], given: list[str], dataset: str) -> str:

@@ -23,13 +23,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from src.base.bfloat16 import instruction_set
-from src.base.command_line import Parser, whole
 from src.base.console import run_main, say, track
 from src.base.devices import hardware
 from src.base.files import write_atomically
 from src.base.ownership import owned
 from src.base.provenance import commit
 from src.base.randomness import Draws
+from src.commands import bench_options
 from src.config import AugmentationConfig, parse_config
 from src.dataset import Batch, ClipSampler, Footage, to_unit, with_context
 from src.evaluation.rollout import rollout
@@ -335,11 +335,7 @@ def _pushing_batch(device: torch.device) -> PushingBatch:
 
 def main() -> None:
     """The command line."""
-    parser = Parser(prog="python -m src.benchmark", description="Compare speed with plain loops.")
-    parser.add_argument("--images", type=whole(1, 1_000_000), default=8000, help="pictures to pack (%(default)s)")
-    parser.add_argument("--length", type=whole(2, 100_000), default=64, help="frames per rollout (%(default)s)")
-    parser.add_argument("--repeats", type=whole(1, 1000), default=5, help="measured runs of each side (%(default)s)")
-    chosen = parser.parse_args()
+    chosen = bench_options()
     with owned(REPORT):
         text = benchmark(num_images=chosen.images, length=chosen.length, repeats=chosen.repeats)
         write_atomically(REPORT, text.encode())

@@ -8,10 +8,10 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from src.base.command_line import Parser
 from src.base.console import UserError, run_main, say
-from src.base.names import checked_name, nearest
+from src.base.names import nearest
 from src.base.ownership import owned
+from src.commands import compare_options
 from src.config import Config, flatten
 from src.reporting.comparison import Comparison, RunResult, coinciding, result_of, spreads, write_comparison
 from src.reporting.kept import hardware_of
@@ -107,10 +107,7 @@ def _changes(first: dict[str, object], config: Config) -> str:
 
 def main() -> None:
     """The command line."""
-    parser = Parser(prog="python -m src.compare", description="Compare runs that are trained and evaluated.")
-    parser.add_argument("runs", help="names of runs, separated by spaces")
-    words = parser.parse_args().runs.split()
-    names = list(dict.fromkeys(checked_name(word, "RUNS") for word in words))
+    names = compare_options().names
     if not 2 <= len(names) <= MAX_RUNS:
         raise UserError(f'RUNS names {len(names)} runs; needed: 2 to {MAX_RUNS}, as in make compare RUNS="a b"')
     with owned(REPORTS / NAME):

@@ -87,7 +87,9 @@ class TrainingConfig(Section):
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.998  # 0: no moving average
     validate_every: Positive = 10  # epochs
     patience: NotNegative = 0  # stops after this many validations without a better score; 0: never
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # of training; auto: the best that the hardware supports
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = (
+        "auto"  # of training; auto: the best that the hardware supports
+    )
     channels_last: bool = False  # faster on GPUs; slower on CPUs, because of GroupNorm
     compile: bool = False  # compiles the network's blocks with torch.compile
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -1,10 +1,10 @@
 """`make cost`: estimates a run's parameters, arithmetic, memory and hours before the run starts.
 
-    python -m src.cost configs/dance.toml
+    python -m src.cost configs/dance.toml --gpu t4
 
 One real training step on a few clips of noise is measured. torch's counter counts its arithmetic. The memory is the sum
 of all tensors that autograd keeps. Both grow in proportion to the clips. The speed is that of this machine. The time on
-a GPU is estimated as the larger of two times: the arithmetic at an assumed share of the peak, and the kernel launches.
+a GPU is estimated (src/base/gpus.py) as the larger of two times: the arithmetic, and the kernel launches.
 """
 
 import time
@@ -17,21 +17,19 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from src.base.bfloat16 import Precision, hardware_precision, instruction_set
-from src.base.command_line import Parser, whole
+from src.base.bfloat16 import autocast, hardware_precision, instruction_set
 from src.base.console import run_main, say
+from src.base.gpus import H200, Gpu, Precision, gpu_named, reached_tflops, verdict
 from src.base.names import toml_file
 from src.base.randomness import Draws
 from src.base.systems import SYSTEMS
+from src.commands import cost_options
 from src.config import Config, load_config
 from src.intake.facts import DataFacts
 from src.intake.manifest import Manifest
 from src.models.interface import build_model
 from src.training.resolution import resolved, resolved_for
 
-PEAK_TFLOPS = 989.0  # dense bfloat16 peak of an H100 or H200
-REACHED = 0.065  # share of the peak that `dance` reached on an H200, without waiting for launches: reports/gpu.md
-LAUNCH_SECONDS = 1e-4  # seconds of Python and launch for one operation in eager mode, measured there, too
 BYTES_PER_WEIGHT = 4 * 5  # float32: weight, gradient, two moments of AdamW, moving average
 
 
@@ -90,7 +88,7 @@ def cost_of(config: Config, facts: DataFacts, *, num_clips: int) -> Cost:
 
 def _step(config: Config, model: Any, batch: Any, num_clips: int) -> None:
     draws = Draws(config.seed, 0, range(num_clips), torch.device("cpu"))
-    with torch.autocast("cpu", torch.bfloat16, enabled=precision_here(config) == "bfloat16"):
+    with autocast(torch.device("cpu"), precision_here(config)):
         loss = model(batch, draws, kl_weight=1e-4, teacher_forcing_ratio=0.0)
     loss.total.backward()
 
@@ -125,10 +123,11 @@ def _manifest(config: Config, data_folder: Path) -> Manifest | None:
     return Manifest.load(folder) if (folder / "manifest.json").is_file() else None
 
 
-def describe(config: Config, cost: Cost, *, num_clips: int, training_set: str, resident: int) -> str:
+def describe(config: Config, cost: Cost, *, num_clips: int, training_set: str, resident: int, gpu: Gpu = H200) -> str:
     """Returns the estimate in words.
 
     num_clips: clips that cover the training set once. training_set: its description. resident: its bytes on the device.
+    gpu: the one that the time is estimated for.
     """
     settings = config.training
     clips = settings.clips_per_epoch or num_clips
@@ -136,8 +135,6 @@ def describe(config: Config, cost: Cost, *, num_clips: int, training_set: str, r
     flops = cost.flops * settings.batch_size * steps
     memory = cost.activation_bytes * settings.batch_size + BYTES_PER_WEIGHT * cost.num_parameters
     speed = cost.num_clips / cost.step_seconds
-    busy = flops / (PEAK_TFLOPS * REACHED * 1e12)
-    launching = steps * cost.num_kernels * LAUNCH_SECONDS
     return "\n".join(
         (
             f"parameters            {cost.num_parameters:,}",
@@ -150,10 +147,23 @@ def describe(config: Config, cost: Cost, *, num_clips: int, training_set: str, r
             f"measured here         {speed:.2f} clips/s on {torch.get_num_threads()} CPU threads "
             f"({instruction_set()}, {precision_here(config)}), "
             f"{cost.flops * speed / 1e9:.0f} GFLOP/s; the run: {duration(settings.batch_size * steps / speed)}",
-            f"estimated on an H200  {duration(max(busy, launching))}, from other runs: {duration(busy)} of arithmetic "
-            f"at {REACHED:.1%} of {PEAK_TFLOPS:.0f} TFLOP/s, {duration(launching)} to launch "
-            f"{cost.num_kernels:,} kernels a step",
+            *_estimate(gpu, settings.precision, flops, steps * cost.num_kernels, memory + resident),
         )
+    )
+
+
+def _estimate(gpu: Gpu, wanted: str, flops: float, num_kernels: int, memory: float) -> tuple[str, str]:
+    """Returns the lines on the time on a GPU: how long, from what, and whether it fits."""
+    precision = gpu.precision if wanted == "auto" else wanted
+    speed = reached_tflops(gpu, precision)
+    busy = flops / (speed * 1e12)
+    launching = num_kernels * gpu.launch_seconds
+    seconds = max(busy, launching)
+    return (
+        f"estimated on a {gpu.name:<6} {duration(seconds)}: {duration(busy)} of arithmetic in {precision} at "
+        f"{speed:.1f} TFLOP/s, {duration(launching)} to launch the kernels; scaled from runs on an H200 by published "
+        "peaks, may be wrong by a factor of two",
+        f"does it fit           {verdict(gpu, seconds, memory)}",
     )
 
 
@@ -167,11 +177,8 @@ def duration(seconds: float) -> str:
 
 def main() -> None:
     """The command line."""
-    parser = Parser(prog="python -m src.cost", description="Estimates what a run costs before it starts.")
-    parser.add_argument("config", help="configs/<run>.toml, or the name of the run")
-    parser.add_argument("--set", default="", metavar="'section.key=value ...'", help="settings to replace")
-    parser.add_argument("--clips", type=whole(1, 4096), default=4, help="number of clips in the measured step")
-    arguments = parser.parse_args()
+    arguments = cost_options()
+    gpu = gpu_named(arguments.gpu or "h200")
     config = load_config(toml_file(arguments.config, Path("configs"), "RUN"), arguments.set)
     facts = facts_of(config, Path("data"))
     manifest = _manifest(config, Path("data"))
@@ -179,7 +186,7 @@ def main() -> None:
     num_clips, training_set = clips_of_an_epoch(config, Path("data"))
     cost = cost_of(config, facts, num_clips=arguments.clips)
     resident = resident_bytes(config, Path("data"))
-    say(describe(config, cost, num_clips=num_clips, training_set=training_set, resident=resident))
+    say(describe(config, cost, num_clips=num_clips, training_set=training_set, resident=resident, gpu=gpu))
 
 
 if __name__ == "__main__":

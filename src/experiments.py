@@ -16,7 +16,6 @@ from typing import Annotated
 from pydantic import Field, ValidationError, model_validator
 
 from src.base.children import Start, Starter, Steps, run_side_by_side
-from src.base.command_line import Parser, whole, with_more
 from src.base.console import UserError, run_main, say
 from src.base.devices import hardware, visible_gpus
 from src.base.files import file_hash, write_atomically
@@ -24,6 +23,7 @@ from src.base.names import nearest, toml_file
 from src.base.ownership import owned
 from src.base.reading import read_toml
 from src.base.settings import Section, Seed
+from src.commands import experiments_options
 from src.config import Config, load_config
 from src.intake.manifest import Manifest
 from src.reporting.comparison import (
@@ -50,7 +50,6 @@ NOT_RUN = "not run yet"
 Name = Annotated[str, Field(pattern="^[a-z0-9_]+$", max_length=60)]
 Arms = Annotated[tuple[Name, ...], Field(strict=False, min_length=1, max_length=100)]
 Failure = str | None  # the reason
-MAX_AT_ONCE = 64
 
 
 class Grid(Section):
@@ -272,13 +271,7 @@ def _restore_evaluation_settings(job: Job) -> None:
 
 def main() -> None:
     """The command line."""
-    parser = Parser(prog="python -m src.experiments", description="Compare arms over several seeds.")
-    parser.add_argument("grid", help="configs/experiments/<grid>.toml, or its name without folder and .toml")
-    parser.add_argument(
-        "--jobs", type=whole(1, MAX_AT_ONCE), default=1, help="runs at a time; they share the cores and GPUs"
-    )
-    parser.add_argument("--anew", action="store_true", help="do not use kept results")
-    arguments = parser.parse_args(with_more(sys.argv[1:]))
+    arguments = experiments_options()
     path = toml_file(arguments.grid, EXPERIMENTS, "GRID")
     with owned(REPORTS / path.stem):
         grid = GridRun(path, anew=arguments.anew)

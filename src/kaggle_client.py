@@ -11,7 +11,6 @@ continues.
 """
 
 import re
-import shlex
 import sys
 from dataclasses import fields
 
@@ -22,11 +21,10 @@ from rich.table import Table
 from src.base.command_line import Parser, path_option, seconds, whole, with_more
 from src.base.console import UserError, run_main, say
 from src.base.names import checked_name
-from src.base.ownership import owned
 from src.competition.client import WaitPolicy
 from src.competition.download import download
 from src.competition.errors import competition_page, warn_about_readable_credentials
-from src.competition.kernel import push_kernel, write_kernel
+from src.competition.kernel import train_on_kaggle
 from src.competition.ledger import Ledger, Submission
 from src.competition.queries import find_team, leaderboard, username
 from src.competition.request import SUBMISSIONS, SubmitRequest
@@ -154,18 +152,7 @@ def main() -> None:
         user = arguments.user or username(policy)
         if user is None:
             raise UserError("the name of the Kaggle user is not known; give it with --user NAME")
-        with owned(arguments.folder):
-            name = write_kernel(arguments.run, slug, arguments.folder, user)
-        client = ".venv/bin/kaggle kernels"
-        say(f"{arguments.folder} holds {name}")
-        if arguments.push:
-            push_kernel(arguments.folder, slug, policy)
-        else:
-            say(f"push it with: {client} push -p {arguments.folder}")
-        say("after the run, download the csv, its provenance, the checkpoint and the configuration for `make submit`:")
-        stem = re.escape(arguments.run)
-        pattern = shlex.quote(rf"^(runs/{stem}/(best\.pt|config\.json)|submissions/{stem}\.(csv|json))$")
-        say(f"  {client} output {name} --path . --page-size 200 --file-pattern {pattern}")
+        train_on_kaggle(arguments.run, slug, arguments.folder, user, gpus=arguments.gpus, policy=policy)
 
 
 def _parser() -> Parser:
@@ -176,7 +163,7 @@ def _parser() -> Parser:
         ("submit", "upload submissions/RUN.csv once and wait for the score"),
         ("submissions", "print the ledger as a table"),
         ("leaderboard", "print the top of the public leaderboard and our place"),
-        ("kernel", "write a folder for `kaggle kernels push`"),
+        ("kernel", "train a run on Kaggle's GPU and bring it back"),
     ):
         command = commands.add_parser(name, help=text, description=text)
         if name == "submissions":
@@ -206,8 +193,8 @@ def _parser() -> Parser:
     command = commands.choices["kernel"]
     command.add_argument("--folder", type=path_option, required=True)
     command.add_argument("--user", help="name of the Kaggle user (default: the client's)")
-    command.add_argument("--push", action="store_true", help="upload the folder, which starts the run on Kaggle")
-    _add_wait_options(command, "call_timeout_s")
+    command.add_argument("--gpus", type=whole(1, 2), default=1, help="GPUs that train; Kaggle gives up to two T4")
+    _add_wait_options(command, *(name for name in WAIT_OPTIONS if name != "deadline_s"))
     return parser
 
 

@@ -28,7 +28,7 @@ from src.base.ownership import owned, partial_name
 from src.intake.arrays import check_contents, settled_time_ns, stamp_arrays
 from src.intake.chunks import PROGRESS, pack_arrays
 from src.intake.doubts import doubts_of
-from src.intake.facts import Size
+from src.intake.facts import LARGEST_SIDE, SMALLEST_SIDE, Size
 from src.intake.layouts import Content, Request, read_content
 from src.intake.manifest import Camera, Manifest, SourceRecord, partial_folder
 from src.intake.pictures import say_conversions
@@ -47,7 +47,6 @@ OPTIONS = {  # what each source takes besides --dataset and --data-folder
 }
 MAKE_VARIABLES = ("cuts", "camera", "size", "scored")  # by which Make passes an option on
 MOST = 1_000_000  # of frames, takes and clips
-SMALLEST, LARGEST = 8, 1024  # pixels a side of a packed frame
 
 
 def pack_images(
@@ -213,8 +212,8 @@ def parse_size(text: str) -> Size:
     """Returns height and width of a text such as "64x128"; UserError for anything else."""
     match = re.fullmatch(r"([0-9]{1,4})x([0-9]{1,4})", text)
     size = (int(match[1]), int(match[2])) if match else (0, 0)
-    if min(size) < SMALLEST or max(size) > LARGEST:
-        needed = f"height x width in pixels, each from {SMALLEST} to {LARGEST}, such as SIZE=64x128"
+    if min(size) < SMALLEST_SIDE or max(size) > LARGEST_SIDE:
+        needed = f"height x width in pixels, each from {SMALLEST_SIDE} to {LARGEST_SIDE}, such as SIZE=64x128"
         raise UserError(f"SIZE={text}; needed: {needed}")
     return size
 

@@ -7,40 +7,58 @@ order as integers 0..255. The sequences follow each other. Each has 630 rows, an
 
 import hashlib
 import math
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from src.base.command_line import Parser, path_option, whole
 from src.base.console import UserError, run_main, say
 from src.base.files import file_hash, write_atomically
 from src.base.names import checked_name
-from src.base.reading import Unreadable, read_bytes, read_json
+from src.base.reading import Unreadable, read_bytes, read_json, sealed_json
 from src.base.settings import NotNegative, Positive, Sha256
 from src.dance.csv_faults import CELLS, MAX_FAULTS, distinct, doubts_of, faults_of
-from src.intake.facts import FRAME_SIZE, TEST_LENGTH, Size
+from src.dance.csv_reading import NotRead, Reading, read_as_meant
+from src.intake.facts import FRAME_SIZE, TEST_LENGTH, Side, Size
 from src.intake.file_names import pictures_in
 from src.intake.manifest import DanceManifest
 from src.intake.pictures import Picture, count_kinds, read_picture, say_conversions
-from src.maths.metrics import quantise
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FRAME_SHAPE = (3, *FRAME_SIZE)  # C, H, W
 SEQUENCE_LENGTH = TEST_LENGTH  # rows of one sequence, the given frame included
+MAX_ROWS = 10**9  # of a csv
 
 
 @dataclass(frozen=True)
 class CheckedSubmission:
-    """What a valid csv holds. `sha256` is the hash of the checked bytes; `doubts` say what makes no sense in it."""
+    """What a valid csv holds. `sha256` is the hash of the checked bytes; `doubts` say what makes no sense in it.
+
+    `usual` says how it is written otherwise than by this project, as Kaggle takes it, too.
+    """
 
     num_rows: Positive
     num_sequences: int
     sha256: str
     doubts: tuple[str, ...] = ()
+    usual: tuple[str, ...] = ()
+
+
+class InvalidCsv(UserError):
+    """A csv that must not be uploaded. `faults` has one line for each kind of fault; the text has the first."""
+
+    def __init__(self, path: Path, faults: list[str]) -> None:
+        count = f"{len(faults)} or more faults" if len(faults) == MAX_FAULTS else f"{len(faults)} faults"
+        more = f" ({count}; .venv/bin/pose-video check-csv {path} lists them)" if len(faults) > 1 else ""
+        super().__init__(f"{path}: {faults[0]}{more}")
+        self.faults = faults
 
 
 class Provenance(BaseModel):
@@ -50,9 +68,9 @@ class Provenance(BaseModel):
 
     run: str
     csv_sha256: Sha256
-    num_rows: int
+    num_rows: Annotated[int, Field(ge=1, le=MAX_ROWS)]
     num_sequences: Positive
-    frame_size: tuple[Positive, Positive] = FRAME_SIZE  # height and width
+    frame_size: tuple[Side, Side] = FRAME_SIZE  # height and width
     created: Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(\+00:00|Z)$")]  # UTC, ISO 8601
     commit: str | None  # None outside a git checkout
     dataset: str
@@ -63,6 +81,12 @@ class Provenance(BaseModel):
     local_score: float | None  # None if the run was never validated
     seed: int
 
+    @model_validator(mode="after")
+    def _sequences_are_whole(self) -> Self:
+        if self.num_rows % self.num_sequences:
+            raise ValueError(f"{self.num_rows} rows are not {self.num_sequences} sequences of one length")
+        return self
+
     @property
     def sequence_length(self) -> int:
         """Rows of one sequence."""
@@ -70,7 +94,7 @@ class Provenance(BaseModel):
 
     def save(self, path: Path) -> None:
         """Writes the JSON file in one step, so that it is never half written."""
-        write_atomically(path, (self.model_dump_json(indent=2) + "\n").encode())
+        write_atomically(path, sealed_json(self))
 
     @classmethod
     def load(cls, path: Path) -> "Provenance":
@@ -80,10 +104,8 @@ class Provenance(BaseModel):
         try:
             return read_json(path, cls)
         except Unreadable as error:
-            raise UserError(
-                f"{error}; the origin of its csv is unknown; move both files away and run "
-                f"`make submission RUN={path.stem}` again"
-            ) from None
+            mend = f"move both files away and run `make submission RUN={path.stem}` again"
+            raise UserError(f"{error}; the origin of its csv is unknown; {mend}") from None
 
 
 def provenance_path(csv_path: Path) -> Path:
@@ -105,7 +127,7 @@ def safe_to_replace(csv_path: Path) -> None:
 
 def write_submission(
     path: Path,
-    rollouts: Tensor,
+    rollouts: "Tensor",
     *,
     frame_shape: tuple[int, int, int] = FRAME_SHAPE,
     sequence_length: int = SEQUENCE_LENGTH,
@@ -118,6 +140,8 @@ def write_submission(
     num_values = math.prod(frame_shape)
     assert rollouts.ndim == 5 and len(rollouts) > 0, f"rollouts must be (K, T, C, H, W): {tuple(rollouts.shape)}"
     assert rollouts.shape[1:] == (sequence_length, *frame_shape), f"a rollout of shape {tuple(rollouts.shape[1:])}"
+    from src.maths.metrics import quantise  # noqa: PLC0415  (torch is slow to import, and a check needs none)
+
     integers = quantise(rollouts) if rollouts.is_floating_point() else rollouts
     rows = integers.reshape(len(rollouts) * sequence_length, num_values).cpu().numpy()
     assert rows.dtype == np.uint8 and rows.shape == (len(rollouts) * sequence_length, num_values), rows.shape
@@ -141,32 +165,73 @@ def check_submission(
     first_frames: uint8 (K, 3, 32, 64), the required frame 0 of each sequence. It also sets the number of sequences.
     """
     content = _read(path)
-    faults = distinct(faults_of(content, first_frames, num_sequences, sequence_length, frame_shape))
-    if faults:
-        count = f"{len(faults)} or more faults" if len(faults) == MAX_FAULTS else f"{len(faults)} faults"
-        more = f" ({count}; python -m src.submission check {path} lists them)" if len(faults) > 1 else ""
-        raise UserError(f"{path}: {faults[0]}{more}")
-    num_rows = len(content.splitlines()) - 1
-    doubts = tuple(doubts_of(content, sequence_length))
-    return CheckedSubmission(num_rows, num_rows // sequence_length, hashlib.sha256(content).hexdigest(), doubts)
+    reading, faults = judge(content, (first_frames, num_sequences, sequence_length, frame_shape))
+    if faults or reading.odd:
+        raise InvalidCsv(path, faults or [not_for_kaggle(path, reading)])
+    num_rows = len(reading.content.splitlines()) - 1
+    doubts = tuple(doubts_of(reading.content, sequence_length))
+    sha256 = hashlib.sha256(content).hexdigest()
+    return CheckedSubmission(num_rows, num_rows // sequence_length, sha256, doubts, tuple(reading.usual))
+
+
+Needed = tuple[np.ndarray | None, int | None, int, tuple[int, int, int]]  # the arguments of `faults_of`
+
+
+def judge(content: bytes, needed: Needed) -> tuple[Reading, list[str]]:
+    """Returns how a csv was read, and one line for each kind of fault of what it means, at most ten."""
+    if next(faults_of(content, *needed), None) is None:
+        return Reading(content), []
+    try:
+        reading = read_as_meant(content, math.prod(needed[-1]))
+    except NotRead as cause:
+        return Reading(content), [str(cause)]
+    return reading, distinct(faults_of(reading.content, *needed, lines=reading.lines))
+
+
+def not_for_kaggle(path: Path, reading: Reading) -> str:
+    """Says in one line what Kaggle would refuse or misread in a csv whose values are valid, and how to mend it."""
+    mended = shlex.quote(str(path.with_name(f"{path.stem}-mended.csv")))
+    return (
+        f"the values are valid, but Kaggle would refuse or misread the file: it has {', '.join(reading.odd)}; to write "
+        f"it as Kaggle takes it: .venv/bin/pose-video check-csv {shlex.quote(str(path))} --mend {mended}"
+    )
 
 
 def say_doubts(path: Path, checked: CheckedSubmission) -> None:
-    """Prints a warning for each doubt about a csv."""
+    """Prints a warning for each doubt about a csv, and a line if it is written otherwise than here."""
     for doubt in checked.doubts:
         say(f"warning: {path}: {doubt}")
+    if checked.usual:
+        say(f"{path}: it has {', '.join(checked.usual)}; every csv reader takes them, Kaggle's too")
 
 
-def find_faults(
+def find_faults(path: Path, **needed: Any) -> list[str]:
+    """Returns the faults that `check_submission` finds with these arguments; an empty list for a valid file."""
+    try:
+        check_submission(path, **needed)
+    except InvalidCsv as error:
+        return error.faults
+    return []
+
+
+def write_mended(
     path: Path,
+    out: Path,
     *,
     first_frames: np.ndarray | None = None,
     num_sequences: int | None = None,
     sequence_length: int = SEQUENCE_LENGTH,
     frame_shape: tuple[int, int, int] = FRAME_SHAPE,
-) -> list[str]:
-    """Returns one line for each kind of fault, at most ten; an empty list for a valid file."""
-    return distinct(faults_of(_read(path), first_frames, num_sequences, sequence_length, frame_shape))
+) -> bool:
+    """Writes a csv as Kaggle takes it and returns True. Returns False if its values have faults; nothing is written."""
+    if out.exists():
+        raise UserError(f"--mend {out} exists already; give another name")
+    reading, faults = judge(_read(path), (first_frames, num_sequences, sequence_length, frame_shape))
+    if faults:
+        return False
+    write_atomically(out, reading.content.rstrip(b"\n") + b"\n")
+    say(f"{out}: {path} without {', '.join(reading.odd) or 'a change'}")
+    return True
 
 
 def _read(path: Path) -> bytes:
@@ -207,6 +272,7 @@ class Layout(NamedTuple):
     frame_size: Size
     origin: str
     first_frames: np.ndarray | None = None
+    csv_sha256: str | None = None  # of the csv that a JSON file describes
 
     def __str__(self) -> str:
         height, width = self.frame_size
@@ -225,16 +291,18 @@ def layout_of(path: Path, dataset: str | None, data_folder: Path = Path("data"))
         return Layout(manifest.test_length, manifest.frame_size, str(folder), first_frames)
     if provenance_path(path).is_file():
         provenance = Provenance.load(provenance_path(path))
-        return Layout(provenance.sequence_length, provenance.frame_size, str(provenance_path(path)))
+        return Layout(
+            provenance.sequence_length, provenance.frame_size, str(provenance_path(path)), None, provenance.csv_sha256
+        )
     return Layout(SEQUENCE_LENGTH, FRAME_SIZE, "the competition's format")
 
 
 def main() -> None:
-    """Checks a csv: `python -m src.submission check FILE` says that it is valid, or lists its faults."""
-    parser = Parser(prog="python -m src.submission", description=main.__doc__)
+    """Checks a csv: `pose-video check-csv FILE` says that it is valid, or lists its faults."""
+    parser = Parser(description=main.__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     check = commands.add_parser(
-        "check", help="print one line for a valid file (exit 0), or one line per kind of fault (exit 2)"
+        "check-csv", aliases=["check"], help="print one line if valid (exit 0), else one per kind of fault (exit 2)"
     )
     check.add_argument("file", metavar="FILE", type=path_option)
     check.add_argument(
@@ -248,6 +316,9 @@ def main() -> None:
         type=whole(1, 1_000_000),
         help=f"rows of one sequence (default: by data set or JSON, or {SEQUENCE_LENGTH})",
     )
+    check.add_argument(
+        "--mend", type=path_option, metavar="NEW.csv", help="write what FILE means as Kaggle takes it, and check that"
+    )
     arguments = parser.parse_args()
     layout = layout_of(arguments.file, arguments.dataset)
     if arguments.length is not None:
@@ -259,14 +330,19 @@ def main() -> None:
         "sequence_length": layout.sequence_length,
         "frame_shape": (3, *layout.frame_size),
     }
+    path = arguments.file
+    if arguments.mend and write_mended(path, arguments.mend, **needed):
+        path = arguments.mend
     try:
-        checked = check_submission(arguments.file, **needed)
-    except UserError:
-        for fault in find_faults(arguments.file, **needed):
-            print(f"error: {arguments.file}: {fault}", file=sys.stderr)
+        checked = check_submission(path, **needed)
+    except InvalidCsv as error:
+        for fault in error.faults:
+            print(f"error: {path}: {fault}", file=sys.stderr)
         say(f"needed: {layout}")
         sys.exit(2)
-    say_doubts(arguments.file, checked)
+    say_doubts(path, checked)
+    if path == arguments.file and layout.csv_sha256 not in (None, checked.sha256):
+        say(f"warning: {path} is not the file that {provenance_path(path)} describes; it was changed or replaced")
     say(f"valid: {checked.num_rows} rows, {checked.num_sequences} sequences, sha256 {checked.sha256}; {layout}")
 
 

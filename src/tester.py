@@ -16,12 +16,12 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from src.base.command_line import Parser, given_path, path_option
-from src.base.console import UserError, run_main, say, terminal
+from src.base.command_line import given_path
+from src.base.console import UserError, activity, run_main, say, terminal
 from src.base.files import move
-from src.base.names import checked_name
 from src.base.ownership import owned, partial_name, remove_leftovers
 from src.base.systems import SYSTEMS
+from src.commands import tester_options
 from src.dance.prediction import predict_dance
 from src.dataset import DanceData
 from src.evaluation.scores import Scores, lines_of_scores, read_scores, write_scores
@@ -72,8 +72,9 @@ def evaluate(run: str, *, overrides: str = "", data_folder: Path = DATA, runs_fo
     scorer = system.part("scores")
     announce(f"{trained.folder}: rolling out {scorer.what_is_rolled_out(data)}{unfinished(trained, log)}")
     scores, rollouts = scorer.score(trained, data)
-    system.part("pictures").save_pictures(trained.folder, rollouts)
-    plot_history(trained.folder / "curves.png", log.rows, log.schedules(trained.config))
+    with activity("writing GIFs and plots"):
+        system.part("pictures").save_pictures(trained.folder, rollouts, scores.checkpoint_sha256)
+        plot_history(trained.folder / "curves.png", log.rows, log.schedules(trained.config))
     save_settings(trained)
     write_scores(trained.folder / "scores.json", scores)  # last: if this file exists, the pictures exist, too
     return scores
@@ -119,9 +120,10 @@ def submission(
     hint = unfinished(trained, read_log(trained.folder))
     announce(f"{trained.folder}: rolling out {num_sequences} test sequences of {length} frames{hint}")
     rollouts = roll_out_tests(trained, data)
-    for number, clip in enumerate(rollouts):
-        poses = torch.from_numpy(np.array(data.test_poses[number]))
-        save_gif(trained.folder / f"pred_seq{number}.gif", side_by_side([clip, poses]))
+    with activity("writing GIFs"):
+        for number, clip in enumerate(rollouts):
+            poses = torch.from_numpy(np.array(data.test_poses[number]))
+            save_gif(trained.folder / f"pred_seq{number}.gif", side_by_side([clip, poses]))
     announce(f"{path}: writing and checking {num_sequences * length} rows")
     unchecked = path.with_name(f".{path.name}")
     checked = _write_and_check(unchecked, rollouts, data)
@@ -262,20 +264,40 @@ def _numbered_pictures(folder: Path) -> list[Path]:
     return [numbers[number] for number in sorted(numbers)]
 
 
-def print_scores(run: str, runs_folder: Path = RUNS) -> None:
-    """Prints a table with the score of an evaluated run and of the baselines, then all other numbers."""
+def print_scores(run: str, runs_folder: Path = RUNS, *, everything: bool = False) -> None:
+    """Prints the scores of a run and of the baselines; the last three lines say what they mean."""
     path = runs_folder / run / "scores.json"
     scores = read_scores(path)
     table = Table("rollout", "score (dB)", "SSIM")
     for name, numbers in {run: scores, **scores.baselines}.items():
-        style = "bold" if name == run else ""
-        table.add_row(name, f"{numbers.score:.2f}", f"{numbers.mean_ssim:.3f}", style=style)
+        table.add_row(name, f"{numbers.score:.2f}", f"{numbers.mean_ssim:.3f}", style="bold" if name == run else "")
     Console().print(table)
-    say(scores.protocol)
-    for line in lines_of_scores(scores):
-        say(line)
-    best = max(baseline.score for baseline in scores.baselines.values())
-    say(f"{scores.score - best:+.2f} dB against the best baseline; all numbers are in {path}")
+    if everything:
+        say("\n".join([scores.protocol, *lines_of_scores(scores)]))
+    first, last = scores.scored_frames
+    say(f"{run} scores {scores.score:.2f} dB: mean PSNR of frames {first} to {last}, drawn from what is given.")
+    best, baseline = max((numbers.score, name) for name, numbers in scores.baselines.items())
+    gain = scores.score - best
+    meaning = (
+        "so the training pays" if gain > 0 else "so the training has not paid yet: train longer, or check the data"
+    )
+    say(f"That is {gain:+.2f} dB against the best baseline ({baseline}), {meaning}.")
+    say(f"{_next_step(run, scores.system, runs_folder)} All numbers: make evaluate RUN={run} ARGS=--all, or {path}.")
+
+
+def _next_step(run: str, system: str, runs_folder: Path) -> str:
+    """Returns in a sentence what to do after an evaluation."""
+    if is_synthetic(read_config(runs_folder / run).dataset):
+        return "A rehearsal: the pictures are synthetic, so there is nothing to upload."
+    return f"Next: make submission RUN={run}." if SYSTEMS[system].has_submission else "Next: make report."
+
+
+def is_synthetic(dataset: str, data_folder: Path = DATA) -> bool:
+    """Returns whether a data set is known to be drawn by this project; False if it is not there any more."""
+    try:
+        return Manifest.load(data_folder / dataset).source.kind == "synthetic"
+    except UserError:
+        return False
 
 
 def _say_how_to_upload(run: str, path: Path) -> None:
@@ -284,7 +306,7 @@ def _say_how_to_upload(run: str, path: Path) -> None:
     height, width = written.frame_size
     content = f"{written.num_sequences} sequences of {written.sequence_length} frames"
     say(f"{path}: valid, {content} of {height} x {width}.")
-    if Manifest.load(DATA / written.dataset).source.kind == "synthetic":
+    if is_synthetic(written.dataset):
         say("  A rehearsal: the dancers are synthetic, so there is no competition to upload it to.")
         return
     say("  Upload it with")
@@ -309,31 +331,18 @@ def _predict(run: str, arguments: argparse.Namespace) -> None:
 
 def main() -> None:
     """The command line."""
-    parser = Parser(prog="python -m src.tester", description="Predictions and scores of a trained run.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("scores", help="print the scores of an evaluated run").add_argument("run")
-    scored = commands.add_parser("evaluate", help="roll out the validation data and score it")
-    submitted = commands.add_parser("submission", help="roll out the test sequences and write the csv")
-    own = commands.add_parser("predict", help="draw a clip from your own pictures")
-    for command in (scored, submitted, own):
-        command.add_argument("run")
-        command.add_argument("--set", default="", help="evaluation.key=value ...; evaluate and submission save them")
-    own.add_argument("--frame", default="", help="the first frame")
-    own.add_argument("--poses", default="", help="folder of numbered pose pictures")
-    own.add_argument("--out", type=path_option, required=True, help="GIF to write")
-    arguments = parser.parse_args()
-    run = checked_name(arguments.run, "RUN")
+    arguments = tester_options()
+    run = arguments.run
     if arguments.command == "predict":
         _predict(run, arguments)
         return
-    read_config(RUNS / run)  # a run that does not exist is refused before anything is written
     with owned(RUNS / run):  # who writes submissions/<run>.csv owns the run, too
         if arguments.command == "submission":
             _say_how_to_upload(run, submission(run, overrides=arguments.set))
         elif arguments.command == "evaluate":
             evaluate(run, overrides=arguments.set)
     if arguments.command != "submission":
-        print_scores(run)
+        print_scores(run, everything=arguments.all)
 
 
 if __name__ == "__main__":

@@ -20,14 +20,15 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from src.base import distributed
-from src.base.command_line import Parser
-from src.base.console import UserError, progress_bar, run_main, say
+from src.base.bfloat16 import autocast
+from src.base.console import UserError, activity, progress_bar, run_main, say
 from src.base.devices import check_processes, pick_device
 from src.base.names import checked_name, toml_file
 from src.base.ownership import owned
 from src.base.processes import Stopped
 from src.base.randomness import Draws
 from src.base.systems import SYSTEMS
+from src.commands import train_options
 from src.config import Config, from_json, load_config
 from src.dataset import PackedData, open_data
 from src.intake.manifest import Manifest
@@ -36,6 +37,7 @@ from src.models.interface import build_model
 from src.training import checkpoint, saved_config
 from src.training.clock import EpochClock, clock_at
 from src.training.dial import as_started, dialled, with_minutes, with_recipe_of
+from src.training.guard import gradient_scaler, guarded_step
 from src.training.idle_settings import refuse_idle_settings
 from src.training.log import History, epoch_line, score_to_choose_by
 from src.training.precision import as_begun, with_precision
@@ -67,6 +69,7 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), settings.learning_rate, weight_decay=settings.weight_decay, fused=True
         )
+        self.scaler = gradient_scaler(device, settings.precision)
         context = self.model.context
         system = SYSTEMS[config.model.system]
         self.sampler = system.part("data").sampler(config, data, context=context, device=device)
@@ -96,18 +99,14 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(self.step)
         self.network.train()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
+        with autocast(self.device, settings.precision):
             loss = self.network(batch, draws, **schedule(self.config, self.step, self.steps_per_epoch))
         self.optimizer.zero_grad(set_to_none=True)
-        loss.total.backward()
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), settings.gradient_clip)
-        skipped = (~torch.isfinite(norm)).to(torch.float32)
-        # A fused optimiser skips its update if found_inf is 1. So the check needs no transfer from the device.
-        self.optimizer.found_inf = skipped  # type: ignore[attr-defined]
-        self.optimizer.step()
+        self.scaler.scale(loss.total).backward()
+        skipped = guarded_step(self.model, self.optimizer, self.scaler, largest_norm=settings.gradient_clip)
         self.average_weights()
-        losses = torch.stack([getattr(loss, name).detach() for name in LOSSES])
-        counted = torch.where(skipped.bool(), 0.0, losses.double())
+        losses = torch.stack([getattr(loss, name).detach().double() for name in LOSSES])
+        counted = torch.where(skipped.bool(), 0.0, losses)
         self.sums += torch.cat([counted, skipped.double()[None]])
         self.step += 1
         self.is_epoch_open = self.step % self.steps_per_epoch == 0
@@ -132,7 +131,6 @@ class Trainer:
 
     def finish_epoch(self) -> dict[str, float]:
         """Returns the log row of the epoch that has just ended, with the scores of a validation if one is due."""
-        settings = self.config.training
         epoch = self.step // self.steps_per_epoch
         *losses, skipped = distributed.mean_over_processes(self.sums.clone()).tolist()
         taken = self.steps_per_epoch - skipped
@@ -145,7 +143,7 @@ class Trainer:
         row: dict[str, float] = {"epoch": epoch, "step": self.step}
         row |= {name: loss / taken for name, loss in zip(LOSSES, losses, strict=True)}
         row |= weights | {"learning_rate": self.learning_rate(self.step - 1), "skipped_steps": skipped}
-        row |= self.clock.speed(self.step, settings.batch_size)
+        row |= self.clock.speed(self.step, self.config.training.batch_size)
         if distributed.rank() == 0 and self.is_validation_due():
             row |= self.validate(weights)
         self.sums.zero_()
@@ -183,10 +181,11 @@ class Trainer:
         state: dict[str, Any] = {"step": self.step, "ema": self.ema.state_dict(), "best_score": self.best_score}
         state |= {"dataset_fingerprint": self.data_fingerprint, "facts": asdict(self.facts)}
         if name == "last.pt":
-            state |= {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "plan": self.plan}
+            state |= {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+            state |= {"scaler": self.scaler.state_dict(), "plan": self.plan}
             state |= {"sums": self.sums, "without_gain": self.validations_without_improvement}
             state |= {"is_epoch_open": self.is_epoch_open, "clock": self.clock.state()}
-            state |= {"environment": checkpoint.environment_of(self.device)}
+            state["environment"] = checkpoint.environment_of(self.device)
         checkpoint.save_checkpoint(self.folder / name, state, self.config)
 
     def resume(self) -> Config:
@@ -203,6 +202,7 @@ class Trainer:
         checkpoint.load_weights(self.model, state["model"], path)
         checkpoint.load_weights(self.ema, state["ema"], path)
         checkpoint.load_optimizer(self.optimizer, state["optimizer"], path)
+        checkpoint.load_scaler(self.scaler, state.get("scaler", {}), path)
         self.sums.copy_(state["sums"])
         self.step = state["step"]
         self.is_epoch_open = state.get("is_epoch_open", False)
@@ -306,23 +306,18 @@ def _end_epoch(trainer: Trainer, history: History | None, stops: Stops) -> None:
     """Validates and logs the epoch that has just ended. Saves before a validation, because it can take long."""
     if history and trainer.is_validation_due():
         trainer.save("last.pt")
-    with stops.at_once():
+    what = "validating" if trainer.is_validation_due() else "ending the epoch"
+    with stops.at_once(), activity(f"{trainer.folder.name}: {what}"):
         row = trainer.finish_epoch()
     if history:
         history.add(row)
-        say(epoch_line(row, trainer.config.training.num_epochs))
+        say(epoch_line(row, trainer.config))
         trainer.save("last.pt")
 
 
 def main() -> None:
     """The command line."""
-    parser = Parser(prog="python -m src.trainer", description="Trains a run, or resumes it.")
-    parser.add_argument("config", help="configs/<run>.toml, or the name of the run")
-    parser.add_argument("--set", default="", metavar="'section.key=value ...'", help="settings to override")
-    parser.add_argument("--minutes", default="", help="training time: chooses width, members and epochs that fit it")
-    parser.add_argument("--name", help="name of the run (default: the name of the file without .toml)")
-    parser.add_argument("--gpus", default="1", metavar="N", help="number of training processes (default: %(default)s)")
-    arguments = parser.parse_args()
+    arguments = train_options()
     path = toml_file(arguments.config, Path("configs"), "RUN")
     overrides = with_minutes(arguments.set, arguments.minutes)
     config = load_config(path, overrides)

@@ -14,15 +14,15 @@ from pathlib import Path
 
 import torch
 
-from src.base.command_line import Parser
 from src.base.console import UserError, run_main, say
 from src.base.files import file_hash
-from src.base.names import checked_name
 from src.base.system_errors import explained
+from src.commands import verify_options
 from src.competition.ledger import Ledger
 from src.intake.arrays import check_contents
 from src.intake.manifest import Manifest
 from src.reporting.comparison import read_comparison
+from src.reporting.kept import read_kept
 from src.reporting.results import Run, read_run
 from src.submission import Provenance
 from src.training.checkpoint import load_checkpoint
@@ -60,6 +60,8 @@ def verify(dataset: str | None = None, run: str | None = None) -> Iterator[Findi
             yield _checked(ledger, Ledger(ledger).submissions)
         for path in sorted(REPORTS.glob("*.json")):
             yield _checked(path, partial(read_comparison, path))
+        for path in sorted(found for found in REPORTS.glob("*.jsonl") if found.with_suffix(".json").is_file()):
+            yield _checked(path, partial(read_kept, path))
 
 
 def _folders(parent: Path, name: str | None, everything: bool) -> list[Path]:
@@ -116,12 +118,8 @@ def _problems(run: Run) -> list[str]:
 
 def main() -> None:
     """The command line."""
-    parser = Parser(prog="python -m src.verify", description="Checks what is kept against its hashes.")
-    parser.add_argument("--dataset", default="", help="only this data set")
-    parser.add_argument("--run", default="", help="only this run, and its csv")
-    arguments = parser.parse_args()
-    dataset = checked_name(arguments.dataset, "DATASET") if arguments.dataset else None
-    run = checked_name(arguments.run, "RUN") if arguments.run else None
+    arguments = verify_options()
+    dataset, run = arguments.dataset, arguments.run
     findings = []
     for finding in verify(dataset, run):
         say(str(finding))

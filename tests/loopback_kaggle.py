@@ -23,7 +23,9 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
+
+from loopback_notebooks import Notebooks
 
 USER, KEY = "tester", "right-key-0123456789"  # the only accepted legacy key; tokens are `token.<slug>`
 STEPS = {  # method of the service -> name of the step in faults and calls
@@ -36,8 +38,12 @@ STEPS = {  # method of the service -> name of the step in faults and calls
     "ListSubmissions": "list",
     "GetLeaderboard": "leaderboard",
     "SaveKernel": "push",
+    "GetKernel": "pull",
+    "GetKernelSessionStatus": "status",
+    "ListKernelSessionOutput": "output",
+    "GetAcceleratorQuotaStatistics": "quota",
 }
-STORAGE_STEPS = ("archive", "resume", "put")  # GET of the archive, GET with a Range, PUT of a submission
+STORAGE_STEPS = ("archive", "resume", "put", "log", "file")  # GET of the archive, GET with a Range, PUT of a submission
 MESSAGES = {
     400: "Your team has used its daily Submission allowance (5) today, please try again tomorrow UTC.",
     401: "Unauthenticated",
@@ -66,7 +72,7 @@ class Fault:
 
 
 @dataclass
-class Competition:
+class Competition(Notebooks):
     """One competition: its archive, settings and faults, the submissions it has received, and all calls."""
 
     slug: str
@@ -86,7 +92,6 @@ class Competition:
     page_tokens: bool = True  # whether a page says where the next one is; otherwise pages have numbers
     create_answer: str = ""  # a message that registers nothing; the status is 200
     create_refusal: str = ""  # a message with the status 400
-    push_error: str = ""  # the error in the answer to a pushed notebook; the status is 200
     calls: list[dict[str, Any]] = field(default_factory=list)
     blobs: dict[str, bytes] = field(default_factory=dict)
     submissions: list[dict[str, Any]] = field(default_factory=list)
@@ -170,15 +175,6 @@ class Competition:
         following = {"nextPageToken": str(first + size)} if first + size < len(rows) else {}
         return {"submissions": rows[first : first + size], **following}
 
-    def answer_push(self, body: dict[str, Any]) -> dict[str, Any]:
-        if self.push_error:
-            return {"error": self.push_error}
-        return {
-            "ref": f"/code/{body['slug']}",
-            "url": f"https://www.kaggle.com/code/{body['slug']}",
-            "versionNumber": 1,
-        }
-
 
 class LoopbackKaggle(ThreadingHTTPServer):
     """The server. As a context manager it serves in its own thread."""
@@ -197,6 +193,11 @@ class LoopbackKaggle(ThreadingHTTPServer):
         """Adds a new competition and returns it."""
         self.competitions[slug] = Competition(slug, **settings)
         return self.competitions[slug]
+
+    def competition_of(self, notebook: str) -> str:
+        """Returns the slug of the competition that has a notebook; of the newest competition if none has it."""
+        known = [slug for slug, competition in self.competitions.items() if notebook in competition.notebooks]
+        return (known or list(self.competitions))[-1]
 
     @property
     def environment(self) -> dict[str, str]:
@@ -237,6 +238,8 @@ class Handler(BaseHTTPRequestHandler):
         step = STEPS.get(method, method)
         named = body.get("competitionName") or ",".join(body.get("competitionDataSources", []))
         named = named or str(body.get("token") or body.get("refreshToken") or "").partition(".")[2]
+        if not named and (step == "quota" or "kernelSlug" in body):
+            named = self.server.competition_of(f"{body.get('userName')}/{body.get('kernelSlug')}")
         competition = self.server.competitions.get(named)
         if urlsplit(self.path).hostname != "localhost" or not self.path.startswith("http://localhost/api/v1/"):
             self.server.outside_calls.append(self.path)
@@ -285,6 +288,10 @@ class Handler(BaseHTTPRequestHandler):
         self.send(200, b"", "text/plain")
 
     def do_GET(self) -> None:
+        kind, _, name = urlsplit(self.path).path.partition("/logs/stream/")
+        if name or "/output/" in kind:
+            self.send_of_notebook(name or unquote(kind).partition("/output/")[2], is_log=bool(name))
+            return
         competition = self.server.competitions[urlsplit(self.path).path.removeprefix("/storage/").removesuffix(".zip")]
         data, wanted = competition.archive, re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or "")
         step, first = ("resume", int(wanted[1])) if wanted else ("archive", 0)
@@ -308,6 +315,22 @@ class Handler(BaseHTTPRequestHandler):
                 **({"Content-Range": f"bytes {first}-{len(data) - 1}/{len(data)}"} if wanted else {}),
             },
         )
+
+    def send_of_notebook(self, name: str, *, is_log: bool) -> None:
+        """Sends the log of a session, or a file of its output: user/notebook/file."""
+        user, notebook, *file = name.split("/", 2)
+        competition = self.server.competitions[self.server.competition_of(f"{user}/{notebook}")]
+        step = "log" if is_log else "file"
+        with self.server.state:
+            competition.calls.append({"step": step, "method": "GET", "body": {"name": name}})
+            kind = competition.fault(step)
+            session = competition.notebooks[f"{user}/{notebook}"]
+        if self.fails_before(kind):
+            return
+        data = session.log.encode() if is_log else session.output[file[0]]
+        if kind == "corrupted":
+            data = bytes(byte ^ 0xFF for byte in data)
+        self.send(200, data, "text/plain", stop_after=len(data) // 2 if kind == "truncated" else None)
 
     def fails_before(self, kind: str) -> bool:
         """Applies a fault that comes before the request is processed. Returns whether it has ended the request."""

@@ -6,9 +6,11 @@ import math
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
 from src.config import Config, to_json
+from src.reporting.clips import NewClip, save_clips
 from tests.conftest import tiny_config
 
 ROLLOUT = {
@@ -84,4 +86,22 @@ def write_run(
         pictures[0].save(folder / name)
     for name in ("rollout.gif", "samples.gif", "pred_seq0.gif", "pred_seq1.gif"):
         pictures[0].save(folder / name, save_all=True, append_images=pictures[1:])
+    save_clips(folder, [noise_clip(score)], hashlib.sha256(checkpoint).hexdigest())
     return folder
+
+
+def noise_clip(score: float, *, num_frames: int = 12, name: str = "validation take") -> NewClip:
+    """A clip of noise, 6 x 10 pixels. The true frames and the poses are always the same, what is drawn is not."""
+    chance = np.random.default_rng(1)
+    shape = (num_frames, 3, 6, 10)
+    truth, pose = (torch.from_numpy(chance.integers(0, 256, shape, dtype=np.uint8)) for _ in range(2))
+    own = np.random.default_rng(int(abs(score) * 100) if math.isfinite(score) else 0)
+    layers = {"true": truth, "drawn": torch.from_numpy(own.integers(0, 256, shape, dtype=np.uint8)), "pose": pose}
+    layers["sample 1"] = layers["drawn"].flip(0)
+    curve = [math.inf, *[score] * (num_frames - 1)]
+    psnr = {
+        "drawn": curve,
+        "sample 1": [math.inf, *range(1, num_frames)],
+        "median frame": [math.inf, *[19.5] * (num_frames - 1)],
+    }
+    return NewClip(name, layers, psnr, (1, num_frames - 1))

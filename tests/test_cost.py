@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from src.base.console import UserError
+from src.base.gpus import GPUS, SESSION_HOURS, gpu_named, reached_tflops, verdict
 from src.base.randomness import Draws
 from src.base.systems import SYSTEMS
 from src.cost import clips_of_an_epoch, cost_of, describe, duration, facts_of, resident_bytes
@@ -106,6 +108,40 @@ def test_without_data_the_published_size_is_assumed_and_printed(
     assert facts_of(tiny_config(name), tmp_path) == ASSUMED[tiny_config(name).model.system]
     assert said in training_set
     assert "is not packed" in training_set
+
+
+@pytest.mark.parametrize(
+    ("gpu", "precision", "expected"),
+    [
+        ("h200", "bfloat16", 64.0),  # the measured points themselves
+        ("h200", "float32", 11.0),
+        ("h100", "bfloat16", 64 * 3350 / 4800),  # the same arithmetic, so the memory decides
+        ("t4", "float16", 64 * 65 / 989),
+        ("p100", "float32", 11 * 9.3 / 67),
+    ],
+)
+def test_a_gpu_reaches_the_measured_speed_times_the_lower_ratio(gpu: str, precision: str, expected: float) -> None:
+    assert reached_tflops(GPUS[gpu], precision) == pytest.approx(expected)
+
+
+def test_the_verdict_counts_sessions_and_the_week() -> None:
+    t4 = gpu_named("T4")
+    assert verdict(t4, 3600, 2**30).startswith(f"fits one session of {SESSION_HOURS:.0f} h; about 1.5 h in all, 5% of")
+    assert verdict(t4, 20 * 3600, 2**30).startswith("needs 2 sessions of 12 h; about 21.0 h in all, 70% of")
+    assert "does not fit one week" in verdict(t4, 40 * 3600, 2**30)
+    assert verdict(t4, 60, 2**35) == "does not fit: it needs 32.0 GiB, a T4 has 15"
+    assert verdict(GPUS["h100"], 1e6, 2**30) == "fits into the memory"
+    with pytest.raises(UserError, match="GPU=t5 is not known; needed: one of t4, p100, h100, h200"):
+        gpu_named("t5")
+
+
+def test_the_chosen_gpu_and_its_precision_are_in_the_estimate() -> None:
+    config = tiny_config("reference_cvae", precision="auto")
+    cost = cost_of(config, dance_cost.ASSUMED, num_clips=1)
+    for name, precision in (("t4", "float16"), ("p100", "float32")):
+        text = describe(config, cost, num_clips=8, training_set="", resident=0, gpu=GPUS[name])
+        assert f"estimated on a {name.upper()}" in text and f"of arithmetic in {precision} at" in text
+        assert "fits one session of 12 h" in text
 
 
 def test_durations_have_a_fitting_unit() -> None:

@@ -5,6 +5,7 @@ import math
 import os
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -146,7 +147,21 @@ def test_the_values_of_variables_run_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["RUN", "MESSAGE", "SET", "ARGS", "SOURCE"])
+@pytest.mark.parametrize("text", ["$(shell touch ran)", "`touch ran`", "$$(touch ran)", '"; touch ran; "'])
+def test_the_text_of_python_runs_nothing(tmp_path: Path, text: str) -> None:
+    """It is the name of a program, in one piece, which `make setup` says is not installed."""
+    for name in ("Makefile", "requirements.lock", ".ci/setup", ".ci/variables.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    for targets in (["help"], ["setup"]):
+        done = subprocess.run(
+            ["make", *targets, f"PYTHON={text}"], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert not (tmp_path / "ran").exists(), targets
+    assert done.returncode == 2 and done.stderr.startswith(f"error: {text} is not installed; install Python")
+
+
+@pytest.mark.parametrize("name", ["RUN", "MESSAGE", "SET", "ARGS", "SOURCE", "PYTHON"])
 def test_a_line_break_is_refused_in_one_line(name: str) -> None:
     done = subprocess.run(
         ["make", "-n", "submit", f"{name}=a\nb"], cwd=ROOT, capture_output=True, text=True, check=False
@@ -155,7 +170,7 @@ def test_a_line_break_is_refused_in_one_line(name: str) -> None:
 
 
 def test_a_variable_of_the_environment_is_named_where_it_is_read() -> None:
-    environment = os.environ | {"RUN": "x", "SET": "seed=1", "OUT": "y"}
+    environment = os.environ | {"RUN": "x", "SET": "seed=1", "SIZE": "y"}
     for targets, names in ((["train"], ["RUN", "SET"]), (["train", "RUN=z"], ["SET"]), (["report"], []), ([], [])):
         command = ["make", "-n", *targets]
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
@@ -181,7 +196,7 @@ def test_a_target_reads_the_variables_that_its_recipe_names() -> None:
     assert reads.keys() == TARGETS.keys()
     assert reads["submission"] == ["RUN", "SET"]
     assert reads["submit"] == ["RUN", "COMPETITION", "MESSAGE", "ARGS"]
-    assert reads["demo"] == reads["report"] == []
+    assert reads["demo"] == [] and reads["report"] == ["RUNS", "OUT"]
     read = {name for target, names in reads.items() if target != "help" for name in names}
     assert read == set(reads["help"]) == VARIABLES - {"PYTHON"}
 

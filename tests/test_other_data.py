@@ -88,7 +88,7 @@ def test_another_size_length_format_and_palette_go_all_the_way(
     assert (config.kl_weight.stop, config.augmentation.mirror, config.evaluation.mirror) == (8.138e-5, False, False)
     assert "step 2 of 2, finished" in said(trainer.main, "configs/tiny.toml")  # the same command: nothing is refused
 
-    assert "frames 1-5" in said(tester.main, "evaluate", "tiny")
+    assert "frames 1-5" in said(tester.main, "evaluate", "tiny", "--all")
     refused = outcome(tester.main, "evaluate", "tiny", "--set", "evaluation.mirror=true")
     assert (refused[0], refused[1].count("\n")) == (2, 1) and "evaluation.mirror = true: the pose images" in refused[1]
     assert f"1 sequences of {LENGTH} frames of 64 x 128" in said(tester.main, "submission", "tiny")

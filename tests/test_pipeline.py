@@ -106,7 +106,7 @@ def test_from_synthetic_pushing_to_the_report(
     few = ("--num-train", 2, "--num-validate", 2, "--num-test", 2)
     assert command(packing.main, "--source", "synthetic-pushing", "--dataset", "own", *few)[::2] == (0, "")
     assert command(trainer.main, write_pushing_config())[::2] == (0, "")
-    code, printed, errors = command(tester.main, "evaluate", "pusher")
+    code, printed, errors = command(tester.main, "evaluate", "pusher", "--all")
     assert (code, errors) == (0, "")
     scores = json.loads(Path("runs/pusher/scores.json").read_text())
     numbers = [number for number in numbers_of(PushingScores) if number.name not in ("score", "mean_ssim")]

@@ -1,6 +1,8 @@
 """The page: it is complete, needs no other files, and reports everything that is missing or damaged."""
 
+import base64
 import errno
+import io
 import json
 import os
 import re
@@ -10,20 +12,22 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from src import report
 from src.base.console import UserError
-from src.report import is_whole, markdown, write_report
-from src.reporting import comparison, plots, results
+from src.report import markdown, write_report
+from src.reporting import comparison, results
+from src.reporting import page as page_module
 from src.reporting.comparison import write_comparison
 from src.reporting.results import read_runs
 from src.submission import Provenance
 from src.training.log import LOG_NAMES
 from tests.comparisons import small_comparison
 from tests.conftest import tiny_config
-from tests.run_folders import BASELINES, log_rows, write_run
+from tests.run_folders import BASELINES, log_rows, noise_clip, write_run
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 
@@ -34,10 +38,23 @@ class Page(HTMLParser):
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.folder, self.open, self.ids, self.links, self.pictures, self.text = path.parent, [], [], [], [], ""
+        self.scripts: list[dict[str, str | None]] = []
+        self.in_scripts: list[str] = []
         self.tables: list[list[list[str]]] = []
         self.source = path.read_text(encoding="utf-8")
         self.feed(self.source)
         assert self.open == []
+
+    @property
+    def own_source(self) -> str:
+        """The source without scripts and their data."""
+        return re.sub(r"<script.*?</script>", "", self.source, flags=re.DOTALL)
+
+    @property
+    def player(self) -> Any:
+        """What the player shows."""
+        (data,) = [text for text, attributes in zip(self.in_scripts, self.scripts, strict=True) if attributes.get("id")]
+        return json.loads(data)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag not in VOID:
@@ -50,6 +67,7 @@ class Page(HTMLParser):
             self.tables[-1][-1].append("")
         values = dict(attrs)
         self.ids += [values["id"]] if "id" in values else []
+        self.scripts += [values] if tag == "script" else []
         self.links += [values["href"]] if "href" in values else []
         self.pictures += [values["src"]] if "src" in values else []
 
@@ -57,17 +75,18 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if self.open[-1:] != ["style"]:
+        if self.open[-1:] == ["script"]:
+            self.in_scripts.append(data)
+        elif self.open[-1:] != ["style"]:
             self.text += data
         if {"th", "td"} & set(self.open):
             self.tables[-1][-1][-1] += data
 
 
 @pytest.fixture(autouse=True)
-def quick_curves(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Replaces the plots of curves by an empty picture, because each takes a second."""
+def quick_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replaces the figures of comparisons by an empty picture, because each takes a second."""
     empty = Image.new("RGB", (4, 2))
-    monkeypatch.setattr(report, "plot_history", lambda path, *content: empty.save(path))
     monkeypatch.setattr(comparison, "plot_bands", lambda paths, panels, xlabel: empty.save(paths[0]))
 
 
@@ -86,11 +105,8 @@ def provenance(run: str) -> Provenance:
     )  # fmt: skip
 
 
-def test_the_page_needs_nothing_from_elsewhere(
-    tmp_path: Path, make: Callable[[], Page], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(report, "plot_history", plots.plot_history)
-    for name in ("one", "two & <b>three", "50% off?#1"):
+def test_the_page_needs_nothing_from_elsewhere(tmp_path: Path, make: Callable[[], Page]) -> None:
+    for name in ("one", "two & <b>three", "50% off?#1", "<script>"):
         write_run(tmp_path / "runs" / name)
     runs = read_runs(tmp_path / "runs")
     (tmp_path / "reports").mkdir()
@@ -98,36 +114,71 @@ def test_the_page_needs_nothing_from_elsewhere(
     page = make()
     assert len(page.ids) == len(set(page.ids))
     assert {unquote(link) for link in page.links} <= {f"#{name}" for name in page.ids}
-    assert len(page.pictures) == 3 * 7 + 2
-    for picture in page.pictures:
-        assert is_whole(page.folder / unquote(picture)), picture
-    assert not re.search(r"https?:|@import|url\(|<script|<link|srcset", page.source)
-    assert "two & <b>three" in page.text and "<b>" not in page.source
+    assert len(page.pictures) == 2 and all(picture.startswith("data:image/png;base64,") for picture in page.pictures)
+    assert all(set(attributes) <= {"type", "id"} for attributes in page.scripts)  # no script has a source
+    assert not re.search(r"@import|url\(|<link|srcset|<iframe", page.own_source)
+    assert "two & <b>three" in page.text and "<b>" not in page.own_source
+    assert list((tmp_path / "reports").glob("*.html")) == [tmp_path / "reports" / "index.html"]
 
 
-def test_copies_equal_the_runs_pictures_and_follow_their_changes(tmp_path: Path, make: Callable[[], Page]) -> None:
-    folder = write_run(tmp_path / "runs" / "one")
-    make()
-    copies = tmp_path / "reports" / "figures" / "one"
-    for path in (*folder.glob("*.png"), *folder.glob("*.gif")):
-        assert (copies / path.name).read_bytes() == path.read_bytes()
-    (folder / "rollout.gif").write_bytes((folder / "pred_seq1.gif").read_bytes() + b";")
-    os.utime(folder / "psnr_by_frame.png", (1, 1))
-    before = (copies / "psnr_by_frame.png").stat().st_mtime_ns
-    make()
-    assert (copies / "rollout.gif").read_bytes() == (folder / "rollout.gif").read_bytes()
-    assert (copies / "psnr_by_frame.png").stat().st_mtime_ns == before
+def test_the_player_has_the_frames_and_the_curves_of_the_runs(tmp_path: Path, make: Callable[[], Page]) -> None:
+    for name, score in (("low", 24.0), ("high", 26.0)):
+        write_run(tmp_path / "runs" / name, score=score)
+    content = make().player
+    assert [run["name"] for run in content["runs"]] == ["high", "low"]
+    (clip,) = content["runs"][0]["clips"]
+    assert (clip["frames"], clip["height"], clip["width"], clip["scored"]) == (12, 6, 10, [1, 11])
+    assert clip["layers"]["drawn"]["psnr"] == [None, *[26.0] * 11]
+    assert clip["baselines"] == {"median frame": [None, *[19.5] * 11]}
+    expected = noise_clip(26.0).layers
+    for name, layer in clip["layers"].items():
+        data = content["sprites"][layer["sprite"]].removeprefix("data:image/webp;base64,")
+        grid = np.array(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB"))
+        for frame in range(12):
+            left = frame % clip["columns"] * 10
+            top = frame // clip["columns"] * 6
+            assert (grid[top : top + 6, left : left + 10] == expected[name][frame].permute(1, 2, 0).numpy()).all()
+    shared = {run["clips"][0]["layers"]["true"]["sprite"] for run in content["runs"]}
+    assert len(shared) == 1 and len(content["sprites"]) == 2 + 2 * 2  # true and pose are stored once
 
 
-def test_figures_of_a_run_that_is_gone_are_removed(tmp_path: Path, make: Callable[[], Page]) -> None:
-    for name in ("stays", "goes"):
-        write_run(tmp_path / "runs" / name)
-    make()
-    (tmp_path / "runs" / "goes").rename(tmp_path / "elsewhere")
+def test_what_would_make_the_page_too_large_is_left_out_and_said(
+    tmp_path: Path, make: Callable[[], Page], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, score in (("low", 24.0), ("high", 26.0)):
+        write_run(tmp_path / "runs" / name, score=score)
+    folder = tmp_path / "runs" / "high" / "clips"
+    sizes = [(folder / f"0-{number}.webp").stat().st_size for number in range(4)]
+    monkeypatch.setattr(page_module, "MAX_SPRITE_BYTES", sum(sizes[:3]) + sizes[3] // 2)
     page = make()
-    assert [path.name for path in (tmp_path / "reports" / "figures").iterdir()] == ["stays"]
-    assert "goes" not in page.text
-    assert not list((tmp_path / "reports").rglob("*.partial"))
+    (high,) = page.player["runs"]
+    assert [sorted(clip["layers"]) for clip in high["clips"]] == [["drawn", "pose", "true"]]
+    for layer, run in (("sample 1", "high"), ("drawn", "low")):
+        note = f'{layer} is not in the player, because the page would be too large; to see it: make report RUNS="{run}"'
+        assert note in page.text
+
+
+def test_comparisons_whose_runs_are_not_here_have_a_page_of_their_own(tmp_path: Path, make: Callable[[], Page]) -> None:
+    write_run(tmp_path / "runs" / "mine")
+    write_run(tmp_path / "elsewhere" / "theirs")
+    theirs = read_runs(tmp_path / "elsewhere")
+    (tmp_path / "reports").mkdir()
+    write_comparison(small_comparison(theirs), {"plain": theirs}, tmp_path / "reports")
+    page = make()
+    assert "A small comparison" not in page.text and "published.html" in page.links
+    published = Page(tmp_path / "reports" / "published.html")
+    assert "A small comparison" in published.text and published.links == ["index.html"]
+
+
+def test_a_page_of_chosen_runs(tmp_path: Path) -> None:
+    for name in ("one", "two", "three"):
+        write_run(tmp_path / "runs" / name)
+    folders = [tmp_path / name for name in ("runs", "submissions", "reports")]
+    page = Page(write_report(*folders, chosen=["three", "one"], out=tmp_path / "pages" / "mine.html"))
+    assert [name for name in page.ids if name.startswith("run-")] == ["run-three", "run-one"]
+    assert not (tmp_path / "reports" / "index.html").exists()
+    with pytest.raises(UserError, match="no run four; runs: one, three, two"):
+        write_report(*folders, chosen=["four"])
 
 
 def test_every_damage_is_reported(tmp_path: Path, make: Callable[[], Page]) -> None:
@@ -136,12 +187,8 @@ def test_every_damage_is_reported(tmp_path: Path, make: Callable[[], Page]) -> N
     (write_run(runs / "untested") / "scores.json").unlink()
     (runs / "bare").mkdir()
     spoiled = write_run(runs / "spoiled")
-    for name in ("rollout.gif", "psnr_by_frame.png"):
-        (spoiled / name).write_bytes((spoiled / name).read_bytes()[:-100])
-    (spoiled / "pred_seq1.gif").write_bytes(b"")
-    (spoiled / "rollout_strip.png").unlink()
-    Path(os.fsdecode(os.fsencode(spoiled) + b"/pred_seq\xff.gif")).write_bytes(b"GIF89a")
-    Image.new("1", (9000, 9000)).save(spoiled / "pred_seq2.gif")
+    (spoiled / "clips" / "0-1.webp").write_bytes(b"RIFF")
+    (write_run(runs / "unclipped") / "clips" / "clips.json").unlink()
     submissions = tmp_path / "submissions"
     submissions.mkdir()
     provenance("fine").save(submissions / "fine.json")
@@ -155,12 +202,8 @@ def test_every_damage_is_reported(tmp_path: Path, make: Callable[[], Page]) -> N
         "config.json is missing",
         "log.jsonl is missing",
         "make evaluate RUN=bare",
-        "rollout.gif is damaged; make evaluate RUN=spoiled",
-        "psnr_by_frame.png is damaged; make evaluate RUN=spoiled",
-        "pred_seq1.gif is damaged; make submission RUN=spoiled",
-        "pred_seq2.gif is damaged; make submission RUN=spoiled",
-        r"pred_seq\udcff.gif' is left out, because its name cannot be printed; rename it",
-        "rollout_strip.png is missing; make evaluate RUN=spoiled",
+        "0-1.webp has changed since it was written; make evaluate RUN=spoiled",
+        "unclipped/clips/clips.json does not exist; make evaluate RUN=unclipped",
         "broken.json",
         "grid.json is damaged",
         "24.75",
@@ -226,7 +269,7 @@ def test_each_column_has_its_number(tmp_path: Path, make: Callable[[], Page], sy
         "SSIM": "0.812",
         "best baseline (dB)": "median frame, 19.50",
     }
-    scored |= {"against it (dB)": "+5.00", "commit": "0123456789ab", "protocol": "[1]"} | NUMBERS[system]
+    scored |= {"over baseline (dB)": "+5.00", "commit": "0123456789ab", "protocol": "[1]"} | NUMBERS[system]
     assert dict(zip(header, one, strict=True)) == {"run": "one"} | common | scored
     expected = {"run": "untested *"} | common | dict.fromkeys(scored, "-") | {"score (dB)": "not evaluated"}
     assert dict(zip(header, untested, strict=True)) == expected
@@ -237,26 +280,6 @@ def test_each_column_has_its_number(tmp_path: Path, make: Callable[[], Page], sy
     ]
 
 
-def test_captions_name_the_columns_of_each_system(tmp_path: Path, make: Callable[[], Page]) -> None:
-    write_run(tmp_path / "runs" / "dancer")
-    text = make().text
-    for order in (
-        "true | drawn | pose",
-        "true | sample 1 | sample 2 | sample 3",
-        "test rollout 1, from the left: drawn",
-    ):
-        assert order in text
-    assert "prior's mean |" not in text
-    (tmp_path / "runs" / "dancer").rename(tmp_path / "dancer")
-    pusher = write_run(tmp_path / "runs" / "pusher", config=tiny_config("conv_svg"), **PUSHING)
-    (pusher / "samples.gif").unlink()  # runs of pushing do not have this file
-    for _ in range(2):
-        text = make().text
-        assert text.count("true | prior's mean | samples") == 2 and "pose" not in text
-        assert "samples.gif" not in text
-        (pusher / "config.json").unlink(missing_ok=True)  # the scores also name the system
-
-
 def test_a_comparison_comes_last_and_links_to_the_runs_on_the_page(tmp_path: Path, make: Callable[[], Page]) -> None:
     for name in ("stays", "goes"):
         write_run(tmp_path / "runs" / name)
@@ -265,7 +288,8 @@ def test_a_comparison_comes_last_and_links_to_the_runs_on_the_page(tmp_path: Pat
     write_comparison(small_comparison(runs), {"plain": runs}, tmp_path / "reports")
     (tmp_path / "runs" / "goes").rename(tmp_path / "elsewhere")
     page = make()
-    assert page.ids == ["runs", "run-stays", "comparisons", "submissions", "log"]
+    places = [page.ids.index(name) for name in ("runs", "run-stays", "comparisons", "submissions", "log")]
+    assert places == sorted(places) and "run-goes" not in page.ids
     assert [link for link in page.links if "run-" in link] == ["#run-stays"] * 2
     assert "Runs: goes, stays" in page.text and "standard deviation over seeds 0, 1" in page.text
     write_comparison(small_comparison(runs[:1]), {"plain": runs[:1]}, tmp_path / "reports")
@@ -323,8 +347,8 @@ def test_the_commands(
             lambda run: (run / "scores.json").write_text('{"system": "dance", "score": []}'),
             "scores.json cannot be read",
         ),
-        (lambda run: (run / "rollout.gif").write_bytes(b"GIF89a" + b"\xff" * 99), "rollout.gif is damaged"),
-        (lambda run: (run / "rollout_strip.png").write_bytes(b"\x89PNG\r\n\x1a\n"), "rollout_strip.png is damaged"),
+        (lambda run: (run / "clips" / "clips.json").write_text("[]"), "clips.json is damaged"),
+        (lambda run: (run / "clips" / "0-0.webp").write_bytes(b""), "0-0.webp has changed since it was written"),
     ],
 )
 def test_one_bad_file_is_named_and_stops_nothing(
@@ -383,6 +407,7 @@ def test_a_comparison_that_does_not_fit_together_is_named(
     write_comparison(small_comparison(runs), {"plain": runs}, tmp_path / "reports")
     (path,) = (tmp_path / "reports").glob("*.json")
     table = json.loads(path.read_text())
+    del table["checksum"]
     change(table)
     path.write_text(json.dumps(table))
     page = make()

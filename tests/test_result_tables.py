@@ -86,7 +86,7 @@ def test_the_baselines_are_those_of_the_report(path: Path, grid: str) -> None:
 def test_every_table_of_a_grid_has_its_seeds_and_command_above_it(path: Path) -> None:
     text = read(path)
     for grid in {grid for grid, *_ in measured(path)}:
-        command = f"`make experiments GRID=configs/experiments/{grid}.toml`"
+        command = f"`make experiments GRID={grid}`"
         seeds = tomllib.loads(read(ROOT / f"configs/experiments/{grid}.toml"))["seeds"]
         assert command in " ".join(text.split()), grid
         assert seeds == report(grid)["seeds"] == [0, 1, 2]
@@ -104,15 +104,23 @@ def test_networks_of_different_width_are_told_apart(path: Path) -> None:
         assert f"width {model.width}" in row[0], arm  # type: ignore[union-attr]
 
 
-def test_the_table_of_schedules_is_that_of_its_report() -> None:
-    names = {"score (dB)": "score"} | {f"PSNR {frames}": f"psnr_{frames}" for frames in ("100", "300", "600")}
+def test_the_tables_of_schedules_are_those_of_their_reports() -> None:
+    forcing = report("dance_twin_forcing")["arms"]
+    names = {"score": "score"} | {f"PSNR {frames}": f"psnr_{frames}" for frames in ("100", "300", "600")}
     names["PSNR 1-10"] = "psnr_1_to_10"
-    runs = {run["arm"]: run["values"] for run in report("dance_twin_forcing")["runs"] if run["seed"] == 0}
+    weights = {run["arm"]: run["values"] for run in report("dance_twin_kl")["runs"] if run["seed"] == 0}
+    columns = {"KL (nats)": ("kl_nats", 1), "leak (dB)": ("posterior_minus_prior_db", 2), "score (dB)": ("score", 2)}
     checked = 0
     for header, rows in tables(read(ROOT / "docs/schedules.md")):
-        for row in rows if header[0] == "seed 0" else []:
-            (arm,) = re.findall(r"`(\w+)`", row[0])
+        for row in rows if header[0] in ("arm", "constant weight") else []:
             for heading, cell in list(zip(header, row, strict=True))[1:]:
-                assert cell == f"{runs[arm][names[heading]]:.2f}", (arm, heading)
+                if header[0] == "arm":
+                    (arm,) = re.findall(r"`(\w+)`", row[0])
+                    measured = forcing[arm][names[heading]]
+                    assert cell == f"{measured['mean']:.2f} ± {measured['deviation']:.2f}", (arm, heading)
+                else:
+                    name, places = columns[heading]
+                    value = weights["w" + row[0].replace("-", "_")][name]
+                    assert cell == f"{round(value, places) + 0:.{places}f}", (row[0], heading)
                 checked += 1
-    assert checked == 10
+    assert checked == 3 * 5 + 8 * 3

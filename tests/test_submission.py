@@ -1,4 +1,5 @@
 import hashlib
+import json
 import re
 import sys
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from src.submission import (
     Provenance,
     check_submission,
     find_faults,
+    layout_of,
     main,
     provenance_path,
     read_first_frames,
@@ -161,53 +163,43 @@ def numbered_from_1(found: list[str]) -> None:
 FAULTS = {
     "empty": (lambda _: "", ["the file is empty"]),
     "blank": (lambda _: "\n \n", ["the file is empty"]),
-    "byte order mark": (lambda text: "\ufeff" + text, ["line 1 begins with a byte order mark"]),
     "not text": (lambda text: text.replace("id", "PK\0", 1), ["not a text file"]),
-    "header name": (cell(1, 0, "Id"), ["line 1: header column 1 is 'Id', needs 'id'"]),
     "header order": (cell(1, 3, "7"), ["line 1: header column 4 is '7', needs '2'"]),
-    "no header": (lines(lambda found: found.pop(0)), ["header column 1 is '0', needs 'id'", "first id is 1", "9 rows"]),
     "header short": (cells(1, list.pop), ["line 1: the header has 24 columns, needs 25: id,0,...,23"]),
     "no rows": (lines(lambda found: found.__delitem__(slice(1, None))), ["a header and no rows below it"]),
-    "row missing": (lines(lambda found: found.pop(4)), ["line 5: id 3 is missing before id 4", "9 rows below"]),
+    "row missing": (lines(lambda found: found.pop(4)), ["line 5: id 3 is missing before id 4"]),
     "last row missing": (lines(list.pop), ["9 rows below the header, not a multiple of 5"]),
     "rows missing": (lines(lambda found: found.__delitem__(slice(4, 9))), ["line 5: ids 3..7 are missing before id 8"]),
-    "row twice": (lines(lambda found: found.insert(4, found[3])), ["line 5: id 2 occurs twice", "11 rows"]),
-    "rows swapped": (
-        lines(lambda found: found.insert(3, found.pop(4))),
-        ["line 4: id 2 is missing before id 3", "line 5: id 2 is out of order"],
-    ),
+    "row twice": (lines(lambda found: found.insert(4, found[3])), ["line 5: id 2 occurs twice"]),
     "ids from 1": (lines(numbered_from_1), ["line 2: the first id is 1, needs 0"]),
-    "id no integer": (cell(4, 0, "2.0"), ["line 4: the id is '2.0', needs 2"]),
     "id empty": (cell(4, 0, ""), ["line 4: the id is '', needs 2"]),
     "cell missing": (cells(4, list.pop), ["line 4 has 24 cells, needs 25"]),
     "cell too many": (cells(4, lambda row: row.append("1")), ["line 4 has 26 cells, needs 25"]),
     "cell empty": (cell(4, 3, ""), ["line 4, column '2': empty"]),
     "NaN": (cell(4, 3, "nan"), ["line 4, column '2': 'nan' is not a number"]),
-    "float": (
-        cell(4, 3, "12.0"),
-        ["line 4, column '2': '12.0' is not written as an integer 0..255; round, then use .astype(int), before to_csv"],
-    ),
-    "exponent": (cell(4, 3, "1e2"), ["line 4, column '2': '1e2' is not written as an integer"]),
     "word": (cell(4, 3, "zwölf"), ["line 4, column '2': 'zwölf' is not written as an integer"]),
-    "leading zero": (cell(4, 3, "012"), ["line 4, column '2': '012' is not written as an integer"]),
-    "plus sign": (cell(4, 3, "+12"), ["line 4, column '2': '+12' is not written as an integer"]),
-    "space": (cell(4, 3, " 12"), ["line 4, column '2': ' 12' is not written as an integer"]),
     "above": (
         cell(4, 3, "256"),
         ["line 4, column '2': '256' is outside 0..255; clip to 0..255 and round before writing"],
     ),
     "below": (cell(4, 3, "-1"), ["line 4, column '2': '-1' is outside 0..255"]),
+    "decimal": (
+        cell(4, 3, "12.5"),
+        ["line 4, column '2': '12.5' is not written as an integer 0..255; round, then use .astype(int), before to_csv"],
+    ),
+    "infinity": (cell(4, 3, "-inf"), ["line 4, column '2': '-inf' is not a number"]),
+    "two files": (lambda text: text + text, ["line 12 repeats the header", "line 13: id 0 occurs twice"]),
+    "no ids": (
+        lambda text: "\n".join(row.partition(",")[2] for row in text.splitlines()),
+        ["the header has 24 columns, needs 25: id,0,...,23; the column of ids is missing"],
+    ),
+    "a quote": (cell(4, 3, '"1'), ["line 11: the quotes do not fit"]),
+    "workbook": (lambda text: "PK\3\4" + text, ["it is no csv but a zip or an Excel workbook"]),
     "far above": (cell(4, 3, "9" * 5000), ["line 4, column '2': '99999999999999999999...' is outside 0..255"]),
     "two cells": (
         cells(4, lambda row: row.__setitem__(slice(3, 5), ["", ""])),
-        ["column '2': empty, needs an integer 0..255 (and 1 more in this line)"],
+        ["column '2': empty, needs an integer 0..255; pandas writes NaN so"],
     ),
-    "blank line": (lines(lambda found: found.insert(4, "")), ["line 5 is blank", "11 rows below the header"]),
-    "index": (
-        lambda text: "\n".join(f"{n},{row}" if n else f",{row}" for n, row in enumerate(text.splitlines())),
-        ["has 26 columns, needs 25: id,0,...,23; the first column is probably pandas' index"],
-    ),
-    "semicolons": (lambda text: text.replace(",", ";"), ["column 1 is 'id;0;1;2;3;4;5;6;7;8...', needs 'id'"]),
 }
 
 
@@ -278,7 +270,7 @@ def test_faults_of_one_kind_are_counted(tmp_path: Path):
 def test_at_most_ten_faults_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = write(tmp_path)
     words = "abcdefghijkl"
-    monkeypatch.setattr(submission, "faults_of", lambda *arguments: (f"word {word}" for word in words))
+    monkeypatch.setattr(submission, "faults_of", lambda *_, **_named: (f"word {word}" for word in words))
     assert find_faults(path, **SMALL) == [f"word {word}" for word in words[:10]]
     with pytest.raises(UserError, match=r"word a \(10 or more faults"):
         check_submission(path, **SMALL)
@@ -302,6 +294,21 @@ def test_provenance_is_read_back_as_it_was(tmp_path: Path):
     ):
         kept.save(provenance_path(path))
         assert Provenance.load(tmp_path / "run.json") == kept
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"num_rows": n} for n in (0, -5, 9, 10**40)]
+    + [{"num_sequences": n} for n in (0, 20, 10**30)]
+    + [{"frame_size": size} for size in ((0, 64), (20_000, 20_000))],
+    ids=str,
+)
+def test_a_provenance_of_no_possible_csv_is_refused(tmp_path: Path, change: dict[str, object]):
+    path = write(tmp_path)
+    place = provenance_path(path)
+    place.write_text(json.dumps(json.loads(provenance(path).model_dump_json()) | change))
+    with pytest.raises(UserError, match=r"run.json cannot be read \(.*; the origin of its csv is unknown"):
+        layout_of(path, None)
 
 
 @pytest.mark.parametrize(
@@ -400,6 +407,19 @@ def test_the_command_lists_faults_line_by_line_and_exits_2(whole, tmp_path, monk
     assert "needed: a whole number from 1" in capsys.readouterr().err
 
 
+def test_a_valid_file_that_its_json_does_not_describe_is_named(tmp_path, monkeypatch, capsys):
+    path = write(tmp_path)
+    provenance(path, frame_size=SHAPE[1:]).save(provenance_path(path))
+    run_check(monkeypatch, path)
+    assert "warning: " + str(path) + " is not" not in capsys.readouterr().out
+    lines = path.read_text().splitlines()
+    lines[2] = lines[2][:-1] + ("1" if lines[2][-1] == "0" else "0")
+    path.write_text("\n".join(lines) + "\n")
+    run_check(monkeypatch, path)
+    output = capsys.readouterr().out
+    assert f"warning: {path} is not the file that {provenance_path(path)} describes" in output and "valid: 10" in output
+
+
 def test_the_command_says_in_one_line_that_a_file_is_missing(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     ours = "submissions/no.csv does not exist; `make submission RUN=no` writes it"
@@ -417,7 +437,7 @@ def test_the_command_says_in_one_line_that_a_file_is_missing(tmp_path, monkeypat
 def test_the_command_says_in_one_line_that_no_file_is_given(monkeypatch, capsys):
     assert run_check(monkeypatch) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: the following arguments are required: FILE; `python -m src.submission check --help`")
+    assert line.startswith("error: the following arguments are required: FILE; `")
 
 
 def test_first_frames_are_read_in_the_order_of_their_numbers(tmp_path: Path):

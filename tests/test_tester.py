@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -443,12 +444,16 @@ def test_the_commands_say_what_they_did(
         return capsys.readouterr().out
 
     monkeypatch.setenv("COLUMNS", "120")
-    announced, _, shown = output("evaluate", "tiny").partition("\n")
+    announced, _, shown = output("evaluate", "tiny", "--all").partition("\n")
     assert announced == f"runs/tiny: rolling out {TEST_LENGTH} frames of validation"
     scores = json.loads((workplace / "runs" / "tiny" / "scores.json").read_text())
     assert f"{scores['score']:.2f}" in shown
     assert "nearest pose" in shown
     assert "dB against the best baseline" in shown
+    brief = output("scores", "tiny").splitlines()
+    assert re.match(r"tiny scores .* dB: mean PSNR of frames ", brief[-3])
+    assert "against the best baseline (" in brief[-2]
+    assert brief[-1].startswith("A rehearsal: the pictures are synthetic") and len(brief) < len(shown.splitlines())
     lines = {line.split("  ")[0]: line.split()[-1] and line for line in shown.splitlines()}
     for label, name in (
         ("mean PSNR", "mean_psnr"),
@@ -457,7 +462,7 @@ def test_the_commands_say_what_they_did(
     ):
         assert f" {scores[name]:.2f} " in lines[label], label
     assert "PSNR 100" not in lines, "the take is too short"
-    assert output("scores", "tiny") == shown
+    assert output("scores", "tiny", "--all") == shown
     before, _, after = output("submission", "tiny").partition("submissions/tiny.csv: valid")
     assert before.splitlines() == [
         f"runs/tiny: rolling out 2 test sequences of {TEST_LENGTH} frames",

@@ -1,6 +1,7 @@
 """`make verify` names what is damaged, and only that."""
 
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,12 +41,13 @@ def damaged(findings: list[Finding]) -> list[str]:
     return [finding.thing for finding in findings if finding.is_damaged]
 
 
-def test_whole_things_are_ok(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_whole_things_are_ok(place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     findings = list(verify())
     assert damaged(findings) == []
     things = [finding.thing.partition(":")[0] for finding in findings]
     run = ["runs/trained/last.pt", "runs/trained/best.pt", "runs/trained"]
     assert things == ["data/tiny", *run, "submissions/trained.csv"]
+    monkeypatch.setattr(sys, "argv", ["verify"])
     main()
     assert capsys.readouterr().out.endswith("\n5 things, none of them damaged\n")
 
@@ -69,6 +71,14 @@ def flip(path: Path) -> None:
         ("submissions/trained.csv", flip, "submissions/trained.csv"),
         ("submissions/trained.json", Path.unlink, "submissions/trained.csv"),
         ("submissions/ledger.jsonl", lambda path: path.write_text('{"event": "scored"}\n'), "submissions/ledger.jsonl"),
+        (
+            "reports/grid.jsonl",
+            lambda path: (
+                path.write_text('{"run":"plain","checksum":"0123456789abcdef"}\n'),
+                path.with_suffix(".json").write_text("{}"),  # the report that is made from it
+            ),
+            "reports/grid.jsonl",
+        ),
         ("reports/grid.json", lambda path: path.write_text('{"comparisons": 3}'), "reports/grid.json"),
     ],
 )

@@ -1,16 +1,21 @@
-"""Whether this machine has bfloat16 arithmetic, and so what `training.precision = "auto"` means on it.
+"""Whether this machine has bfloat16 or fast float16 arithmetic, and so what `training.precision = "auto"` means on it.
 
 A machine without bfloat16 arithmetic can still train in bfloat16. It converts the numbers for every operation, which is
 slower than float32. So "auto" chooses bfloat16 only if the hardware has it.
+
+A GPU of compute capability 7.x, such as a T4, has no bfloat16, but tensor cores for float16: 65 TFLOP/s against 8.
+There "auto" chooses float16. A P100 (6.0) has no tensor cores. Its float16 is at best twice as fast as its float32, and
+float16 overflows. There "auto" chooses float32. No CPU trains in float16 faster than in float32.
 """
 
 import os
 from pathlib import Path
-from typing import Literal
 
 import torch
 
-Precision = Literal["float32", "bfloat16"]
+from src.base.gpus import Precision
+
+TENSOR_CORES = (7, 0)  # smallest compute capability with tensor cores for float16
 BFLOAT16_FLAGS = ("avx512_bf16", "amx_bf16")  # flags of a processor with bfloat16; Linux and torch use the same names
 # With these values of ONEDNN_MAX_CPU_ISA, convolutions use no bfloat16 instructions. Other values allow them.
 LIMITS_BELOW_BFLOAT16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI")
@@ -35,20 +40,38 @@ def has_bfloat16(device: torch.device) -> bool:
     return not _cpu_flags().isdisjoint(BFLOAT16_FLAGS)
 
 
+def has_fast_float16(device: torch.device) -> bool:
+    """Returns whether the device computes much faster in float16 than in float32."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= TENSOR_CORES
+
+
 def hardware_precision(device: torch.device) -> Precision:
     """Returns the precision that "auto" means on a device."""
-    return "bfloat16" if has_bfloat16(device) else "float32"
+    if has_bfloat16(device):
+        return "bfloat16"
+    return "float16" if has_fast_float16(device) else "float32"
 
 
 def reason(device: torch.device) -> str:
     """Returns the reason for `hardware_precision`, as part of a sentence."""
     what = "GPU" if device.type == "cuda" else f"CPU ({instruction_set()})"
-    return f"this {what} {'computes in bfloat16' if has_bfloat16(device) else 'has no bfloat16 arithmetic'}"
+    if has_bfloat16(device):
+        return f"this {what} computes in bfloat16"
+    cores = ", but tensor cores for float16" if has_fast_float16(device) else ""
+    return f"this {what} has no bfloat16 arithmetic{cores}"
 
 
-def warning(device: torch.device) -> str | None:
-    """Returns a one-line warning about slow training in bfloat16 on this CPU; None if it is not slow."""
-    if device.type != "cpu" or has_bfloat16(device):
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Returns the context in which a training step computes in a precision."""
+    kind = torch.float16 if precision == "float16" else torch.bfloat16
+    return torch.autocast(device.type, kind, enabled=precision != "float32")
+
+
+def warning(device: torch.device, precision: str) -> str | None:
+    """Returns a one-line warning about a precision in which this device trains slowly; None if it is not slow."""
+    if precision == "float16" and device.type == "cpu":
+        return "warning: a training step in float16 takes several times as long as in float32 on a CPU"
+    if precision != "bfloat16" or device.type != "cpu" or has_bfloat16(device):
         return None
     slower = SLOWER.get(instruction_set(), "several times")
     return f"warning: {reason(device)}: a training step in bfloat16 takes {slower} as long as in float32"

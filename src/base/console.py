@@ -6,19 +6,21 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import InvalidStateError
 from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from src.base.processes import Stopped, follow_parent, stoppable
+from src.base.processes import STOPS, Stopped, follow_parent, leave_at_once, stoppable
 from src.base.system_errors import explained
 
 Item = TypeVar("Item")
 terminal = Console(stderr=True, highlight=False)
-LOG_LINES = 10  # `track` prints at most this many lines to a log
 LOG_SECONDS = 30  # `progress_bar` prints a line to a log after at least this many seconds
+QUIET_SECONDS = 5  # after so many seconds a log says what runs
+_displays: list[Progress] = []  # the one that the terminal shows
 
 
 class UserError(ValueError):
@@ -47,7 +49,12 @@ def run_main(main: Callable[[], None]) -> None:
     except UserError as error:
         _stop(f"error: {' '.join(str(error).split())}", 2)
     except KeyboardInterrupt as stop:
-        _stop("stopped", 128 + (stop.number if isinstance(stop, Stopped) else signal.SIGINT))
+        _print_error("stopped")
+        _leave(main, 128 + (stop.number if isinstance(stop, Stopped) else signal.SIGINT))
+    except SystemExit as leaving:
+        if isinstance(leaving.code, int) and leaving.code - 128 in STOPS:
+            _leave(main, leaving.code)
+        raise
     except BrokenPipeError:  # the reader of our output has closed the pipe, as `| head` does
         sys.stderr.close()
         sys.exit(1)
@@ -58,11 +65,21 @@ def run_main(main: Callable[[], None]) -> None:
         _stop(f"error: {line}", 2)
 
 
+def _leave(main: Callable[[], None], code: int) -> None:
+    """Ends a stopped command at once, if it is a program of its own."""
+    if main.__module__ == "__main__":
+        leave_at_once(code)
+    sys.exit(code)
+
+
 def _leave_to_main_thread(failure: threading.ExceptHookArgs) -> None:
     """Prints the traceback of a thread that has failed, unless the system has refused something.
 
-    The only thread that writes is TensorBoard's. It raises its error again in the main thread.
+    The only thread that writes is TensorBoard's. It raises its error again in the main thread. The thread of a pool
+    whose processes a stop has killed finds jobs that are cancelled already.
     """
+    if isinstance(failure.exc_value, InvalidStateError):
+        return
     if failure.exc_value is None or explained(failure.exc_value) is None:
         threading.__excepthook__(failure)
 
@@ -70,12 +87,52 @@ def _leave_to_main_thread(failure: threading.ExceptHookArgs) -> None:
 @contextmanager
 def progress_bar(
     description: str, total: int, completed: int = 0, *, visible: bool = True
-) -> Iterator[Callable[[], None]]:
-    """Yields a function that counts one more step.
+) -> Iterator[Callable[..., None]]:
+    """Yields a function that counts one more step, or as many as it is given.
 
-    On a terminal a bar shows the progress. In a log a plain line appears every `LOG_SECONDS`.
-    With `visible=False` nothing is printed.
+    On a terminal a bar shows the progress; a bar inside another one is a line below it, while it runs. In a log a plain
+    line appears at first every `LOG_SECONDS`, later more seldom. With `visible=False` nothing is printed.
     """
+    if not visible:
+        yield lambda steps=1: None
+    elif not terminal.is_terminal:
+        yield _LogLines(description, total, completed).advance
+    else:
+        with _display() as progress:
+            task = progress.add_task(description, total=total, completed=completed)
+            try:
+                yield lambda steps=1: progress.advance(task, steps)
+            finally:
+                if len(progress.tasks) > 1:  # the outermost one stays on the screen
+                    progress.remove_task(task)
+
+
+@contextmanager
+def activity(description: str) -> Iterator[None]:
+    """Says what runs while nothing can be counted: a moving bar on a terminal, in a log one line if it takes long."""
+    if terminal.is_terminal:
+        with _display() as progress:
+            task = progress.add_task(description, total=None)
+            try:
+                yield
+            finally:
+                progress.remove_task(task)
+        return
+    note = threading.Timer(QUIET_SECONDS, say, (f"{description} ...",))
+    note.daemon = True
+    note.start()
+    try:
+        yield
+    finally:
+        note.cancel()
+
+
+@contextmanager
+def _display() -> Iterator[Progress]:
+    """Yields the bars on the terminal. There is one display at a time; who asks inside of another one shares it."""
+    if _displays:
+        yield _displays[-1]
+        return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -83,43 +140,52 @@ def progress_bar(
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    if visible and not terminal.is_terminal:
-        yield _log_lines(description, total, completed)
-        return
-    with Progress(*columns, console=terminal, disable=not visible) as progress:
-        task = progress.add_task(description, total=total, completed=completed)
-        yield lambda: progress.advance(task)
+    with Progress(*columns, console=terminal) as progress:
+        _displays.append(progress)
+        try:
+            yield progress
+        finally:
+            _displays.pop()
 
 
-def _log_lines(description: str, total: int, completed: int) -> Callable[[], None]:
-    """Returns a function that counts one more step and prints the count every `LOG_SECONDS`."""
-    started = time.monotonic()
-    last_line = started
+class _LogLines:
+    """Prints the count of a step to a log, now and then: the pauses grow with the time that the step takes."""
 
-    def advance() -> None:
-        nonlocal completed, last_line
-        completed += 1
+    def __init__(self, description: str, total: int, completed: int = 0, first: float = LOG_SECONDS) -> None:
+        self.description, self.total, self.completed, self.first = description, total, completed, first
+        self.started = self.last_line = time.monotonic()
+
+    def advance(self, steps: int = 1) -> None:
+        """Counts steps, and prints a line if one is due."""
+        self.completed += steps
         now = time.monotonic()
-        if now - last_line >= LOG_SECONDS:
-            last_line = now
-            say(f"{description} {completed}/{total} after {now - started:.0f} s")
+        if now - self.last_line >= max(self.first, (now - self.started) / 10):
+            self.tell()
 
-    return advance
+    def tell(self) -> None:
+        """Prints the count."""
+        self.last_line = time.monotonic()
+        say(f"{self.description} {self.completed}/{self.total} after {self.last_line - self.started:.0f} s")
 
 
 def track(items: Iterable[Item], description: str, total: int) -> Iterator[Item]:
-    """Yields `items` and shows the progress: a bar on a terminal, at most `LOG_LINES` plain lines in a log."""
-    started = time.monotonic()
-    stride = max(1, -(-total // LOG_LINES))
+    """Yields `items` and shows the progress: a bar on a terminal; in a log a line now and then, and one at the end."""
+    lines = _LogLines(f"{description}:", total, first=QUIET_SECONDS)
     with progress_bar(description, total, visible=terminal.is_terminal) as advance:
-        for count, item in enumerate(items, start=1):
+        for item in items:
             yield item
             advance()
-            if not terminal.is_terminal and (count % stride == 0 or count == total):
-                say(f"{description}: {count}/{total} after {time.monotonic() - started:.0f} s")
+            if not terminal.is_terminal:
+                lines.advance()
+    if not terminal.is_terminal and total:
+        lines.tell()
 
 
 def _stop(line: str, code: int) -> None:
+    _print_error(line)
+    sys.exit(code)
+
+
+def _print_error(line: str) -> None:
     with suppress(OSError):  # the terminal or the log's disk may be what has failed
         print(line, file=sys.stderr, flush=True)
-    sys.exit(code)

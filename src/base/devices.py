@@ -12,6 +12,8 @@ import torch
 from src.base.console import UserError
 from src.base.distributed import local_rank
 
+NO_LIMIT = 2**63 - 1
+
 
 def check_processes(wanted: str, device: str) -> int:
     """Returns the number of processes that GPUS asks for.
@@ -59,12 +61,35 @@ def _limit_memory() -> None:
     found = re.search(r"MemAvailable: +([0-9]+) kB", meminfo.read_text()) if meminfo.is_file() else None
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     if found and soft == resource.RLIM_INFINITY:
-        resource.setrlimit(resource.RLIMIT_DATA, (int(found[1]) * 1024 * 9 // 10, hard))  # a tenth is for others
+        limit, used = container_memory()
+        free = min(int(found[1]) * 1024, limit - used)
+        resource.setrlimit(resource.RLIMIT_DATA, (max(free, 0) * 9 // 10, hard))  # a tenth is for others
+
+
+def container_memory(root: Path = Path("/sys/fs/cgroup")) -> tuple[int, int]:
+    """Returns the bytes that this container may use, and those in use that cannot be freed; no limit is 2^63 - 1.
+
+    `docker run --memory`, Slurm and Kubernetes set such a limit. /proc/meminfo does not show it.
+    """
+    for limit_file, used_file in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        try:
+            limit = (root / limit_file).read_text(encoding="ascii").strip()
+            used = int((root / used_file).read_text(encoding="ascii"))
+            statistics = (root / limit_file).with_name("memory.stat").read_text(encoding="ascii")
+        except (OSError, ValueError):
+            continue
+        cached = re.findall(r"^(?:total_)?inactive_file ([0-9]+)$", statistics, re.MULTILINE)[-1:]
+        if limit.isdecimal() and int(limit) < NO_LIMIT:
+            return int(limit), max(0, used - sum(map(int, cached)))
+    return NO_LIMIT, 0
 
 
 def memory_bytes() -> int:
-    """Returns the size of this machine's memory in bytes."""
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    """Returns the size of this machine's memory in bytes, or of this container's."""
+    return min(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), container_memory()[0])
 
 
 def hardware() -> str:

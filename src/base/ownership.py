@@ -15,11 +15,12 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from src.base.console import UserError, say
 from src.base.reading import Unreadable, parse_json, read_json
@@ -34,7 +35,7 @@ class Owner(BaseModel):
     """The process that holds a lock: its computer, its number, its command and the time of its start."""
 
     host: str
-    process: int
+    process: Annotated[int, Field(ge=1, lt=2**31)]  # 0 and negative numbers mean groups of processes
     command: str
     since: str
 
@@ -51,21 +52,32 @@ class Owner(BaseModel):
 
 
 @contextmanager
-def owned(*paths: Path) -> Iterator[None]:
-    """Holds the locks of folders or files that are written into; UserError, which names the owner, if one is taken.
+def owned(path: Path) -> Iterator[None]:
+    """Holds the lock of a folder or file that is written into; UserError, which names the owner, if it is taken.
 
     Afterwards nobody else writes there, so what killed commands have left half written is removed.
     """
-    with ExitStack() as locks:
-        for path in sorted(paths):  # the same order everywhere, so that two commands cannot wait for each other
-            locks.enter_context(_lock(path))
-            remove_leftovers(path)
+    with _lock(path):
+        remove_leftovers(path)
         yield
 
 
 def partial_name(name: str) -> str:
     """Returns the name under which this process writes a file until it is complete."""
     return f".{name}.{os.getpid()}.partial"
+
+
+def lock_file(descriptor: int, path: Path, *, wait: bool) -> None:
+    """Locks an open file until it is closed; BlockingIOError if another process has it and `wait` is False.
+
+    OSError with ENOLCK and the path where the file system has no locks, whatever number the system uses for that.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in WITHOUT_FLOCK:
+            raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK), str(path)) from None
+        raise
 
 
 def remove_leftovers(path: Path) -> None:
@@ -128,7 +140,7 @@ def _opened(path: Path, place: Path) -> int:
     while True:
         descriptor = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_file(descriptor, path, wait=False)
         except BlockingIOError:
             owner = _owner_in(os.pread(descriptor, MAX_OWNER_BYTES, 0), place)
             os.close(descriptor)
@@ -137,7 +149,7 @@ def _opened(path: Path, place: Path) -> int:
                 continue
             raise _taken(path, owner) from None
         except OSError as error:
-            if error.errno not in WITHOUT_FLOCK:
+            if error.errno != errno.ENOLCK:
                 os.close(descriptor)
                 raise
             try:

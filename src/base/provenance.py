@@ -26,12 +26,19 @@ def _git(*words: str) -> str:
         result = subprocess.run(("git", *words), cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
     except OSError:  # git is not installed
         return ""
-    if "dubious ownership" in result.stderr:
-        _say_once(
-            "the commit of the code is not known, because git does not trust a checkout of another user; "
-            f"to mend it: git config --global --add safe.directory {shlex.quote(str(Path(__file__).parents[2]))}"
-        )
+    if reason := distrust(result.stderr):
+        _say_once(f"the commit of the code is not known, because {reason}")
     return result.stdout.strip() if result.returncode == 0 else ""
+
+
+def distrust(answer: str) -> str:
+    """Returns why git refuses a checkout of another user, with git's own mend; "" for any other answer."""
+    if "dubious ownership" not in answer:
+        return ""
+    folder = shlex.quote(str(Path(__file__).parents[2]))
+    return (
+        f"git does not trust a checkout of another user; to mend it: git config --global --add safe.directory {folder}"
+    )
 
 
 @cache

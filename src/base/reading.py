@@ -21,6 +21,7 @@ from src.base.console import UserError
 MAX_TEXT_BYTES = 2**26  # of a JSON, JSONL or TOML file
 MAX_BYTES = 2**35  # of any file that is read whole
 SEALED = re.compile(rb'(\{.*),"checksum":"([0-9a-f]{16})".?', re.DOTALL)  # a line of `sealed_line`
+SEALED_FILE = re.compile(rb'(\{.*),\n "checksum": "([0-9a-f]{16})"\n\}\n', re.DOTALL)  # a file of `sealed_json`
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
@@ -61,8 +62,24 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path, schema: type[Schema]) -> Schema:
-    """Returns the content of a JSON file in the class that writes it; Unreadable if it does not have its shape."""
-    return parse_json(read_bytes(path, MAX_TEXT_BYTES), schema, str(path))
+    """Returns the content of a JSON file in the class that writes it; Unreadable if it does not have its shape.
+
+    A file of `sealed_json` is compared with its checksum. Files of older versions have none.
+    """
+    data = read_bytes(path, MAX_TEXT_BYTES)
+    if sealed := SEALED_FILE.fullmatch(data):
+        data = sealed[1] + b"\n}\n"
+        if _checksum(data) != sealed[2]:
+            raise Unreadable(f"{path} is damaged: it does not match its checksum")
+    elif b'"checksum":' in data[-40:]:
+        raise Unreadable(f"{path} is damaged: its checksum cannot be read")
+    return parse_json(data, schema, str(path))
+
+
+def sealed_json(record: BaseModel) -> bytes:
+    """Returns a record as the content of a JSON file whose last key is a checksum of the others."""
+    text = record.model_dump_json(indent=1).encode() + b"\n"
+    return text.removesuffix(b"\n}\n") + b',\n "checksum": "' + _checksum(text) + b'"\n}\n'
 
 
 def parse_json(data: bytes | str, schema: type[Schema], origin: str) -> Schema:

@@ -9,6 +9,10 @@ NO_MEMORY = (
     "memory ran out; close other programs, or lower training.batch_size, training.window or the model's width; "
     "`make cost` shows what a run needs"
 )
+COMPILER = (
+    "training.compile needs a C and C++ compiler and Python's headers, and they are missing or do not work; install "
+    "them (Debian and Ubuntu: apt-get install g++ python3-dev), or set training.compile=false"
+)
 WORDS = {  # errno -> what has happened, and what helps
     errno.ENOSPC: f"the disk is full; {FREE_SPACE}",
     errno.EDQUOT: f"the disk quota is used up; {FREE_SPACE}",
@@ -34,6 +38,7 @@ WORDS = {  # errno -> what has happened, and what helps
     errno.ENOMEM: NO_MEMORY,
     errno.EAGAIN: f"the system allows no more processes or threads; raise `ulimit -u` or close other programs {AGAIN}",
     errno.ENOSYS: "the system lacks a function that is needed; is /dev/shm missing? Use another system",
+    errno.ENOLCK: "this file system has no locks; use a folder of a local disk, or mount it with flock (Lustre)",
     errno.EXDEV: "it lies on another disk; use a folder of one disk",
 }
 # What torch and Python say in errors that have no type of their own.
@@ -44,6 +49,9 @@ SIGNS = {
     "unable to allocate": NO_MEMORY,
     "could not create a primitive": NO_MEMORY,  # of oneDNN
     "failed to map segment": NO_MEMORY,  # of the loader, for a library
+    "no working c++ compiler": COMPILER,
+    "failed to find c compiler": COMPILER,  # of Triton, for a GPU
+    "c++ compile error": COMPILER,
     "can't start new thread": WORDS[errno.EAGAIN],
     "no space left on device": WORDS[errno.ENOSPC],
     "resource temporarily unavailable": WORDS[errno.EAGAIN],

@@ -5,7 +5,6 @@ code relies on the behaviour of the versions in `CLIENT_VERSIONS`. tests/competi
 exactly these are installed and locked.
 """
 
-import fcntl
 import importlib.metadata
 import os
 import signal
@@ -19,6 +18,7 @@ from functools import partial
 from pathlib import Path
 
 from src.base.console import UserError, say, track
+from src.base.ownership import lock_file
 from src.competition.errors import RUN_AGAIN, KaggleRefusal, KaggleUnavailable, explain
 
 CLIENT_VERSIONS = {"kaggle": "2.2.4", "kagglesdk": "0.1.37", "tqdm": "4.70.1"}  # tqdm draws the upload's progress bar
@@ -188,7 +188,7 @@ def exclusive_lock(path: Path, progress: Callable[[], object], policy: WaitPolic
         last_state = None
         last_progress = time.monotonic()
         reported = False
-        while not _try_lock(descriptor):
+        while not _try_lock(descriptor, path):
             holder = os.pread(descriptor, 20, 0).decode()
             if not reported:
                 say(f"process {holder} is doing the same work; waiting for it")
@@ -212,9 +212,9 @@ def _open_private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)  # an error message of the client can contain a signed storage URL
 
 
-def _try_lock(descriptor: int) -> bool:
+def _try_lock(descriptor: int, path: Path) -> bool:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock_file(descriptor, path, wait=False)
     except BlockingIOError:
         return False
     return True
@@ -236,3 +236,16 @@ def _environment() -> dict[str, str]:
     unwanted = ("VERBOSE", "VERBOSE_OUTPUT")  # with either of them the client prints the Authorization header
     kept = {name: value for name, value in os.environ.items() if name not in unwanted and not name.startswith("TQDM_")}
     return kept | {"PYTHONUTF8": "1"}
+
+
+def peek_client(*arguments: str, seconds: float) -> str:
+    """Returns what the client prints in the first seconds of a command that goes on, such as following a log."""
+    settings = {"env": _environment(), "stdin": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    stop = partial(signal.alarm, int(seconds) + 10)  # also if this process is killed
+    with subprocess.Popen(_command(arguments), stdout=subprocess.PIPE, preexec_fn=stop, **settings) as child:  # type: ignore[call-overload] # noqa: PLW1509
+        try:
+            printed, _ = child.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            printed, _ = child.communicate()
+    return bytes(printed).decode(errors="replace")

@@ -7,7 +7,6 @@ could hide an upload, and the csv would be uploaded twice.
 """
 
 import errno
-import fcntl
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from src.base.console import UserError, say
+from src.base.ownership import lock_file
 from src.base.reading import Unreadable, parse_sealed, read_bytes, sealed_line
 from src.base.settings import Sha256
 
@@ -95,7 +95,7 @@ class Ledger:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         line = sealed_line(event)
         with self.path.open("ab+") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            lock_file(file.fileno(), self.path, wait=True)
             if _ends_mid_line(file.fileno()):
                 line = b"\n" + line  # keeps the new event apart from an incomplete last line
             if os.write(file.fileno(), line) < len(line):

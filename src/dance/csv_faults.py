@@ -11,6 +11,7 @@ import numpy as np
 MAX_FAULTS = 10  # a broken file has thousands of faults; the first ones are enough
 MEND_OF_DECIMALS = "; round, then use .astype(int), before to_csv"
 MEND_OF_UNIT = "; if the values lie in 0..1, multiply them by 255, round, then use .astype(int), before to_csv"
+NAN = "pandas writes NaN so; look for NaN and infinity in the predictions"
 CELLS = np.array([str(value).encode() for value in range(256)], dtype=object)  # the text of each value in the csv
 VALUES = {cell: value for value, cell in enumerate(CELLS)}
 
@@ -36,30 +37,33 @@ def faults_of(
     num_sequences: int | None,
     sequence_length: int,
     frame_shape: tuple[int, int, int],
+    *,
+    lines: Sequence[int] | None = None,
 ) -> Iterator[str]:
-    """Yields a line for each fault of a csv. For the arguments see `submission.check_submission`."""
+    """Yields a line for each fault of a csv. For the arguments see `submission.check_submission`.
+
+    lines: for each line of `content` its number in the file that a person has; the same number if there is none.
+    """
     assert first_frames is None or first_frames.shape[1:] == frame_shape, first_frames.shape
     num_values = math.prod(frame_shape)
     if not content.strip():
         yield "the file is empty"
-    elif content.startswith(b"\xef\xbb\xbf"):
-        yield "line 1 begins with a byte order mark; save the file as UTF-8 without BOM"
-    elif b"\0" in content:
-        yield "not a text file (it holds NUL bytes); needed: a csv as plain text, not zipped and not UTF-16"
-    else:
-        header, *rows = content.splitlines()
-        columns = header.split(b",")
-        yield from _header_faults(columns, num_values)
-        if len(columns) == num_values + 1:  # otherwise every row would repeat the fault of the header
-            if first_frames is not None and num_sequences is None:
-                num_sequences = len(first_frames)
-            yield from _id_faults(rows)
-            yield from _cell_faults(rows, num_values)
-            yield from _count_faults(
-                len(rows), num_sequences, sequence_length
-            )  # last, because other faults can cause it
-            if first_frames is not None:
-                yield from _first_frame_faults(rows[::sequence_length], first_frames, sequence_length)
+        return
+    header, *rows = content.splitlines()
+    columns = header.split(b",")
+    numbered = list(zip((lines or range(1, len(rows) + 2))[1:], rows, strict=True))
+    yield from _header_faults(columns, num_values)
+    if len(columns) != num_values + 1:  # every row would repeat the fault of the header
+        return
+    if first_frames is not None and num_sequences is None:
+        num_sequences = len(first_frames)
+    id_faults = list(_id_faults(numbered))
+    yield from id_faults
+    yield from _cell_faults(numbered, num_values)
+    if not id_faults:  # otherwise they may be its cause
+        yield from _count_faults(len(rows), num_sequences, sequence_length)
+    if first_frames is not None:
+        yield from _first_frame_faults(numbered[::sequence_length], first_frames)
 
 
 def doubts_of(content: bytes, sequence_length: int) -> Iterator[str]:
@@ -85,8 +89,8 @@ def _header_faults(columns: Sequence[bytes], num_values: int) -> Iterator[str]:
     place = "" if first is None else f"column {first + 1} is {_shown(columns[first])}, needs {_shown(needed[first])}"
     if len(columns) != len(needed):
         count = f"line 1: the header has {len(columns)} columns, needs {len(needed)}: id,0,...,{num_values - 1}"
-        if columns[1:] == needed:
-            place = "the first column is probably pandas' index; write without it: to_csv(..., index=False)"
+        if columns == needed[1:]:
+            place = "the column of ids is missing; in pandas: table.insert(0, 'id', range(len(table)))"
         yield f"{count}; {place}" if place else count
     elif place:
         yield f"line 1: header {place}"
@@ -102,16 +106,20 @@ def _count_faults(num_rows: int, num_sequences: int | None, sequence_length: int
         yield f"{num_rows} rows below the header, not a multiple of {sequence_length}, the length of a sequence"
 
 
-def _id_faults(rows: Sequence[bytes]) -> Iterator[str]:
+def _id_faults(rows: Sequence[tuple[int, bytes]]) -> Iterator[str]:
     # After a gap the count continues from the id that was found. So one missing row is one fault.
     expected = 0
     seen = set[int]()
-    for line, row in enumerate(rows, start=2):
+    for line, row in rows:
         cell = row.split(b",", 1)[0]
         if not row.strip():
-            continue  # a blank line is a fault of its own
+            yield f"line {line} is blank"
+            continue
         if cell == b"%d" % expected:
             found = expected
+        elif cell == b"id":
+            yield f"line {line} repeats the header; are these two csv files, one after the other?"
+            continue
         elif not re.fullmatch(rb"0|[1-9][0-9]{0,8}", cell):
             yield f"line {line}: the id is {_shown(cell)}, needs {expected}"
             found = expected
@@ -130,12 +138,12 @@ def _id_faults(rows: Sequence[bytes]) -> Iterator[str]:
         expected = max(expected, found + 1)
 
 
-def _cell_faults(rows: Sequence[bytes], num_values: int) -> Iterator[str]:
-    for line, row in enumerate(rows, start=2):
+def _cell_faults(rows: Sequence[tuple[int, bytes]], num_values: int) -> Iterator[str]:
+    for line, row in rows:
         cells = row.split(b",")
-        if not row.strip():
-            yield f"line {line} is blank"
-        elif len(cells) != num_values + 1:
+        if not row.strip() or cells[0] == b"id":
+            continue  # `_id_faults` reports this row
+        if len(cells) != num_values + 1:
             yield f"line {line} has {len(cells)} cells, needs {num_values + 1}"
         elif not VALUES.keys() >= set(cells[1:]):
             wrong = [(column, cell) for column, cell in enumerate(cells[1:]) if cell not in VALUES]
@@ -147,9 +155,9 @@ def _cell_faults(rows: Sequence[bytes], num_values: int) -> Iterator[str]:
 def _cell_fault(cell: bytes) -> str:
     text = cell.decode(errors="replace")
     if not text.strip():
-        return "empty, needs an integer 0..255"
-    if text.strip().lower() in ("nan", "na", "n/a", "null", "none"):
-        return f"{_shown(cell)} is not a number, needs an integer 0..255"
+        return f"empty, needs an integer 0..255; {NAN}"
+    if text.strip().lower().lstrip("+-") in ("nan", "na", "n/a", "null", "none", "inf", "infinity"):
+        return f"{_shown(cell)} is not a number, needs an integer 0..255; {NAN}"
     if re.fullmatch("-?[1-9][0-9]*", text):
         return f"{_shown(cell)} is outside 0..255; clip to 0..255 and round before writing"
     is_decimal = re.fullmatch(r"[0-9]+\.[0-9]*(e[+-]?[0-9]{1,4})?", text, re.IGNORECASE)
@@ -157,8 +165,8 @@ def _cell_fault(cell: bytes) -> str:
     return f"{_shown(cell)} is not written as an integer 0..255{mend}"
 
 
-def _first_frame_faults(rows: Sequence[bytes], first_frames: np.ndarray, sequence_length: int) -> Iterator[str]:
-    for sequence, (row, frame) in enumerate(zip(rows, first_frames, strict=False)):
+def _first_frame_faults(rows: Sequence[tuple[int, bytes]], first_frames: np.ndarray) -> Iterator[str]:
+    for sequence, ((line, row), frame) in enumerate(zip(rows, first_frames, strict=False)):
         cells = row.split(b",")[1:]
         given = np.asarray(frame, dtype=np.int16).reshape(-1)
         if len(cells) != given.size or not VALUES.keys() >= set(cells):
@@ -166,7 +174,7 @@ def _first_frame_faults(rows: Sequence[bytes], first_frames: np.ndarray, sequenc
         distance = np.abs(np.array([VALUES[cell] for cell in cells], dtype=np.int16) - given)
         if distance.any():
             yield (
-                f"line {2 + sequence * sequence_length}: frame 0 of sequence {sequence} is not the given first frame: "
+                f"line {line}: frame 0 of sequence {sequence} is not the given first frame: "
                 f"{np.count_nonzero(distance)} of {given.size} values differ, by up to {distance.max()}"
             )
 

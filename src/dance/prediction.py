@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from src.base.console import activity
 from src.config import EvaluationConfig
 from src.dance.augmentations import mirror_poses, shift_pictures
 from src.dance.skeleton import WHITE
@@ -16,6 +17,7 @@ OFFSETS = ((0, 0), (0, 1), (0, -1), (1, 0), (-1, 0))  # (down, right) in units o
 
 
 @torch.no_grad()
+@activity("drawing")
 def predict_dance(model: PoseModel, given: Tensor, poses: Tensor, settings: EvaluationConfig, *, seed: int) -> Tensor:
     """Returns the prediction (B, T, 3, H, W) in [0, 1]. Its first frame is the given one.
 

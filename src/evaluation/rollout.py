@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor
 
+from src.base.console import progress_bar
 from src.base.randomness import keyed_generator
 from src.config import EvaluationConfig
 from src.dataset import with_context
@@ -29,17 +30,19 @@ def rollout(model: VideoModel, given: Tensor, conditions: Tensor, noise: Tensor)
     state = model.start(given, conditions[:, :num_given])
     padded = with_context(conditions, model.context)
     frames = [given]
-    for first in range(num_given, length, stride):
-        times = slice(first, min(first + stride, length))
-        encoded = model.encode_conditions(padded[:, first : times.stop + 2 * model.context])
-        if model.recurrent:
-            for condition, own_noise in zip(encoded.unbind(1), noise[:, times].unbind(1), strict=True):
-                frame, state = model.step(state, condition, own_noise)
-                frames.append(frame[:, None])
-        else:
-            states = state[:, None].expand(-1, encoded.shape[1], *state.shape[1:])
-            drawn, _ = model.step(states.flatten(0, 1), encoded.flatten(0, 1), noise[:, times].flatten(0, 1))
-            frames.append(drawn.unflatten(0, encoded.shape[:2]))
+    with progress_bar("frames", (length - num_given) * len(given)) as advance:
+        for first in range(num_given, length, stride):
+            times = slice(first, min(first + stride, length))
+            encoded = model.encode_conditions(padded[:, first : times.stop + 2 * model.context])
+            if model.recurrent:
+                for condition, own_noise in zip(encoded.unbind(1), noise[:, times].unbind(1), strict=True):
+                    frame, state = model.step(state, condition, own_noise)
+                    frames.append(frame[:, None])
+            else:
+                states = state[:, None].expand(-1, encoded.shape[1], *state.shape[1:])
+                drawn, _ = model.step(states.flatten(0, 1), encoded.flatten(0, 1), noise[:, times].flatten(0, 1))
+                frames.append(drawn.unflatten(0, encoded.shape[:2]))
+            advance((times.stop - times.start) * len(given))
     return torch.cat(frames, dim=1).float()
 
 

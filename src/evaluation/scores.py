@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from src.base.console import UserError
 from src.base.files import write_atomically
-from src.base.reading import Unreadable, read_json, read_table
+from src.base.reading import Unreadable, read_json, read_table, sealed_json
 from src.base.settings import NotNegative, Sha256
 from src.base.systems import SYSTEMS
 
@@ -127,7 +127,7 @@ def schema_named_in(table: Mapping[str, object], origin: str) -> type[Scores]:
 
 def write_scores(path: Path, scores: Scores) -> None:
     """Writes scores.json. Infinity becomes the string "Infinity", because JSON has no such number."""
-    write_atomically(path, (scores.model_dump_json(indent=1) + "\n").encode())
+    write_atomically(path, sealed_json(scores))
 
 
 def read_scores(path: Path) -> Scores:

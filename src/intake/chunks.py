@@ -164,7 +164,7 @@ def _pack_in_parallel(source: Source, chunks: dict[int, Chunk], folder: Path, pl
     context = multiprocessing.get_context("fork")
     pool = ProcessPoolExecutor(min(num_cores, len(chunks), MAX_PROCESSES), context, _start_process, (source,))
     try:
-        packed = [pool.submit(_pack, number, chunk, folder) for number, chunk in chunks.items()]
+        packed = [pool.submit(_pack, number, chunk, folder, plan.shapes) for number, chunk in chunks.items()]
         with (folder / PROGRESS).open("ab") as progress:
             for future in track(as_completed(packed), f"packing ({plan.chunk} each)", len(packed)):
                 written, conversions = future.result()
@@ -195,7 +195,7 @@ def _start_process(source: Source) -> None:
     end_pool_process_with_parent()
 
 
-def _pack(number: int, chunk: Chunk, folder: Path) -> tuple[Written, Conversions]:
+def _pack(number: int, chunk: Chunk, folder: Path, shapes: Shapes) -> tuple[Written, Conversions]:
     """Writes one chunk, syncs it to disk, and returns where its bytes lie and what was converted."""
     written = Written(chunk=number, parts=[])
     converted: Conversions = {}
@@ -203,8 +203,8 @@ def _pack(number: int, chunk: Chunk, folder: Path) -> tuple[Written, Conversions
         path = folder / f"{piece.array}.npy"
         kind = array_type(piece.array)
         assert piece.numbers.dtype == kind, f"{piece.array} gets {piece.numbers.dtype}"
-        header = path.stat().st_size - np.load(path, mmap_mode="r").nbytes
-        begin, numbers = header + piece.start * kind.itemsize, np.ascontiguousarray(piece.numbers)
+        header_bytes = open_array(folder, piece.array, shapes[piece.array]).offset
+        begin, numbers = header_bytes + piece.start * kind.itemsize, np.ascontiguousarray(piece.numbers)
         with path.open("r+b") as file:  # a write through the memory map would end in SIGBUS on a full disk
             file.seek(begin)
             file.write(numbers.data)

@@ -8,7 +8,7 @@ import numpy as np
 
 from src.base.console import UserError, say
 from src.dance.skeleton import palette_of
-from src.intake.arrays import array_hashes
+from src.intake.arrays import Shapes, array_hashes, open_array
 from src.intake.chunks import Chunk, Piece, Plan
 from src.intake.dance_listing import Listing, list_images
 from src.intake.facts import FRAME_SIZE, SCORED_FRAMES, Size
@@ -128,7 +128,7 @@ class DanceContent:
 
         UserError for a scored frame that the data set does not have.
         """
-        request, (num_train, num_val) = self.request, self._num_frames
+        request, (_, num_val) = self.request, self._num_frames
         if alone := self.listing.alone:
             say(f"left out: {len(alone)} frames without a pose or poses without a frame, such as {alone[0]}")
         if holes := sum(map(len, self.listing.holes.values())):
@@ -143,8 +143,7 @@ class DanceContent:
         if abs(rows * width / (columns * height) - 1) > SAME_RATIO:
             changed = f"pictures of {height} x {width} become frames of {rows} x {columns} (height x width)"
             say(f"{changed}: the aspect ratio changes; SIZE=HxW packs frames of another size")
-        shapes = dance_shapes(num_train, num_val, self.listing.num_tests, request.test_length, request.frame_size)
-        return Plan(request.source.fingerprint, shapes, CHUNK)
+        return Plan(request.source.fingerprint, self._shapes, CHUNK)
 
     def chunks(self) -> list[Chunk]:
         """Returns the images in chunks."""
@@ -172,7 +171,7 @@ class DanceContent:
             val_takes=val_takes,
             frame_size=self.request.frame_size,
             scored_frames=self.request.scored_frames,
-            palette=palette_of(np.load(folder / "train_poses.npy", mmap_mode="r")),
+            palette=palette_of(open_array(folder, "train_poses", self._shapes["train_poses"])),
             arrays=array_hashes(folder),
             fingerprint="",
         )
@@ -181,6 +180,11 @@ class DanceContent:
     @property
     def _num_frames(self) -> tuple[int, int]:
         return len(self.listing.images["train_frames"]), len(self.listing.images["val_frames"])
+
+    @property
+    def _shapes(self) -> Shapes:
+        num_tests, request = self.listing.num_tests, self.request
+        return dance_shapes(*self._num_frames, num_tests, request.test_length, request.frame_size)
 
     @property
     def _image_size(self) -> tuple[int, int]:
@@ -196,10 +200,15 @@ class DanceContent:
         holes = self.listing.holes
         if self.request.cuts is not None:
             return takes_between(self.request.cuts, num_train), takes_between(holes["val"], num_val)
-        train = takes_between(_with(_found_cuts(folder, "train"), holes["train"]), num_train)
-        val = takes_between(_with(_found_cuts(folder, "val"), holes["val"]), num_val)
+        train = takes_between(_with(self._found_cuts(folder, "train"), holes["train"]), num_train)
+        val = takes_between(_with(self._found_cuts(folder, "val"), holes["val"]), num_val)
         say(f"cuts found: {list_cuts(train)} in training, {list_cuts(val)} in validation; CUTS=A,B declares others")
         return train, val
+
+    def _found_cuts(self, folder: Path, part: str) -> tuple[int, ...]:
+        names = (f"{part}_frames", f"{part}_poses")
+        frames, poses = (open_array(folder, name, self._shapes[name]) for name in names)
+        return find_cuts(frames, poses)
 
 
 def read_dance(
@@ -226,11 +235,6 @@ def read_dance(
 
 def _with(cuts: tuple[int, ...], holes: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(sorted({*cuts, *holes}))
-
-
-def _found_cuts(folder: Path, part: str) -> tuple[int, ...]:
-    frames, poses = (np.load(folder / f"{part}_{kind}.npy", mmap_mode="r") for kind in ("frames", "poses"))
-    return find_cuts(frames, poses)
 
 
 def request_of_synthetic(source: SourceRecord, numbers: dict[str, int]) -> DanceRequest:

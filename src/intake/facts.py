@@ -1,7 +1,12 @@
 """Facts of a data set: their default values, and the facts that a model is built from."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
+from pydantic import Field
+
+SMALLEST_SIDE, LARGEST_SIDE = 8, 1024  # of a packed frame, in pixels
+Side = Annotated[int, Field(ge=1, le=LARGEST_SIDE)]
 Size = tuple[int, int]  # height and width in pixels
 
 # The competition's dancers.

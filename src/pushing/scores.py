@@ -24,12 +24,20 @@ NUM_SHOWN = 3  # samples that the pictures show
 MEAN_FRAME_CLIPS = 512  # about this many training clips are averaged for the mean frame
 
 
+class ShownClip(NamedTuple):
+    """A test clip that the pictures show."""
+
+    number: int  # among the test clips
+    layers: list[Tensor]  # truth, prior's mean, then samples; each (T, 3, H, W) uint8
+    psnr: list[Tensor]  # of the predicted frames of each layer but the truth, (T - num_given,) in dB
+
+
 class PushingRollouts(NamedTuple):
     """The rollouts of the test clips, on the device."""
 
     psnr: dict[str, Tensor]  # {protocol or baseline: PSNR of each clip and predicted frame, (N, T) in dB}
     chosen: Tensor  # rollouts with the run's evaluation settings, (N, T, 3, H, W) in [0, 1]
-    shown: list[Tensor]  # the clip with the highest PSNR: truth, prior mean, then samples; each (T, 3, H, W) uint8
+    shown: dict[str, ShownClip]  # best, median and worst clip by the PSNR of the prior's mean
 
 
 def score(trained: Trained, data: PushingData) -> tuple[PushingScores, PushingRollouts]:
@@ -95,13 +103,17 @@ def _roll_out(test: ClipValidation, trained: Trained, manifest: PushingManifest)
         mean = test.draw(model, PRIOR_MEAN)
         advance()
         psnr = {"score_prior_mean": test.psnr(mean)}
-        best = int(psnr["score_prior_mean"].mean(dim=1).argmax())
-        shown = [test.frames[best], quantise(mean[best])]
+        shown = {
+            name: ShownClip(index, [test.frames[index], quantise(mean[index])], [psnr["score_prior_mean"][index]])
+            for name, index in best_median_worst(psnr["score_prior_mean"]).items()
+        }
         psnr_of_samples = []
         for number in range(settings.num_samples):
             drawn = test.draw(model, SINGLE_SAMPLE, number=number)
             psnr_of_samples.append(test.psnr(drawn))
-            shown += [quantise(drawn[best])] if number < NUM_SHOWN else []
+            for clip in shown.values() if number < NUM_SHOWN else ():
+                clip.layers.append(quantise(drawn[clip.number]))
+                clip.psnr.append(psnr_of_samples[-1][clip.number])
             advance()
         psnr |= {"score_single": psnr_of_samples[0], "score_best_of_n": best_of(psnr_of_samples)}
         numbers = {"actions": manifest.num_action, "conditions": manifest.num_action + manifest.num_position}
@@ -112,6 +124,15 @@ def _roll_out(test: ClipValidation, trained: Trained, manifest: PushingManifest)
         chosen = mean if settings.latent == "mean" else test.draw(model, settings)
         advance()
     return PushingRollouts(psnr, chosen, shown)
+
+
+def best_median_worst(psnr: Tensor) -> dict[str, int]:
+    """Returns the clips with the highest, the middle and the lowest mean PSNR. psnr: (N, T) in dB."""
+    order = psnr.mean(dim=1).argsort(descending=True).tolist()
+    chosen = {"best test clip": order[0], "median test clip": order[len(order) // 2], "worst test clip": order[-1]}
+    if len(order) < 3:  # of two clips, none is called median
+        del chosen["median test clip"]
+    return chosen
 
 
 def baselines(data: PushingData, test: ClipValidation) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 
 from src.base.console import UserError
 from src.base.files import write_atomically
-from src.base.reading import MAX_TEXT_BYTES, Unreadable, parse_value, read_bytes, read_json
+from src.base.reading import MAX_TEXT_BYTES, Unreadable, parse_value, read_bytes, read_json, sealed_json
 from src.base.settings import NotNegative
 from src.evaluation.scores import NOTHING, decimal
 from src.reporting.plots import Band, plot_bands
@@ -174,8 +174,7 @@ def write_comparison(comparison: Comparison, runs: Mapping[str, Sequence[Run]], 
         if any(chosen.values()):
             plot_bands(_formats(figures / f"{name}_curves"), _curves(chosen), xlabel="epoch")
             plot_bands(_formats(figures / f"{name}_psnr_by_frame"), _psnr_by_frame(chosen), xlabel="frame")
-    text = comparison.model_dump_json(indent=1) + "\n"
-    write_atomically(folder / f"{comparison.grid}.json", text.encode())
+    write_atomically(folder / f"{comparison.grid}.json", sealed_json(comparison))
     path = folder / f"{comparison.grid}.md"
     write_atomically(path, to_markdown(comparison).encode())
     return path

@@ -58,7 +58,7 @@ COLUMNS = (
     Column("parameters", "number of trained weights, in millions", _parameters),
     *(Column(number.shown.label, number.meaning, _number(name)) for name, number in NUMBERS.items()),
     Column("best baseline (dB)", "the baseline with the highest score on the same data", _best_baseline),
-    Column("against it (dB)", "score minus the score of the best baseline", _gain),
+    Column("over baseline (dB)", "score minus the score of the best baseline", _gain),
     Column("clips/s", "clips trained per second, the median over epochs", lambda run: decimal(run.log.clips_per_s, 0)),
     Column("seed", "seed of weights, batches and latents", _setting(lambda config: config.seed)),
     Column(

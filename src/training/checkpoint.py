@@ -54,6 +54,7 @@ class State(TypedDict, total=False):
     best_score: float  # dB
     model: Weights
     optimizer: dict[str, Any]
+    scaler: dict[str, int | float]  # of the gradients in float16; empty in another precision
     plan: list[tuple[int, int]]
     sums: Tensor
     without_gain: NotNegative  # validations without a better score
@@ -176,6 +177,13 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any], path
         optimizer.load_state_dict(state)
     except (ValueError, KeyError, TypeError, RuntimeError, AttributeError):
         raise UserError(f"{path} does not hold the optimiser of the model in {path.parent}/config.json") from None
+
+
+def load_scaler(scaler: torch.amp.GradScaler, state: dict[str, int | float], path: Path) -> None:
+    """Loads the state of a gradient scaler; UserError if it belongs to another precision."""
+    if state.keys() != scaler.state_dict().keys():
+        raise UserError(f"{path} does not hold the gradient scaler of the precision in {path.parent}/config.json")
+    scaler.load_state_dict(state)
 
 
 def refuse_without_progress(folder: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from src.base.bfloat16 import autocast
 from src.base.console import UserError, say
 from src.base.distributed import world_size
 from src.base.randomness import Draws
@@ -227,7 +228,7 @@ def time_step(config: Config, size: tuple[int, int], device: torch.device) -> fl
     seconds = []
     for _ in range(1 + TIMED_STEPS):
         started = time.perf_counter()
-        with torch.autocast(device.type, torch.bfloat16, enabled=config.training.precision == "bfloat16"):
+        with autocast(device, config.training.precision):
             loss = model(batch, draws, kl_weight=1e-4, teacher_forcing_ratio=0.0)
         optimizer.zero_grad(set_to_none=True)
         loss.total.backward()

@@ -195,10 +195,13 @@ def read_history(folder: Path) -> list[LogRow]:
     return log.rows
 
 
-def epoch_line(row: dict[str, float], num_epochs: int) -> str:
-    """Returns the line that training prints after an epoch."""
-    text = f"epoch {row['epoch']:.0f}/{num_epochs}  loss {row['total']:.4f}  kl {row['kl']:.3g}"
-    text += f"  {row['clips_per_s']:.0f} clips/s"
+def epoch_line(row: dict[str, float], config: Config) -> str:
+    """Returns the line that training prints after an epoch. The loss "log_mse" is shown in dB, too, as PSNR."""
+    settings = config.training
+    text = f"epoch {row['epoch']:.0f}/{settings.num_epochs}  loss {row['total']:.4f}"
+    if settings.loss == "log_mse":
+        text += f" (training {-10 / math.log(10) * row['reconstruction']:.2f} dB)"
+    text += f"  kl {row['kl']:.3g}  {row['clips_per_s']:.0f} {'frames' if settings.window == 1 else 'clips'}/s"
     if row["skipped_steps"]:
         text += f"  skipped steps: {row['skipped_steps']:.0f} (gradient not finite)"
     if "validation_score" in row:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from src.base.bfloat16 import has_bfloat16, reason, warning
+from src.base.bfloat16 import hardware_precision, has_bfloat16, has_fast_float16, reason, warning
 from src.base.console import UserError
 from src.base.distributed import any_process
 from src.config import Config, from_json
@@ -16,21 +16,28 @@ def with_precision(config: Config, folder: Path, device: torch.device) -> tuple[
     """Returns the configuration with a decided precision, and lines to print when training starts.
 
     A resumed run keeps its precision; a new run gets one that suits this machine. The lines say what "auto" has become,
-    and whether bfloat16 is slow here. Raises UserError for bfloat16 on a GPU without it.
+    and whether the precision is slow here. Raises UserError for bfloat16 on a GPU without it.
     """
     decided = as_begun(config, folder)
     why = f"as {folder} began" if decided != config else ""
     if decided.training.precision == "auto":
-        own_without = not has_bfloat16(device)
-        any_without = any_process(own_without, device)  # one slow process without bfloat16 would delay the others
-        decided = _with("float32" if any_without else "bfloat16", config)
-        why = reason(device) if any_without == own_without else "another process has no bfloat16 arithmetic"
+        common = _common_precision(device)
+        own = hardware_precision(device)
+        decided = _with(common, config)
+        why = reason(device) if common == own else f"another process has no {own} arithmetic"
     lines = [f"precision: {decided.training.precision}, {why}"] if why else []
     if decided.training.precision == "bfloat16":
         _refuse_without_bfloat16(folder, device)
-        slow = warning(device)
-        lines += [slow] if slow else []
-    return decided, lines
+    slow = warning(device, decided.training.precision)
+    return decided, lines + ([slow] if slow else [])
+
+
+def _common_precision(device: torch.device) -> str:
+    """Returns the precision that suits every process: one that computes slowly would delay the others."""
+    for precision, suits in (("bfloat16", has_bfloat16(device)), ("float16", has_fast_float16(device))):
+        if not any_process(not suits, device):
+            return precision
+    return "float32"
 
 
 def as_begun(config: Config, folder: Path) -> Config:
@@ -54,6 +61,7 @@ def _refuse_without_bfloat16(folder: Path, device: torch.device) -> None:
     """Raises UserError if the GPU has no bfloat16 and would only emulate it."""
     if device.type != "cuda" or has_bfloat16(device):
         return
+    fitting = hardware_precision(device)
     begun = (folder / "config.json").is_file()
-    fix = "resume it on another GPU, or train under another name" if begun else "use float32"
-    raise UserError(f'this GPU has no bfloat16, but {folder} needs it; {fix}: SET="training.precision=float32"')
+    fix = "resume it on another GPU, or train under another name" if begun else f"use {fitting}"
+    raise UserError(f'this GPU has no bfloat16, but {folder} needs it; {fix}: SET="training.precision={fitting}"')

@@ -44,23 +44,37 @@ def test_a_cpu_trains_in_bfloat16_where_it_has_it(
 ) -> None:
     pretend(monkeypatch, instructions, flags, **limits)
     assert hardware_precision(CPU) == expected
-    assert (warning(CPU) is None) == has_bfloat16(CPU) == (expected == "bfloat16")
+    assert (warning(CPU, "bfloat16") is None) == has_bfloat16(CPU) == (expected == "bfloat16")
 
 
-@pytest.mark.parametrize("native", [False, True])
-def test_emulated_bfloat16_of_a_gpu_does_not_count(native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("gpu", "capability", "expected", "why"),
+    [
+        ("P100", (6, 0), "float32", "this GPU has no bfloat16 arithmetic"),
+        ("V100", (7, 0), "float16", "this GPU has no bfloat16 arithmetic, but tensor cores for float16"),
+        ("T4", (7, 5), "float16", "this GPU has no bfloat16 arithmetic, but tensor cores for float16"),
+        ("A100", (8, 0), "bfloat16", "this GPU computes in bfloat16"),
+        ("H100", (9, 0), "bfloat16", "this GPU computes in bfloat16"),
+    ],
+)
+def test_a_gpu_trains_in_what_its_tensor_cores_have(
+    gpu: str, capability: tuple[int, int], expected: str, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Emulated bfloat16 does not count."""
+    native = capability >= (8, 0)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: native or including_emulation)
-    assert hardware_precision(GPU) == ("bfloat16" if native else "float32")
-    assert "this GPU" in reason(GPU)
-    assert warning(GPU) is None
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert hardware_precision(GPU) == expected
+    assert reason(GPU) == why
+    assert warning(GPU, "bfloat16") is None
 
 
 def test_the_warning_has_the_factor_that_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(monkeypatch, "AVX2", set())
-    assert "this CPU (AVX2) has no bfloat16 arithmetic" in str(warning(CPU))
-    assert "7 to 13 times" in str(warning(CPU))
+    assert "this CPU (AVX2) has no bfloat16 arithmetic" in str(warning(CPU, "bfloat16"))
+    assert "7 to 13 times" in str(warning(CPU, "bfloat16"))
     pretend(monkeypatch, "AVX512", OLD)
-    assert "about 2 times" in str(warning(CPU))
+    assert "about 2 times" in str(warning(CPU, "bfloat16"))
 
 
 def test_this_processor_is_known() -> None:

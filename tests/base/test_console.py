@@ -3,12 +3,14 @@
 import errno
 import io
 import sys
+import threading
 from collections.abc import Callable
 
 import pytest
+from rich.console import Console
 
 from src.base import console
-from src.base.console import LOG_LINES, UserError, progress_bar, run_main, say, track
+from src.base.console import UserError, activity, progress_bar, run_main, say, track
 
 
 def failing(error: BaseException) -> Callable[[], None]:
@@ -58,14 +60,51 @@ def test_success_leaves_no_trace(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr() == ("done\n", "")
 
 
-@pytest.mark.parametrize("total", [0, 1, 7, LOG_LINES, 25, 1000])
-def test_a_log_holds_few_lines_and_the_last_count(total: int, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("total", [0, 1, 7, 1000])
+def test_a_fast_step_logs_only_its_end(total: int, capsys: pytest.CaptureFixture[str]) -> None:
     assert list(track(range(total), "reading", total)) == list(range(total))
     captured = capsys.readouterr()
-    lines = captured.out.splitlines()
-    assert len(lines) <= LOG_LINES
     assert captured.err == ""
-    assert (f"reading: {total}/{total} after" in lines[-1]) if total else not lines
+    assert [line.partition(" after")[0] for line in captured.out.splitlines()] == [f"reading: {total}/{total}"] * (
+        total > 0
+    )
+
+
+def test_a_slow_step_logs_now_and_then(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: clock[0])
+    for _ in track(range(3600), "reading", 3600):  # one second each
+        clock[0] += 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == ["reading: 5/3600 after 5 s", "reading: 10/3600 after 10 s"]
+    assert lines[-1] == "reading: 3600/3600 after 3600 s" and len(lines) < 60
+
+
+def test_a_log_says_what_runs_if_it_takes_long(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with activity("hashing"):
+        pass
+    assert capsys.readouterr().out == ""
+    said = threading.Event()
+    monkeypatch.setattr(console, "QUIET_SECONDS", 0)
+    monkeypatch.setattr(console, "say", lambda line: (print(line), said.set()))
+    with activity("hashing"):
+        assert said.wait(60)
+    assert capsys.readouterr().out == "hashing ...\n"
+
+
+def test_a_terminal_shows_bars_inside_of_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = io.StringIO()
+    monkeypatch.setattr(console, "terminal", Console(file=shown, force_terminal=True, width=100))
+    with progress_bar("steps", 3) as advance:
+        with activity("validating"), progress_bar("drawing frames", 630) as count:
+            count(630)
+            console._displays[0].refresh()
+        advance()
+    assert console._displays == []
+    assert all(word in shown.getvalue() for word in ("steps", "validating", "630/630"))
+    assert "1/3" in shown.getvalue()
 
 
 def test_a_long_step_logs_a_line_every_half_minute(

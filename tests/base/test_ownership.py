@@ -88,13 +88,37 @@ def test_without_flock_a_process_of_another_computer_is_believed(
     assert not place.exists()
 
 
-def test_two_paths_are_owned_together_or_not_at_all(run: Path) -> None:
-    other = run.with_name("other")
-    with owned(other):
-        with pytest.raises(UserError, match="other is in use"), owned(run, other):
-            pass
-        with owned(run):
-            pass
+@pytest.mark.parametrize("process", [0, -1, 2**31, 10**30])
+def test_without_flock_a_number_that_no_process_has_is_not_believed(
+    run: Path, monkeypatch: pytest.MonkeyPatch, process: int
+) -> None:
+    """For the system, 0 and -1 are groups of processes, which always live."""
+
+    def refuse(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    owner = {"host": ownership.socket.gethostname(), "process": process, "command": "", "since": ""}
+    (run.parent / ".demo.owner").write_text(json.dumps(owner))
+    with pytest.raises(UserError, match=r"in use by another process; .*; if it has ended, delete .*\.demo\.owner"):
+        owned(run).__enter__()
+
+
+def test_the_lock_is_on_the_file_that_others_see(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An owner that ends between our opening and our locking removes the file that we have opened."""
+    place = run.parent / ".demo.lock"
+    flock = fcntl.flock
+
+    def first_its_owner_ends(descriptor: int, operation: int) -> None:
+        place.unlink()
+        monkeypatch.setattr(fcntl, "flock", flock)
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", first_its_owner_ends)
+    with owned(run):
+        assert json.loads(place.read_text())["process"] == os.getpid()
+        with pytest.raises(UserError, match=r"runs/demo is in use by process"):
+            owned(run).__enter__()
 
 
 def test_leftovers_of_killed_processes_are_removed(run: Path) -> None:

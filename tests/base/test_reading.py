@@ -10,7 +10,17 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from src.base import reading
-from src.base.reading import Unreadable, parse_json, parse_table, parse_toml, read_bytes, read_json, read_text
+from src.base.console import UserError
+from src.base.reading import (
+    Unreadable,
+    parse_json,
+    parse_table,
+    parse_toml,
+    read_bytes,
+    read_json,
+    read_text,
+    sealed_json,
+)
 
 
 class Point(BaseModel):
@@ -86,3 +96,28 @@ def test_files_that_are_no_plain_text(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(Unreadable, match="has 4 bytes; at most 3 are read"):
         read_json(latin, Point)
     assert read_bytes(latin) == b"caf\xe9"
+
+
+class Measured(BaseModel):
+    score: float
+    name: str
+
+
+def test_a_changed_byte_of_a_sealed_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "scores.json"
+    content = sealed_json(Measured(score=24.5, name="a"))
+    assert json.loads(content).keys() == {"score", "name", "checksum"}
+    path.write_bytes(content)
+    assert read_json(path, Measured) == Measured(score=24.5, name="a")
+    for place in range(len(content) - 1):  # the line break at the end is no content
+        for bit in (1, 4):
+            changed = bytearray(content)
+            changed[place] ^= bit
+            path.write_bytes(changed)
+            try:
+                found = read_json(path, Measured)
+            except UserError:
+                continue
+            assert found == Measured(score=24.5, name="a"), bytes(changed)  # only the name of the checksum has changed
+    path.write_text('{"score": 24.5, "name": "a"}')
+    assert read_json(path, Measured).score == 24.5  # of an older version

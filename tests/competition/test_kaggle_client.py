@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -300,7 +301,10 @@ TRICKY = (
 @pytest.mark.parametrize("text", TRICKY)
 def test_make_passes_every_text_as_it_is(tmp_path: Path, text: str) -> None:
     shutil.copy(ROOT / "Makefile", tmp_path)
-    for name, script in ((".ci/setup", ""), (".venv/bin/python", f'exec {sys.executable} -c "{SHOW_WORDS}" "$@"')):
+    for name, script in (
+        (".ci/setup", ""),
+        (".venv/bin/python", f'exec {shlex.quote(sys.executable)} -c "{SHOW_WORDS}" "$@"'),
+    ):
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
         (tmp_path / name).chmod(0o755)
@@ -315,7 +319,7 @@ def test_make_passes_every_text_as_it_is(tmp_path: Path, text: str) -> None:
     assert submit[-1] == "--args=--team 'My team' --again"
     assert words("submit", f"ARGS={text}")[-1] == f"--args={text}"
     data = words("data", f"SOURCE={text}", f"DATASET={text}")
-    assert data[3] == data[5] == text
+    assert [data[data.index(option) + 1] for option in ("--source", "--dataset")] == [text] * 2
     assert words("train", f"SET={text}")[-1] == text
     predict = words("predict", *(f"{name}={text}" for name in ("FRAME", "POSES", "OUT", "SET")))
     assert [predict[predict.index(option) + 1] for option in ("--frame", "--poses", "--out", "--set")] == [text] * 4

@@ -132,6 +132,7 @@ def test_in_doubt_the_arrays_are_hashed_once(
 ) -> None:
     touch(packed[0])
     check_arrays(*packed)
+    assert hashed == [packed[0]]
     settled_time_ns()
     hashed.clear()
     for _ in range(2):  # the first check was perhaps too soon after the change to count
@@ -142,6 +143,25 @@ def test_in_doubt_the_arrays_are_hashed_once(
     arrays._check_states.cache_clear()
     check_arrays(*packed)
     assert hashed == []
+
+
+def test_what_is_written_during_the_check_is_not_stamped(
+    packed: tuple[Path, dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the clock of a network folder is behind, so that its times tell nothing."""
+
+    def then_changed(folder: Path) -> dict[str, str]:
+        found = array_hashes(folder)
+        flip(folder / "frames.npy")
+        return found
+
+    now = time.time_ns
+    monkeypatch.setattr(arrays.time, "time_ns", lambda: now() + 10**12)
+    monkeypatch.setattr(arrays, "array_hashes", then_changed)
+    check_contents(*packed)
+    monkeypatch.setattr(arrays, "array_hashes", array_hashes)
+    with pytest.raises(UserError, match=r"tiny/frames.npy is not what was packed"):
+        check_arrays(*packed)
 
 
 def test_a_copy_is_hashed_and_then_known(

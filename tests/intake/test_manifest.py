@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -53,6 +54,17 @@ def test_manifest_is_read_back_and_cannot_be_changed(tmp_path: Path) -> None:
     assert manifest.shapes["test_poses"] == (1, 2, 3, 32, 64)
     with pytest.raises(ValidationError, match="frozen"):
         manifest.num_train = 4
+
+
+@pytest.mark.parametrize("array", ["train_poses", "val_frames", "test_frames"])
+def test_a_data_set_with_a_changed_array_is_not_loaded(tmp_path: Path, array: str) -> None:
+    folder = tmp_path / "dance"
+    write_data_set(folder)
+    with (folder / f"{array}.npy").open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"\1")
+    with pytest.raises(UserError, match=rf"dance/{array}.npy is not what was packed"):
+        Manifest.load(folder)
 
 
 def test_fingerprint_tells_arrays_and_takes() -> None:

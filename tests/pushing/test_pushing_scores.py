@@ -26,6 +26,7 @@ from src.pushing.schema import PushingScores
 from src.pushing.scores import best_of
 from src.pushing.scores import score as score_pushing
 from src.report import write_report
+from src.reporting.clips import read_clips
 from src.reporting.results import read_run
 from src.reporting.tables import table_of
 from src.tester import evaluate
@@ -210,7 +211,10 @@ def test_the_report_shows_pushing_beside_dancers(evaluated: Evaluated, tmp_path:
     text = write_report(runs, tmp_path / "submissions", tmp_path / "reports").read_text()
     for expected in (evaluated.scores.protocol, f"{evaluated.scores.score_best_of_n:.2f}", "24.50"):
         assert expected in re.sub(r"&gt;", ">", text)
-    shown = {path.relative_to(tmp_path / "reports") for path in (tmp_path / "reports" / "figures").rglob("*.*")}
-    for name in ("rollout.gif", "rollout_strip.png", "psnr_by_frame.png", "curves.png"):
-        assert Path("figures/pusher") / name in shown
-        assert f"figures/pusher/{name}" in text
+    best, *others = read_clips(evaluated.folder, evaluated.scores.checkpoint_sha256)
+    assert best.name == "best test clip" and others[-1].name == "worst test clip"
+    assert [layer.name for layer in best.layers[:3]] == ["true", "drawn", "sample 1"]
+    assert best.scored == evaluated.scores.scored_frames and set(best.baselines) == set(evaluated.scores.baselines)
+    means = [np.mean(clip.layers[1].psnr[clip.scored[0] :]) for clip in (best, *others)]
+    assert means == sorted(means, reverse=True)
+    assert f"pusher ({evaluated.scores.score:.2f} dB)" not in text and '"pusher"' in text  # the player adds the score

@@ -46,7 +46,7 @@ def test_the_cells_of_a_run(tmp_path: Path) -> None:
         "between samples (dB)": "40.00",
         "of vague poses (dB)": "35.00",
         "best baseline (dB)": "median frame, 19.50",
-        "against it (dB)": "-1.50",
+        "over baseline (dB)": "-1.50",
         "clips/s": "4",
         "seed": "5",
         "commit": "0123456789ab",
@@ -76,7 +76,7 @@ def test_a_perfect_run_and_one_without_a_commit(tmp_path: Path) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | {"score": "inf", "commit": None}))
     table = table_of([read_run(path.parent)])
     cells = dict(zip(table.header, table.rows[0].cells, strict=True))
-    assert (cells["score (dB)"], cells["against it (dB)"]) == ("∞", "+∞")
+    assert (cells["score (dB)"], cells["over baseline (dB)"]) == ("∞", "+∞")
     assert "commit" not in cells, "a column in which no run has anything is left out"
 
 

@@ -8,7 +8,8 @@ import pytest
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from src.base.console import UserError
-from src.training.log import History, read_history
+from src.config import parse_config
+from src.training.log import History, epoch_line, read_history
 
 ROWS = [{"epoch": epoch, "step": 10 * epoch, "total": 1.0 / epoch} for epoch in (1, 2, 3)]
 
@@ -42,6 +43,26 @@ def test_a_damaged_line_is_named(tmp_path: Path) -> None:
         read_history(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({"epoch": 2, "step": 21}, "step 21 does not belong to epoch 2"),
+        ({"epoch": 2, "step": 40}, "step 40 does not belong to epoch 2"),
+        ({"epoch": 1, "step": 10}, "epoch 1 comes after epoch 1"),
+        ({"epoch": 0, "step": 10}, "not whole numbers"),
+        ({"epoch": 2, "step": 1}, "not whole numbers"),
+        ({"epoch": 2, "step": 2**60}, "not whole numbers"),
+        ({"epoch": 2, "step": 20, "teacher_forcing_ratio": 1.5}, "out of its bounds"),
+        ({"epoch": 2, "step": 20, "total": -1e31}, "beyond"),
+    ],
+    ids=str,
+)
+def test_a_row_that_no_training_writes_is_named(tmp_path: Path, row: dict[str, float], words: str) -> None:
+    (tmp_path / "log.jsonl").write_text(f"{json.dumps(ROWS[0])}\n{json.dumps(row)}\n")
+    with pytest.raises(UserError, match=rf"log\.jsonl is damaged in line 2: .*{words}"):
+        read_history(tmp_path)
+
+
 def test_a_line_cut_off_is_no_row(tmp_path: Path) -> None:
     write(tmp_path)
     path = tmp_path / "log.jsonl"
@@ -72,3 +93,11 @@ def test_what_json_has_no_number_for_is_a_string(tmp_path: Path) -> None:
     (row,) = read_history(tmp_path)
     assert math.isnan(row["validation_total"]) and row["validation_score"] == math.inf
     assert (tmp_path / "log.jsonl").read_text().startswith('{"epoch":1,"step":10,')
+
+
+@pytest.mark.parametrize(("window", "loss", "shown"), [(1, "log_mse", "20.00 dB)"), (2, "mse", "loss -4.6052  kl")])
+def test_an_epoch_is_told_in_frames_and_dB(window: int, loss: str, shown: str) -> None:
+    row = {"epoch": 3.0, "total": -4.6052, "reconstruction": math.log(0.01), "kl": 0.5, "clips_per_s": 7.0}
+    config = parse_config({"training": {"window": window, "loss": loss}}, "test")
+    line = epoch_line(row | {"skipped_steps": 0.0}, config)
+    assert shown in line and f"7 {'frames' if window == 1 else 'clips'}/s" in line

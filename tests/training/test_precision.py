@@ -23,6 +23,7 @@ def on_hardware(monkeypatch: pytest.MonkeyPatch, *, with_bfloat16: bool) -> None
     """Pretends that this machine has bfloat16, or that it has not."""
     for name in ("src.base.bfloat16.has_bfloat16", "src.training.precision.has_bfloat16"):
         monkeypatch.setattr(name, lambda device: with_bfloat16)
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: (6, 0))  # a P100
 
 
 @pytest.mark.usefixtures("small_data")
@@ -65,6 +66,22 @@ def test_processes_decide_together(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     config, lines = with_precision(tiny_config("reference_cvae", precision="auto"), tmp_path, CPU)
     assert config.training.precision == "float32"
     assert lines == ["precision: float32, another process has no bfloat16 arithmetic"]
+
+
+def test_processes_on_a_t4_and_a_newer_gpu_train_in_float16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    on_hardware(monkeypatch, with_bfloat16=True)
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: (8, 0))
+    answers = iter([True, False])  # another process has no bfloat16; all have float16
+    monkeypatch.setattr(precision, "any_process", lambda flag, device: next(answers))
+    config, lines = with_precision(tiny_config("reference_cvae", precision="auto"), tmp_path, GPU)
+    assert config.training.precision == "float16"
+    assert lines == ["precision: float16, another process has no bfloat16 arithmetic"]
+
+
+def test_float16_on_a_cpu_is_allowed_and_called_slow(tmp_path: Path) -> None:
+    config, lines = with_precision(tiny_config("reference_cvae", precision="float16"), tmp_path, CPU)
+    assert config.training.precision == "float16"
+    assert lines == ["warning: a training step in float16 takes several times as long as in float32 on a CPU"]
 
 
 def test_with_avx2_alone_the_demo_trains_in_float32(data_folder: Path, tmp_path: Path) -> None:

@@ -51,7 +51,9 @@ def test_a_first_step_is_that_of_adamw(decay: float, small_data: DanceData, tmp_
         torch.testing.assert_close(new.detach()[clear], expected[clear], rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize(("precision", "kind"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
+@pytest.mark.parametrize(
+    ("precision", "kind"), [("float32", torch.float32), ("bfloat16", torch.bfloat16), ("float16", torch.float16)]
+)
 def test_convolutions_compute_in_the_precision_that_is_asked_for(
     precision: str, kind: torch.dtype, small_data: DanceData, tmp_path: Path
 ) -> None:
