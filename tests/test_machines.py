@@ -2,6 +2,7 @@
 
 import ctypes
 import errno
+import multiprocessing
 import os
 import re
 import shlex
@@ -9,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from multiprocessing import synchronize
 from pathlib import Path
 
 import pytest
@@ -119,7 +121,7 @@ def test_settings_of_other_pythons_do_not_reach_the_commands(checkout: Path, mak
 
 def test_what_keeps_the_set_up_from_its_end_is_one_line(checkout: Path, make: Make, tmp_path: Path) -> None:
     for environment, words in (
-        ({"FAIL": "uv.lock"}, "error: pip could not install uv; see the lines above; HTTPS_PROXY names a proxy"),
+        ({"FAIL": "uv.lock"}, "error: pip could not install uv; see the lines above; HTTPS_PROXY names an http proxy"),
         ({"FAIL": "requirements.lock"}, "error: uv could not install the dependencies; see the lines above"),
         ({"SSL_CERT_FILE": "/no"}, "error: the certificates in /no cannot be read; correct SSL_CERT_FILE or"),
         ({"PYTHON": "python9"}, "error: python9 is not installed; install Python 3.11 to 3.13"),
@@ -243,6 +245,26 @@ def test_compiling_without_a_compiler_is_one_line() -> None:
     assert (done.returncode, done.stderr.splitlines()[-1]) == (2, f"error: {COMPILER}"), done.stderr
     assert "Traceback" not in done.stderr
     assert explained(RuntimeError("Failed to find C compiler. Please specify via CC environment variable.")) == COMPILER
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_a_shared_memory_that_is_full_or_cannot_be_written_is_named(
+    monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*arguments: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(synchronize._multiprocessing, "SemLock", refuse)
+    with pytest.raises(OSError) as error:
+        multiprocessing.get_context("spawn").Lock()
+    place = error.value.__traceback__
+    while place and place.tb_next and place.tb_next.tb_frame.f_code is not refuse.__code__:
+        place = place.tb_next
+    assert place
+    place.tb_next = None  # the real function is in C and has no frame
+    line = f"/dev/shm, which processes share, cannot be used: {os.strerror(number)}; in Docker: --shm-size=64m"
+    assert explained(error.value) == line
+    assert explained(OSError(number, os.strerror(number), "a.npy")) != line
 
 
 @pytest.mark.parametrize("version", [1, 2])

@@ -63,6 +63,8 @@ def explained(error: BaseException) -> str | None:
     if isinstance(error, MemoryError):
         return NO_MEMORY
     if isinstance(error, OSError):
+        if _is_of_semaphore(error):
+            return f"/dev/shm, which processes share, cannot be used: {error.strerror}; in Docker: --shm-size=64m"
         words = WORDS.get(error.errno or 0)
         where = error.filename2 or error.filename
         name = os.fsdecode(where) if isinstance(where, (str, bytes, os.PathLike)) else "a file"
@@ -71,3 +73,11 @@ def explained(error: BaseException) -> str | None:
         text = str(error).lower()
         return next((words for sign, words in SIGNS.items() if sign in text), None)
     return None
+
+
+def _is_of_semaphore(error: OSError) -> bool:
+    """Returns whether a semaphore could not be made. Such an error names no file."""
+    place = error.__traceback__
+    while place and place.tb_next:
+        place = place.tb_next
+    return place is not None and place.tb_frame.f_code.co_filename.endswith("multiprocessing/synchronize.py")
