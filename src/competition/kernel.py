@@ -227,17 +227,21 @@ class Trip:
         try:
             output = read_json(place / "session.json", SessionOutput)
         except Unreadable as error:
-            raise KaggleUnavailable(f"the session's output cannot be read ({error})", RUN_AGAIN) from None
+            fix = f"{RUN_AGAIN}; if that does not help, move {self.path} away to start another session"
+            raise KaggleUnavailable(f"the session's output cannot be read ({error})", fix) from None
         if output.session != state.session:
             (place / "session.json").unlink()
             raise UserError(
                 f"the output at {state.kernel} is of another session ({output.session}, not {state.session}); nothing "
                 f"was fetched; {RUN_AGAIN} in a few minutes"
             )
-        if str(self.last) not in output.files:
-            raise UserError(f"the session's output has no {self.last}; see https://www.kaggle.com/code/{state.kernel}")
-        if strange := [name for name in output.files if not allowed.match(name) or ".." in name]:
-            raise UserError(f"the session's output names {strange[0]!r}, which is no file of {self.run}")
+        strange = [name for name in output.files if not allowed.match(name) or ".." in name]
+        if strange or str(self.last) not in output.files:
+            self.save(state.model_copy(update={"stage": "failed"}))
+            found = f"names {strange[0]!r}, which is no file of {self.run}" if strange else f"has no {self.last}"
+            raise UserError(
+                f"the session's output {found}; nothing was fetched; the same command starts another session"
+            )
         return output
 
     def _download(self, state: SessionState, place: Path, pattern: str, size: int) -> None:

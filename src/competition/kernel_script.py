@@ -101,7 +101,7 @@ def train(work: Path) -> bool:
         print("the session's time is nearly over: the training saves and stops", flush=True)
         child.terminate()
         code = child.wait()
-        if code:
+        if code and (work / "runs" / RUN / "last.pt").exists():
             return False
     if code:
         sys.exit(f"error: src.trainer ended with exit code {{code}}")

@@ -192,23 +192,32 @@ def test_the_output_of_another_session_is_refused(harness: Harness) -> None:
     assert len(other.competition.pushes) == 1
 
 
-def test_files_outside_the_run_are_refused(harness: Harness) -> None:
-    trained = Trained(harness, "outside")
-    for number, name in enumerate(("runs/run/../../Makefile", "runs/other/last.pt", "runs/run/kernel.json"), start=1):
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("runs/run/../../Makefile", "which is no file of run"),
+        ("runs/other/last.pt", "which is no file of run"),
+        ("runs/run/kernel.json", "which is no file of run"),
+        ("", "has no runs/run/last.pt"),
+    ],
+)
+def test_an_output_that_is_not_that_of_a_run_is_refused(harness: Harness, name: str, says: str) -> None:
+    trained = Trained(harness, f"outside-{len(name)}")
 
-        def foreign(session: Session, name: str = name) -> None:
-            trained.session(session)
-            written = json.loads(session.output["session.json"])
+    def foreign(session: Session) -> None:
+        trained.session(session)
+        written = json.loads(session.output["session.json"])
+        if name:
             written["files"][name] = "0" * 64
-            session.output["session.json"] = json.dumps(written).encode()
-
-        trained.competition.run = foreign
-        if number == 1:
-            assert "which is no file of run" in trained.go().error
         else:
-            foreign(trained.pushed())
-            assert "which is no file of run" in trained.go().error
-    assert trained.here() == {}
+            del written["files"]["runs/run/last.pt"]
+        session.output["session.json"] = json.dumps(written).encode()
+
+    trained.competition.run = foreign
+    result = trained.go()
+    assert result.exit_code == 2 and says in result.error and trained.here() == {}
+    trained.competition.run = trained.session
+    assert trained.go().exit_code == 0 and trained.is_complete(2)
 
 
 @pytest.mark.parametrize(
@@ -254,15 +263,15 @@ def test_the_training_ends_before_the_weeks_quota_does(harness: Harness) -> None
 
 @pytest.mark.parametrize("seed", range(13))
 def test_a_kill_at_any_moment_leaves_one_session_and_no_half_fetched_run(harness: Harness, seed: int) -> None:
-    """Kills during a step that the seed chooses, up to three times, then lets the command end: about 25 kills.
+    """Kills during up to three steps, then lets the command end: about 25 kills in all.
 
     With a slow push, the kill comes before Kaggle has started the session.
     """
     chance = random.Random(seed)
     trained = Trained(harness, f"kill-{seed}", "push:slow" if seed % 2 else "")
     steps = ("quota", "push", "status", "output", "file", "log")
-    for _ in range(chance.randint(1, 3)):
-        step, pause = chance.choice(steps), chance.random() * 0.3
+    for number in range(chance.randint(1, 3)):
+        step, pause = steps[(seed + number) % len(steps)], chance.random() * 0.3
         before = trained.competition.steps().count(step)
 
         def reached(process: BaseProcess, step: str = step, before: int = before, pause: float = pause) -> None:

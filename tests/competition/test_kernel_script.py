@@ -44,6 +44,8 @@ TRAINER = (
 run = Path("runs/my_run")
 run.mkdir(parents=True, exist_ok=True)
 before = (run / "last.pt").read_text() if (run / "last.pt").exists() else ""
+if Path("hang").exists():
+    time.sleep(60)
 if Path("wait").exists():
     signal.signal(signal.SIGTERM, lambda *_: ((run / "last.pt").write_text(before + "stopped "), sys.exit(130)))
     time.sleep(60)
@@ -86,7 +88,14 @@ def run(checkout: Path, tmp_path: Path) -> Run:
     """Runs the script of a session below a folder of its own."""
 
     def run_session(
-        place: str, *, gpus: int = 1, broken: str = "pass", slow: bool = False, attached: str = "", **changes: object
+        place: str,
+        *,
+        gpus: int = 1,
+        broken: str = "pass",
+        slow: bool = False,
+        hangs: bool = False,
+        attached: str = "",
+        **changes: object,
     ) -> subprocess.CompletedProcess[str]:
         kaggle = tmp_path / place
         settings = {"training_seconds": 600, "gpus": 1, "previous": None, "earlier": None, **changes}
@@ -97,8 +106,9 @@ def run(checkout: Path, tmp_path: Path) -> Run:
         if attached:
             (kaggle / "input/notebooks").mkdir()
             (kaggle / "input/notebooks/before").symlink_to(tmp_path / attached / "working")
-        if slow:
-            (kaggle / "working/wait").touch()
+        for name, wanted in (("wait", slow), ("hang", hangs)):
+            if wanted:
+                (kaggle / "working" / name).touch()
         (kaggle / "stub/torch.py").write_text(TORCH.format(gpus=gpus, broken=broken))
         (kaggle / "stub/torch-9.0.dist-info/METADATA").write_text("Name: torch\nVersion: 9.0\n")
         script = (tmp_path / "kernel/run.py").read_text().replace('Path("/kaggle")', f"Path({str(kaggle)!r})")
@@ -137,6 +147,12 @@ def test_a_session_runs_the_stages_and_seals_its_output(run: Run, tmp_path: Path
     assert json.loads((work / "submissions/my_run.json").read_text())["commit"] == (None if known == "None" else known)
     with zipfile.ZipFile(BytesIO(b64decode(script.split('SOURCE = """')[1].split('"""', maxsplit=1)[0]))) as carried:
         assert "src/trainer.py" in carried.namelist() and "src/untracked.py" not in carried.namelist()
+
+
+def test_a_training_that_has_not_begun_when_the_time_is_over_is_a_failure(run: Run, tmp_path: Path) -> None:
+    result = run("late", training_seconds=3, hangs=True)
+    assert result.returncode == 1 and "src.trainer ended with exit code -15" in result.stderr
+    assert not (tmp_path / "late/working/session.json").exists()
 
 
 def test_training_that_takes_too_long_saves_and_the_next_session_goes_on_from_it(run: Run, tmp_path: Path) -> None:
