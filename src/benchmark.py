@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from src.base.bfloat16 import instruction_set
-from src.base.console import run_main, say, track
+from src.base.console import run_program, say, track
 from src.base.devices import hardware
 from src.base.files import write_atomically
 from src.base.ownership import owned
@@ -343,4 +343,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_program(main)

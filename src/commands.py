@@ -15,9 +15,9 @@ from typing import NamedTuple
 from src.base.command_line import Parser, given_path, path_option, whole, with_more
 from src.base.console import UserError
 from src.base.gpus import gpu_named
-from src.base.names import checked_name, nearest, toml_file
+from src.base.names import checked_name, existing_toml, nearest, toml_file
 from src.config import load_config
-from src.training.saved_config import read_trained_config
+from src.training.saved_config import read_trained_config, refuse_unknown_run
 
 CONFIGS, RUNS, EXPERIMENTS = Path("configs"), Path("runs"), Path("configs/experiments")
 MAX_AT_ONCE = 64  # runs of a comparison
@@ -87,10 +87,7 @@ def experiments_options(words: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--jobs", type=whole(1, MAX_AT_ONCE), default=1, help=text)
     parser.add_argument("--anew", action="store_true", help="do not use kept results")
     options = parser.parse_args(_words(words))
-    path = toml_file(options.grid, EXPERIMENTS, "GRID")
-    if not path.is_file():
-        known = sorted(found.stem for found in path.parent.glob("*.toml"))
-        raise UserError(f"{path} does not exist; {nearest(path.stem, known, 'GRID')}")
+    options.grid = existing_toml(toml_file(options.grid, EXPERIMENTS, "GRID"), "GRID")
     return options
 
 
@@ -101,9 +98,7 @@ def compare_options(words: Sequence[str] | None = None) -> argparse.Namespace:
     options = parser.parse_args(_words(words))
     options.names = list(dict.fromkeys(checked_name(word, "RUNS") for word in options.runs.split()))
     for name in options.names:
-        if not (RUNS / name / "config.json").is_file():
-            known = sorted(found.parent.name for found in RUNS.glob("*/config.json"))
-            raise UserError(f"there is no run {name}; {nearest(name, known, 'RUNS')}")
+        refuse_unknown_run(RUNS / name, "RUNS")
     return options
 
 
@@ -115,6 +110,8 @@ def report_options(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--out", default="", help="the page's file; reports/index.html without it")
     options = parser.parse_args(_words(words))
     options.runs = [checked_name(word, "RUNS") for word in options.runs.split()]
+    for name in options.runs:
+        refuse_unknown_run(RUNS / name, "RUNS")
     options.out = given_path(options.out) if options.out else None
     if options.out and options.out.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"OUT={options.out}; needed: a file that ends in .html")

@@ -8,14 +8,14 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from src.base.console import UserError, run_main, say
-from src.base.names import nearest
+from src.base.console import UserError, run_program, say
 from src.base.ownership import owned
 from src.commands import compare_options
 from src.config import Config, flatten
 from src.reporting.comparison import Comparison, RunResult, coinciding, result_of, spreads, write_comparison
 from src.reporting.kept import hardware_of
 from src.reporting.results import Run, read_run
+from src.training.saved_config import refuse_unknown_run
 
 RUNS = Path("runs")
 REPORTS = Path("reports")
@@ -65,7 +65,7 @@ def arms_of(runs: Sequence[Run]) -> dict[str, list[Run]]:
 
 
 def _result(arm: str, run: Run) -> RunResult:
-    command = f"make train RUN={run.name}"
+    command = f"make evaluate RUN={run.name}"
     return result_of(run, arm=arm, seed=_config(run).seed, command=command, hardware=hardware_of(run))
 
 
@@ -75,9 +75,7 @@ def _config(run: Run) -> Config:
 
 
 def _evaluated(name: str, folder: Path) -> Run:
-    if not (folder / name).is_dir():
-        known = sorted(path.parent.name for path in folder.glob("*/config.json"))
-        raise UserError(f"there is no run {name}; {nearest(name, known, 'RUNS')}")
+    refuse_unknown_run(folder / name, "RUNS")
     run = read_run(folder / name)
     if run.config is None or run.scores is None:
         raise UserError(f"{run.folder} cannot be compared: {run.notes[0]}")
@@ -116,4 +114,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_program(main)

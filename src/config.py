@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from src.base.console import UserError
-from src.base.names import nearest, shortened
+from src.base.names import existing_toml, shortened
 from src.base.reading import Unreadable, parse_table, parse_toml, read_toml
 from src.base.settings import (
     DataSetName,
@@ -171,10 +171,7 @@ def load_config(path: Path, overrides: str = "") -> Config:
 
     Raises UserError for a missing or unreadable file. Raises it for the first invalid setting of the file, then of SET.
     """
-    if not path.is_file():
-        known = sorted(found.stem for found in path.parent.glob("*.toml"))
-        raise UserError(f"{path} does not exist; {nearest(path.stem, known, 'RUN')}")
-    table = read_toml(path)
+    table = read_toml(existing_toml(path, "RUN"))
     parse_config(table, str(path))
     return _overridden(table, overrides)
 

@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from src.base.bfloat16 import autocast, hardware_precision, instruction_set
-from src.base.console import run_main, say
+from src.base.console import run_program, say
 from src.base.gpus import H200, Gpu, Precision, gpu_named, reached_tflops, verdict
 from src.base.names import toml_file
 from src.base.randomness import Draws
@@ -190,4 +190,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_program(main)

@@ -16,10 +16,10 @@ from typing import Annotated
 from pydantic import Field, ValidationError, model_validator
 
 from src.base.children import Start, Starter, Steps, run_side_by_side
-from src.base.console import UserError, run_main, say
+from src.base.console import UserError, run_program, say
 from src.base.devices import hardware, visible_gpus
 from src.base.files import file_hash, write_atomically
-from src.base.names import nearest, toml_file
+from src.base.names import existing_toml
 from src.base.ownership import owned
 from src.base.reading import read_toml
 from src.base.settings import Section, Seed
@@ -94,11 +94,8 @@ class Job:
 
 def load_grid(path: Path) -> Grid:
     """Returns the content of a grid file. Raises UserError if it is missing, and for the first mistake in it."""
-    if not path.is_file():
-        known = sorted(found.stem for found in EXPERIMENTS.glob("*.toml"))
-        raise UserError(f"{path} does not exist; {nearest(path.stem, known, 'GRID')}")
     try:
-        return Grid.model_validate(read_toml(path))
+        return Grid.model_validate(read_toml(existing_toml(path, "GRID")))
     except ValidationError as error:
         raise UserError(f"{path}: {_explain(error)}") from None
 
@@ -272,9 +269,8 @@ def _restore_evaluation_settings(job: Job) -> None:
 def main() -> None:
     """The command line."""
     arguments = experiments_options()
-    path = toml_file(arguments.grid, EXPERIMENTS, "GRID")
-    with owned(REPORTS / path.stem):
-        grid = GridRun(path, anew=arguments.anew)
+    with owned(REPORTS / arguments.grid.stem):
+        grid = GridRun(arguments.grid, anew=arguments.anew)
         report = grid.make(Starter(arguments.jobs, visible_gpus()), arguments.jobs)
     say(f"{report}: table, protocol and figures")
     if grid.failures:
@@ -283,4 +279,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_program(main)

@@ -19,7 +19,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from src.base.command_line import Parser, path_option, seconds, whole, with_more
-from src.base.console import UserError, run_main, say
+from src.base.console import UserError, run_program, say
 from src.base.names import checked_name
 from src.competition.client import WaitPolicy
 from src.competition.download import download
@@ -216,4 +216,4 @@ def _number(score: float | None) -> str:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_program(main)

@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import Any, get_args
 
 from src.base.command_line import Parser, given_path, path_option, whole
-from src.base.console import UserError, run_main, say
+from src.base.console import UserError, run_program, say
 from src.base.files import move, write_atomically
 from src.base.names import checked_name
 from src.base.ownership import owned, partial_name
+from src.base.reading import sealed_json
 from src.intake.arrays import check_contents, settled_time_ns, stamp_arrays
 from src.intake.chunks import PROGRESS, pack_arrays
 from src.intake.doubts import doubts_of
@@ -161,7 +162,7 @@ def _pack(content: Content, destination: Path) -> Manifest:
     stamp_arrays(folder, manifest.arrays, began_ns)
     for doubt in doubts_of(folder, manifest):
         say(f"warning: {doubt}")
-    write_atomically(folder / "manifest.json", f"{manifest.model_dump_json(indent=1)}\n".encode())
+    write_atomically(folder / "manifest.json", sealed_json(manifest))
     (folder / PROGRESS).unlink()
     move(folder, destination)
     say(f"packed {destination}: {manifest.summary}")
@@ -237,4 +238,4 @@ def _refuse_without_effect(source: str, options: dict[str, object]) -> None:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_program(main)

@@ -11,17 +11,16 @@ whose runs are not on this machine, such as the published ones, have a page of t
 import base64
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from src.base.console import UserError, run_main, say
+from src.base.console import UserError, run_program, say
 from src.base.files import write_atomically
 from src.base.ownership import owned
 from src.base.provenance import commit
 from src.base.reading import Unreadable, read_bytes
-from src.base.system_errors import explained
 from src.commands import report_options
 from src.competition.ledger import Ledger, Submission
 from src.config import flatten
@@ -33,6 +32,7 @@ from src.reporting.results import Run, read_run, read_runs, strange_names
 from src.reporting.tables import TEXT, markdown_runs, markdown_table, protocol_of, table_of
 from src.submission import Provenance
 from src.training.log import LOG_NAMES
+from src.training.saved_config import refuse_unknown_run
 
 PARTS = Path(__file__).parent / "reporting"
 PAGE = "index.html"
@@ -50,7 +50,7 @@ class RunSection:
     settings: dict[str, object]
     script: str
     curves: dict[str, str]
-    notes: list[str] = field(default_factory=list)
+    notes: list[str]
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def write_report(
     published = [] if chosen else [comparison for comparison in comparisons if comparison not in own]
     best_first = sorted(runs, key=lambda run: -(run.scores.score if run.scores else -math.inf))
     player = player_content(best_first)
-    sections = [_section_or_note(run, player) for run in best_first]
+    sections = [section_of(run, player) for run in best_first]
     submissions, ledger = _submissions(submissions_folder, here if chosen else None, notes)
     page = out or reports_folder / PAGE
     page.parent.mkdir(parents=True, exist_ok=True)
@@ -125,26 +125,21 @@ def _write(page: Path, template: str, **content: object) -> None:
 
 
 def _chosen(folder: Path, names: Sequence[str]) -> list[Run]:
-    if unknown := [name for name in names if not (folder / name).is_dir()]:
-        known = ", ".join(run.name for run in read_runs(folder)) or "none"
-        raise UserError(f"there is no run {unknown[0]}; runs: {known}")
+    for name in names:
+        refuse_unknown_run(folder / name, "RUNS")
     return [read_run(folder / name) for name in names]
 
 
-def _section_or_note(run: Run, player: PlayerContent) -> RunSection:
-    """Returns the section of a run. If the system refuses one of its files, the section has nothing but a note."""
-    notes = [*run.notes, *player.notes.get(run.name, [])]
-    try:
-        script, curves = curves_of(run)
-    except OSError as error:
-        return RunSection(run, None, {}, "", {}, [*notes, explained(error) or str(error)])
+def section_of(run: Run, player: PlayerContent) -> RunSection:
+    """Returns the section of a run."""
+    script, curves = curves_of(run)
     return RunSection(
         run=run,
         protocol=protocol_of(run.scores) if run.scores else None,
         settings=flatten(run.config) if run.config else {},
         script=script,
         curves=curves,
-        notes=notes,
+        notes=[*run.notes, *player.notes.get(run.name, [])],
     )
 
 
@@ -222,4 +217,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_program(main)

@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from src.base.command_line import Parser, path_option, whole
-from src.base.console import UserError, run_main, say
+from src.base.console import UserError, run_program, say
 from src.base.files import file_hash, write_atomically
 from src.base.names import checked_name
 from src.base.reading import Unreadable, read_bytes, read_json, sealed_json
@@ -347,4 +347,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_program(main)

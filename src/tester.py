@@ -17,7 +17,7 @@ from rich.table import Table
 from torch import Tensor
 
 from src.base.command_line import given_path
-from src.base.console import UserError, activity, run_main, say, terminal
+from src.base.console import UserError, activity, run_program, say, terminal
 from src.base.files import move
 from src.base.ownership import owned, partial_name, remove_leftovers
 from src.base.systems import SYSTEMS
@@ -346,4 +346,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_program(main)

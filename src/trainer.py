@@ -21,7 +21,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from src.base import distributed
 from src.base.bfloat16 import autocast
-from src.base.console import UserError, activity, progress_bar, run_main, say
+from src.base.console import UserError, activity, progress_bar, run_program, say
 from src.base.devices import check_processes, pick_device
 from src.base.names import checked_name, toml_file
 from src.base.ownership import owned
@@ -342,4 +342,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_program(main)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from src.base.console import UserError, run_main, say
+from src.base.console import UserError, run_program, say
 from src.base.files import file_hash
 from src.base.system_errors import explained
 from src.commands import verify_options
@@ -60,7 +60,7 @@ def verify(dataset: str | None = None, run: str | None = None) -> Iterator[Findi
             yield _checked(ledger, Ledger(ledger).submissions)
         for path in sorted(REPORTS.glob("*.json")):
             yield _checked(path, partial(read_comparison, path))
-        for path in sorted(found for found in REPORTS.glob("*.jsonl") if found.with_suffix(".json").is_file()):
+        for path in sorted(REPORTS.glob("*.jsonl")):
             yield _checked(path, partial(read_kept, path))
 
 
@@ -131,4 +131,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_program(main)

@@ -133,11 +133,9 @@ def test_the_player_has_the_frames_and_the_curves_of_the_runs(tmp_path: Path, ma
     expected = noise_clip(26.0).layers
     for name, layer in clip["layers"].items():
         data = content["sprites"][layer["sprite"]].removeprefix("data:image/webp;base64,")
-        grid = np.array(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB"))
-        for frame in range(12):
-            left = frame % clip["columns"] * 10
-            top = frame // clip["columns"] * 6
-            assert (grid[top : top + 6, left : left + 10] == expected[name][frame].permute(1, 2, 0).numpy()).all()
+        picture = np.array(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB"))
+        pixels = picture.reshape(6, 10, 12, 3)  # a frame has fewer pixels than a picture may have rows
+        assert (pixels == expected[name].permute(2, 3, 0, 1).numpy()).all()
     shared = {run["clips"][0]["layers"]["true"]["sprite"] for run in content["runs"]}
     assert len(shared) == 1 and len(content["sprites"]) == 2 + 2 * 2  # true and pose are stored once
 
@@ -177,7 +175,7 @@ def test_a_page_of_chosen_runs(tmp_path: Path) -> None:
     page = Page(write_report(*folders, chosen=["three", "one"], out=tmp_path / "pages" / "mine.html"))
     assert [name for name in page.ids if name.startswith("run-")] == ["run-three", "run-one"]
     assert not (tmp_path / "reports" / "index.html").exists()
-    with pytest.raises(UserError, match="no run four; runs: one, three, two"):
+    with pytest.raises(UserError, match="no run four; there are: one, three, two"):
         write_report(*folders, chosen=["four"])
 
 
@@ -311,7 +309,7 @@ def test_markdown_of_chosen_runs_and_of_everything(tmp_path: Path) -> None:
     assert "| one |" in everything and "| two |" in everything and "| plain |" in everything
     chosen = markdown(tmp_path / "runs", tmp_path / "reports", ["two"])
     assert "| one |" not in chosen and "| two |" in chosen and "plain" not in chosen
-    with pytest.raises(UserError, match="no run three; runs: one, two"):
+    with pytest.raises(UserError, match="no run three; there are: one, two"):
         markdown(tmp_path / "runs", tmp_path / "reports", ["three"])
 
 
@@ -385,6 +383,25 @@ def test_a_run_that_cannot_be_read_is_named(
     monkeypatch.setattr(results, "read_scores", refused)
     page = make()
     assert "run-good" in page.ids and "run-bad" in page.ids and "scores.json: permission denied" in page.text
+
+
+@pytest.mark.parametrize("name", ["read_clips", "read_sprite"])
+def test_clips_that_the_system_refuses_to_read_are_named(
+    tmp_path: Path, make: Callable[[], Page], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    for run in ("good", "bad"):
+        write_run(tmp_path / "runs" / run, score=24.0 if run == "good" else 25.0)
+    read = getattr(page_module, name)
+
+    def refused(folder: Path, *others: object) -> object:
+        if folder.name == "bad":
+            raise PermissionError(errno.EACCES, "Permission denied", str(folder / "clips"))
+        return read(folder, *others)
+
+    monkeypatch.setattr(page_module, name, refused)
+    page = make()
+    assert [run["name"] for run in page.player["runs"]] == ["good"]
+    assert "run-bad" in page.ids and "bad/clips: permission denied" in page.text
 
 
 @pytest.mark.parametrize(

@@ -21,15 +21,15 @@ from tests.test_trainer import write_toml
 
 SYNTHETIC = ("--take-length", "150", "--val-length", "12", "--test-length", "12")
 COMMANDS = {
-    "synthetic data": ("src.packing", "--source", "synthetic", "--dataset", "own", *SYNTHETIC),
-    "synthetic pushing": ("src.packing", "--source", "synthetic-pushing", "--dataset", "own"),
-    "packing": ("src.packing", "--source", "pictures", "--dataset", "own"),
-    "train": ("src.trainer", "configs/short.toml", "--name", "long", "--set", "training.num_epochs=2000"),
-    "evaluate": ("src.tester", "evaluate", "short"),
-    "submission": ("src.tester", "submission", "short"),
-    "predict": ("src.tester", "predict", "short", "--frame", "given.png", "--poses", "poses", "--out", "clip.gif"),
-    "report": ("src.report",),
-    "benchmark": ("src.benchmark",),
+    "synthetic data": ("src", "data", "--source", "synthetic", "--dataset", "own", *SYNTHETIC),
+    "synthetic pushing": ("src", "data", "--source", "synthetic-pushing", "--dataset", "own"),
+    "packing": ("src", "data", "--source", "pictures", "--dataset", "own"),
+    "train": ("src", "train", "configs/short.toml", "--name", "long", "--set", "training.num_epochs=2000"),
+    "evaluate": ("src", "evaluate", "short"),
+    "submission": ("src", "submission", "short"),
+    "predict": ("src", "predict", "short", "--frame", "given.png", "--poses", "poses", "--out", "clip.gif"),
+    "report": ("src", "report"),
+    "benchmark": ("src", "bench"),
 }
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
@@ -112,16 +112,24 @@ runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 """
 
 
+def test_every_program_ends_at_once_when_it_is_stopped() -> None:
+    programs = [ROOT / ".ci" / "pose-video"]
+    programs += [path for path in (ROOT / "src").rglob("*.py") if '__name__ == "__main__"' in path.read_text()]
+    programs.remove(ROOT / "src" / "competition" / "kernel_script.py")  # it holds the text of another program
+    assert len(programs) > 10
+    assert [path.name for path in programs if "run_program(main)" not in path.read_text()] == []
+
+
 def test_the_processes_of_a_pool_are_not_waited_for() -> None:
     """Each would work for a minute."""
     script = (
         "import time\nfrom concurrent.futures import ProcessPoolExecutor\nfrom multiprocessing import get_context\n"
-        "from src.base.console import run_main\nfrom src.base.processes import end_pool_process_with_parent\n"
+        "from src.base.console import run_program\nfrom src.base.processes import end_pool_process_with_parent\n"
         "def main():\n"
         "    with ProcessPoolExecutor(2, get_context('fork'), end_pool_process_with_parent) as pool:\n"
         "        jobs = [pool.submit(time.sleep, 60) for _ in range(9)]\n"
         "        time.sleep(1)\n        print('ready', flush=True)\n        jobs[0].result()\n"
-        "run_main(main)"
+        "run_program(main)"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", script], env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -134,12 +142,12 @@ def test_the_processes_of_a_pool_are_not_waited_for() -> None:
 def test_a_stopped_command_leaves_at_once_and_cleans_up() -> None:
     """Modules are not taken apart, which takes torch two seconds; what was registered for the end is done."""
     script = (
-        "import atexit, os, signal, sys\nfrom src.base.console import run_main\n"
+        "import atexit, os, signal, sys\nfrom src.base.console import run_program\n"
         "class Module:\n    def __del__(self):\n        os.write(1, b'taken apart ')\n"
         "kept = Module()\natexit.register(lambda: os.write(1, b'cleaned '))\n"
         "def main():\n"
         "    os.kill(os.getpid(), signal.SIGTERM) if sys.argv[1] == 'stop' else sys.exit(int(sys.argv[1]))\n"
-        "run_main(main)"
+        "run_program(main)"
     )
     for word, code, output in (("stop", 143, "cleaned "), ("130", 130, "cleaned "), ("3", 3, "cleaned taken apart ")):
         done = subprocess.run(

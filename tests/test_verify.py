@@ -73,10 +73,7 @@ def flip(path: Path) -> None:
         ("submissions/ledger.jsonl", lambda path: path.write_text('{"event": "scored"}\n'), "submissions/ledger.jsonl"),
         (
             "reports/grid.jsonl",
-            lambda path: (
-                path.write_text('{"run":"plain","checksum":"0123456789abcdef"}\n'),
-                path.with_suffix(".json").write_text("{}"),  # the report that is made from it
-            ),
+            lambda path: path.write_text('{"run":"plain","checksum":"0123456789abcdef"}\n'),
             "reports/grid.jsonl",
         ),
         ("reports/grid.json", lambda path: path.write_text('{"comparisons": 3}'), "reports/grid.json"),

@@ -68,7 +68,7 @@ class Starter:
         child = subprocess.Popen(
             command, start_new_session=True, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
-        threading.Thread(target=_copy_lines, args=(child, label), daemon=True).start()
+        threading.Thread(target=_copy_lines, args=(child, label)).start()  # the program ends after the last line
         return child
 
 

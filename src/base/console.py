@@ -49,12 +49,7 @@ def run_main(main: Callable[[], None]) -> None:
     except UserError as error:
         _stop(f"error: {' '.join(str(error).split())}", 2)
     except KeyboardInterrupt as stop:
-        _print_error("stopped")
-        _leave(main, 128 + (stop.number if isinstance(stop, Stopped) else signal.SIGINT))
-    except SystemExit as leaving:
-        if isinstance(leaving.code, int) and leaving.code - 128 in STOPS:
-            _leave(main, leaving.code)
-        raise
+        _stop("stopped", 128 + (stop.number if isinstance(stop, Stopped) else signal.SIGINT))
     except BrokenPipeError:  # the reader of our output has closed the pipe, as `| head` does
         sys.stderr.close()
         sys.exit(1)
@@ -65,11 +60,14 @@ def run_main(main: Callable[[], None]) -> None:
         _stop(f"error: {line}", 2)
 
 
-def _leave(main: Callable[[], None], code: int) -> None:
-    """Ends a stopped command at once, if it is a program of its own."""
-    if main.__module__ == "__main__":
-        leave_at_once(code)
-    sys.exit(code)
+def run_program(main: Callable[[], None]) -> None:
+    """Runs a command that is the whole program: as `run_main`, but a stopped one ends at once."""
+    try:
+        run_main(main)
+    except SystemExit as leaving:
+        if isinstance(leaving.code, int) and leaving.code - 128 in STOPS:
+            leave_at_once(leaving.code)
+        raise
 
 
 def _leave_to_main_thread(failure: threading.ExceptHookArgs) -> None:
@@ -182,10 +180,6 @@ def track(items: Iterable[Item], description: str, total: int) -> Iterator[Item]
 
 
 def _stop(line: str, code: int) -> None:
-    _print_error(line)
-    sys.exit(code)
-
-
-def _print_error(line: str) -> None:
     with suppress(OSError):  # the terminal or the log's disk may be what has failed
         print(line, file=sys.stderr, flush=True)
+    sys.exit(code)

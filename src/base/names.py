@@ -40,6 +40,14 @@ def toml_file(text: str, folder: Path, variable: str) -> Path:
     return path
 
 
+def existing_toml(path: Path, variable: str) -> Path:
+    """Returns the path of a TOML file; UserError, which names the nearest file beside it, if it does not exist."""
+    if not path.is_file():
+        known = sorted(found.stem for found in path.parent.glob("*.toml"))
+        raise UserError(f"{path} does not exist; {nearest(path.stem, known, variable)}")
+    return path
+
+
 def nearest(name: str, known: list[str], variable: str) -> str:
     """Returns a question with the known name that is most similar to a mistyped one, or the list of all."""
     close = difflib.get_close_matches(name, known, n=1)

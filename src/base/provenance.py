@@ -6,15 +6,21 @@ from functools import cache
 from pathlib import Path
 
 from src.base.console import say
+from src.base.reading import read_text
 
+CARRIED = Path(__file__).parents[2] / ".commit"
 REPORTS = (":(top,exclude)reports", ":(top,exclude)docs/reliability.*")
 
 
 def commit() -> str | None:
     """Returns the commit of the code, with `-dirty` if tracked files differ from it; None outside a git checkout.
 
+    Code that was carried to another machine, as by `make kernel`, has its commit in a file.
+
     Changes in reports are ignored, because a command that writes a report must not mark the next command as dirty.
     """
+    if CARRIED.is_file():
+        return read_text(CARRIED).strip() or None
     head = _git("rev-parse", "--short=12", "HEAD")
     changed = _git("status", "--porcelain", "--untracked-files=no", "--", ":/", *REPORTS)
     return f"{head}-dirty" if head and changed else head or None

@@ -9,6 +9,7 @@ import os
 import re
 import stat
 import tomllib
+from collections.abc import Callable
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, TypeVar
@@ -62,7 +63,12 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path, schema: type[Schema]) -> Schema:
-    """Returns the content of a JSON file in the class that writes it; Unreadable if it does not have its shape.
+    """Returns the content of a JSON file in the class that writes it; Unreadable if it does not have its shape."""
+    return read_chosen(path, lambda table: schema)
+
+
+def read_chosen(path: Path, choose: Callable[[dict[str, Any]], type[Schema]]) -> Schema:
+    """Returns the content of a JSON file in the class that `choose` returns for its table; Unreadable as `read_json`.
 
     A file of `sealed_json` is compared with its checksum. Files of older versions have none.
     """
@@ -73,7 +79,8 @@ def read_json(path: Path, schema: type[Schema]) -> Schema:
             raise Unreadable(f"{path} is damaged: it does not match its checksum")
     elif b'"checksum":' in data[-40:]:
         raise Unreadable(f"{path} is damaged: its checksum cannot be read")
-    return parse_json(data, schema, str(path))
+    table = parse_table(data, str(path))
+    return _in_shape(table, choose(table), str(path))
 
 
 def sealed_json(record: BaseModel) -> bytes:
@@ -84,7 +91,10 @@ def sealed_json(record: BaseModel) -> bytes:
 
 def parse_json(data: bytes | str, schema: type[Schema], origin: str) -> Schema:
     """Returns JSON text in the class that writes it; Unreadable, which names `origin`, if it has another shape."""
-    table = parse_table(data, origin)
+    return _in_shape(parse_table(data, origin), schema, origin)
+
+
+def _in_shape(table: dict[str, Any], schema: type[Schema], origin: str) -> Schema:
     try:
         return schema.model_validate(table)
     except ValidationError as error:

@@ -18,6 +18,7 @@ from pydantic import BaseModel
 
 from src.base.console import UserError, say
 from src.base.files import file_hash, write_atomically
+from src.base.gpus import SESSION_HOURS
 from src.base.names import shortened
 from src.base.ownership import owned
 from src.base.reading import Unreadable, read_bytes, read_json
@@ -45,7 +46,6 @@ from src.competition.kernel_session import (
     whole_log,
 )
 
-SESSION_HOURS = 12.0  # Kaggle ends a session after this time
 FOLLOW_SECONDS = 14 * 3600.0  # a session that waits in Kaggle's queue takes longer than 12 hours
 MAX_TITLE_LENGTH = 50  # characters; Kaggle answers a longer title with "internal error"
 ENDED_BADLY = ("ERROR", "CANCEL_ACKNOWLEDGED")
@@ -114,9 +114,7 @@ class Trip:
             stage="intent",
             gpus=gpus,
             training_seconds=int((hours - RESERVED_HOURS) * 3600),
-            checkpoint=before.checkpoint if before else None,
-            previous=before.previous if before else None,
-            earlier=before.earlier if before else None,
+            **(before.model_dump(include={"checkpoint", "previous", "earlier"}) if before else {}),
         )
 
     def order(self, state: SessionState) -> SessionOrder:

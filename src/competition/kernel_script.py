@@ -23,6 +23,7 @@ from src.config import load_config
 TRACKED = ("src", "configs", "pyproject.toml", "LICENSE")
 UNUSED = (  # what a session does not run, so that it needs none of their packages
     *("src/synthetic/", "src/competition/", "src/kaggle_client.py", "src/report.py", "src/benchmark.py"),
+    "src/reporting/curves.py",
 )
 ROBOTS_ALONE = ("src/intake/tfrecords.py", "src/intake/bair.py")
 MAX_SCRIPT_BYTES = 1_000_000  # Kaggle accepts no larger code file
@@ -47,7 +48,7 @@ SESSION = {order.session!r}
 PREVIOUS = {order.previous!r}  # the session that this one goes on from
 RUN = {order.run!r}
 PACKAGES = {packages!r}
-COMMIT = {commit!r}
+COMMIT = {commit!r}  # of the source; there is no git checkout here
 TRAINING_SECONDS = {order.training_seconds}  # then the training is stopped; it saves and ends
 STARTED = time.monotonic()
 SOURCE = """{source}"""
@@ -117,6 +118,7 @@ def main(kaggle: Path = Path("/kaggle")) -> None:
     if data is None:
         sys.exit("error: the data of {order.competition} is not attached; accept its rules on Kaggle")
     zipfile.ZipFile(io.BytesIO(base64.b64decode(SOURCE))).extractall(work)
+    (work / ".commit").write_text(COMMIT)
     if PREVIOUS:
         restore(kaggle / "input", work)
     stage(work, "src.packing", "--source", str(data), "--dataset", {dataset!r})
@@ -124,10 +126,6 @@ def main(kaggle: Path = Path("/kaggle")) -> None:
     if finished:
         stage(work, "src.tester", "evaluate", RUN)
         stage(work, "src.tester", "submission", RUN)
-        provenance = work / "submissions" / f"{{RUN}}.json"  # lacks the commit: there is no git checkout here
-        origin = json.loads(provenance.read_text()) | {{"commit": COMMIT}}
-        origin.pop("checksum", None)  # of the text without the commit
-        provenance.write_text(json.dumps(origin, indent=2))
     shutil.rmtree(work / "data")  # keeps the packed data out of the notebook's output
     paths = [*(work / "runs" / RUN).rglob("*"), *(work / "submissions").glob(f"{{RUN}}.*")]
     files = {{str(path.relative_to(work)): path for path in paths if path.is_file()}}
@@ -193,7 +191,7 @@ def _script(order: SessionOrder) -> str:
     unused = (*UNUSED, *ROBOTS_ALONE) if SYSTEMS[settings.model.system].has_submission else UNUSED
     script = SCRIPT.format(
         order=order,
-        commit=commit(),
+        commit=commit() or "",
         torch=OLDEST_TORCH,
         packages=_packages({name: text for name, text in contents.items() if not name.startswith(unused)}),
         source=_encoded(contents),

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from src.base.console import UserError
 from src.base.files import write_atomically
-from src.base.reading import Unreadable, read_json, read_table, sealed_json
+from src.base.reading import Unreadable, read_chosen, sealed_json
 from src.base.settings import NotNegative, Sha256
 from src.base.systems import SYSTEMS
 
@@ -136,6 +136,6 @@ def read_scores(path: Path) -> Scores:
     if not path.is_file():
         raise UserError(f"{path} does not exist; evaluate the run first: {evaluate}")
     try:
-        return read_json(path, schema_named_in(read_table(path), str(path)))
+        return read_chosen(path, lambda table: schema_named_in(table, str(path)))
     except Unreadable as error:
         raise UserError(f"{error}; to write it again: {evaluate}") from None

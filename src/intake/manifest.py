@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from src.base.console import UserError
-from src.base.reading import Unreadable, read_json, read_table
+from src.base.reading import Unreadable, read_chosen
 from src.dance.skeleton import Palette
 from src.intake.arrays import Shapes, check_arrays, open_array
 from src.intake.facts import (
@@ -256,13 +256,15 @@ MANIFESTS: dict[str, type[Manifest]] = {"dance": DanceManifest, "pushing": Pushi
 
 def _read(path: Path) -> Manifest:
     """Returns the manifest in a file; Unreadable if it is damaged or of another version."""
-    table = read_table(path)
-    if (version := table.get("version")) != FORMAT:
-        raise Unreadable(f"{path} has format {str(version)[:20]}; needed: format {FORMAT}")
-    schema = MANIFESTS.get(str(table.get("system")))
-    if schema is None:
-        raise Unreadable(f"{path} is damaged: it names no system")
-    manifest = read_json(path, schema)
+
+    def schema_of(table: dict[str, Any]) -> type[Manifest]:
+        if (version := table.get("version")) != FORMAT:
+            raise Unreadable(f"{path} has format {str(version)[:20]}; needed: format {FORMAT}")
+        if (schema := MANIFESTS.get(str(table.get("system")))) is None:
+            raise Unreadable(f"{path} is damaged: it names no system")
+        return schema
+
+    manifest = read_chosen(path, schema_of)
     if manifest.arrays.keys() != manifest.shapes.keys():
         raise Unreadable(f"{path} is damaged: it does not name the arrays of its system")
     return manifest

@@ -1,7 +1,8 @@
 """runs/<run>/clips/: the clips that the player of the page shows, frame by frame and without loss.
 
-Each layer of a clip (true, drawn, pose, sample 1, ...) is one picture: a grid of all its frames, as lossless WebP. A
-browser reads a frame from the grid at once, so the player can step, jump and play backwards. `clips.json` lists them.
+Each layer of a clip (true, drawn, pose, sample 1, ...) is one lossless WebP picture. In it the values of one pixel at all
+times lie side by side. They are alike, so the picture is smaller than a grid of the frames. A browser has every frame
+once the picture is decoded, so the player can step, jump and play backwards. `clips.json` lists the layers.
 """
 
 import hashlib
@@ -22,13 +23,12 @@ from src.base.settings import Sha256
 
 FOLDER = "clips"
 LIST = "clips.json"
-GRID_WIDTH = 4096  # pixels; every browser, also on a phone, draws pictures of this size
-MAX_SIDE = 16_383  # pixels, of WebP
+SIDE = 4096  # pixels; every browser, also on a phone, draws pictures of this size
 MAX_SPRITE_BYTES = 2**26
 
 
 class Layer(BaseModel):
-    """One layer of a clip: its name, the file of its grid, and the PSNR in dB of each frame if it is a prediction."""
+    """One layer of a clip: its name, its file, and the PSNR in dB of each frame if it is a prediction."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
@@ -45,9 +45,9 @@ class StoredClip(BaseModel):
 
     name: Annotated[str, Field(max_length=80)]
     num_frames: Annotated[int, Field(ge=1, le=100_000)]
-    height: Annotated[int, Field(ge=1, le=MAX_SIDE)]
-    width: Annotated[int, Field(ge=1, le=MAX_SIDE)]
-    columns: Annotated[int, Field(ge=1, le=MAX_SIDE)]  # of the grid
+    height: Annotated[int, Field(ge=1, le=SIDE)]
+    width: Annotated[int, Field(ge=1, le=SIDE)]
+    rows: Annotated[int, Field(ge=1, le=SIDE)]  # of a picture
     scored: tuple[int, int]  # first and last scored frame
     layers: Annotated[tuple[Layer, ...], Field(min_length=1, max_length=20)]
     baselines: dict[str, tuple[float | None, ...]]
@@ -91,7 +91,8 @@ def _with_gaps(psnr: Sequence[float]) -> tuple[float | None, ...]:
 def save_clips(run_folder: Path, clips: Sequence[NewClip], checkpoint_sha256: str) -> None:
     """Writes the clips of an evaluation into the run's folder. Replaces those of an earlier evaluation."""
     folder = run_folder / FOLDER
-    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        shutil.rmtree(folder)
     folder.mkdir(parents=True)
     saved = tuple(_save(folder, number, clip) for number, clip in enumerate(clips))
     content = ClipList(checkpoint_sha256=checkpoint_sha256, clips=saved)
@@ -99,35 +100,39 @@ def save_clips(run_folder: Path, clips: Sequence[NewClip], checkpoint_sha256: st
 
 
 def _save(folder: Path, number: int, clip: NewClip) -> StoredClip:
-    num_frames, _, height, width = next(iter(clip.layers.values())).shape
-    columns = min(num_frames, max(1, GRID_WIDTH // width))
+    length, _, height, width = next(iter(clip.layers.values())).shape
+    rows = min(height * width, SIDE)
+    num_frames = min(length, SIDE // -(-height * width // rows))  # more would make a picture that no browser shows
     layers = []
     for index, (name, frames) in enumerate(clip.layers.items()):
-        content = sprite(frames, columns)
+        content = sprite(frames[:num_frames], rows)
         file = f"{number}-{index}.webp"
         write_atomically(folder / file, content)
         sha256 = hashlib.sha256(content).hexdigest()
-        layers.append(Layer(name=name, file=file, sha256=sha256, psnr=clip.psnr.get(name, ())))
+        layers.append(Layer(name=name, file=file, sha256=sha256, psnr=clip.psnr.get(name, ())[:num_frames]))
     return StoredClip(
-        name=clip.name,
+        name=clip.name if num_frames == length else f"{clip.name}, first {num_frames} of {length} frames",
         num_frames=num_frames,
         height=height,
         width=width,
-        columns=columns,
-        scored=clip.scored,
+        rows=rows,
+        scored=(min(clip.scored[0], num_frames - 1), min(clip.scored[1], num_frames - 1)),
         layers=tuple(layers),
-        baselines={name: curve for name, curve in clip.psnr.items() if name not in clip.layers},
+        baselines={name: curve[:num_frames] for name, curve in clip.psnr.items() if name not in clip.layers},
     )
 
 
-def sprite(frames: Tensor, columns: int) -> bytes:
-    """Returns frames (T, 3, H, W) uint8 as one lossless WebP picture: row by row, `columns` frames a row."""
-    pixels = frames.permute(0, 2, 3, 1).cpu().numpy()
-    num_frames, height, width, _ = pixels.shape
-    rows = -(-num_frames // columns)
-    grid = np.zeros((rows * columns, height, width, 3), np.uint8)
-    grid[:num_frames] = pixels
-    picture = grid.reshape(rows, columns, height, width, 3).swapaxes(1, 2).reshape(rows * height, columns * width, 3)
+def sprite(frames: Tensor, rows: int) -> bytes:
+    """Returns frames (T, 3, H, W) uint8 as one lossless WebP picture of so many rows.
+
+    Pixel p of a frame, counted row by row, lies in row p % rows, at column (p // rows) T + t.
+    """
+    values = frames.permute(2, 3, 0, 1).flatten(0, 1).cpu().numpy()  # (H W, T, 3)
+    num_pixels, length, _ = values.shape
+    blocks = -(-num_pixels // rows)
+    padded = np.zeros((blocks * rows, length, 3), np.uint8)
+    padded[:num_pixels] = values
+    picture = padded.reshape(blocks, rows, length, 3).swapaxes(0, 1).reshape(rows, blocks * length, 3)
     file = io.BytesIO()
     Image.fromarray(picture).save(file, "WEBP", lossless=True, quality=80, method=4)
     return file.getvalue()

@@ -14,6 +14,7 @@ from src.config import Config
 from src.evaluation.scores import Scores, schema_named_in
 from src.reporting.results import Run
 from src.training.log import LogRow, TrainingLog
+from src.training.precision import with_decided
 
 HARDWARE_FILE = "hardware.txt"  # in a run's folder: what it was trained on
 
@@ -60,8 +61,7 @@ def kept_of(run: Run) -> KeptRun:
 def fits(kept: KeptRun, config: Config, fingerprint: str) -> bool:
     """Returns whether a kept run has these settings and this data. "auto" fits the precision that it has become."""
     if config.training.precision == "auto":
-        training = config.training.model_copy(update={"precision": kept.config.training.precision})
-        config = config.model_copy(update={"training": training})
+        config = with_decided(config, kept.config.training.precision)
     return kept.config == config and kept.scores.dataset_fingerprint == fingerprint
 
 

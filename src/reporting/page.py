@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from src.base.console import UserError
+from src.base.system_errors import explained
 from src.reporting.clips import StoredClip, read_clips, read_sprite
 from src.reporting.results import Run
 
@@ -47,8 +48,8 @@ def player_content(runs: Sequence[Run]) -> PlayerContent:
             continue
         try:
             chosen.append((run, read_clips(run.folder, run.scores.checkpoint_sha256)))
-        except UserError as error:
-            content.notes[run.name] = [f"{error}; make evaluate RUN={run.name}"]
+        except (UserError, OSError) as error:
+            content.notes[run.name] = [_note(error, run)]
     fitting: dict[tuple[str, str], str] = {}  # run and file -> key of the picture
     for are_samples in (False, True):
         for run, clips in chosen:
@@ -58,6 +59,11 @@ def player_content(runs: Sequence[Run]) -> PlayerContent:
         if whole := [clip for clip in shown if {"true", "drawn"} <= clip["layers"].keys()]:
             content.runs.append(_run(run, whole))
     return content
+
+
+def _note(error: Exception, run: Run) -> str:
+    """Returns why a file of a run is not shown: it is damaged, or the system refuses it."""
+    return explained(error) or f"{error}; make evaluate RUN={run.name}"
 
 
 def _add_layers(
@@ -70,8 +76,8 @@ def _add_layers(
     for layer in (layer for clip in clips for layer in clip.layers if layer.name.startswith("sample") == are_samples):
         try:
             data = read_sprite(run.folder, layer)
-        except UserError as error:
-            content.notes.setdefault(run.name, []).append(f"{error}; make evaluate RUN={run.name}")
+        except (UserError, OSError) as error:
+            content.notes.setdefault(run.name, []).append(_note(error, run))
             continue
         key = hashlib.sha256(data).hexdigest()[:16]
         if key not in content.sprites and content.num_bytes + len(data) > MAX_SPRITE_BYTES:
@@ -89,7 +95,7 @@ def _clip(run: str, clip: StoredClip, fitting: dict[tuple[str, str], str]) -> di
         "frames": clip.num_frames,
         "height": clip.height,
         "width": clip.width,
-        "columns": clip.columns,
+        "rows": clip.rows,
         "scored": clip.scored,
         "layers": {
             layer.name: {"sprite": fitting[run, layer.file], "psnr": _curve(layer.psnr) or None} for layer in shown

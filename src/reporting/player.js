@@ -23,13 +23,30 @@
     );
   const partner = () => partners().find((found) => found.index === state.other);
 
+  // The pixels of all frames of a layer, RGBA. Pixel p at time t: row p % rows, column floor(p / rows) * frames + t.
   function picture(key) {
     if (!pictures.has(key)) {
       const image = new Image();
       image.src = content.sprites[key];
-      pictures.set(key, image.decode().then(() => image));
+      pictures.set(key, image.decode().then(() => {
+        const canvas = document.createElement("canvas");
+        [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
+        const context = canvas.getContext("2d", { willReadFrequently: true });
+        context.drawImage(image, 0, 0);
+        return context.getImageData(0, 0, canvas.width, canvas.height);
+      }));
     }
     return pictures.get(key);
+  }
+
+  function frameOf(layer, shown, time) {
+    const frame = new ImageData(shown.width, shown.height);
+    for (let pixel = 0; pixel < shown.width * shown.height; pixel += 1) {
+      const column = Math.floor(pixel / shown.rows) * shown.frames + time;
+      const from = 4 * ((pixel % shown.rows) * layer.width + column);
+      frame.data.set(layer.data.subarray(from, from + 4), 4 * pixel);
+    }
+    return frame;
   }
 
   function panels() {
@@ -105,28 +122,18 @@
 
   async function draw() {
     const shown = clip();
-    const left = (state.frame % shown.columns) * shown.width;
-    const top = Math.floor(state.frame / shown.columns) * shown.height;
     const frame = state.frame;
-    const cut = (image, context) => context.drawImage(image, left, top, shown.width, shown.height, 0, 0, shown.width, shown.height);
     const canvases = [...root.querySelectorAll("canvas[role=img]")];
+    const truth = frameOf(await picture(trueSprite(shown)), shown, frame);
     for (const [index, panel] of panels().entries()) {
-      const context = canvases[index]?.getContext("2d", { willReadFrequently: panel.sprite === null });
-      if (!context) return;
-      if (panel.sprite) {
-        const image = await picture(panel.sprite);
-        if (frame !== state.frame) return;
-        cut(image, context);
-      } else {
-        cut(await picture(panel.of), context);
-        const drawn = context.getImageData(0, 0, shown.width, shown.height);
-        cut(await picture(trueSprite(shown)), context);
-        const truth = context.getImageData(0, 0, shown.width, shown.height);
-        for (let n = 0; n < truth.data.length; n += 1) {
-          if (n % 4 !== 3) truth.data[n] = ERROR_GAIN * Math.abs(truth.data[n] - drawn.data[n]);
-        }
-        context.putImageData(truth, 0, 0);
+      const drawn = frameOf(await picture(panel.sprite ?? panel.of), shown, frame);
+      if (frame !== state.frame || shown !== clip() || !canvases[index]) return; // another frame is asked for by now
+      if (!panel.sprite) {
+        drawn.data.forEach((value, n) => {
+          if (n % 4 !== 3) drawn.data[n] = ERROR_GAIN * Math.abs(truth.data[n] - value);
+        });
       }
+      canvases[index].getContext("2d").putImageData(drawn, 0, 0);
     }
     part("scrubber").value = state.frame;
     part("scrubber").setAttribute("aria-valuetext", `frame ${state.frame}`);

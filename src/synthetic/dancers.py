@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from src.base.command_line import Parser, path_option, whole
-from src.base.console import UserError, run_main
+from src.base.console import UserError, run_program
 from src.intake.facts import TEST_LENGTH
 from src.synthetic import dancer_drawing
 from src.synthetic.dancer_drawing import BODY_25, HEIGHT, INDEX, PARTS, WIDTH, Mask, Motion, Picture, Scene, View
@@ -344,4 +344,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_program(main)

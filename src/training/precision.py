@@ -23,7 +23,7 @@ def with_precision(config: Config, folder: Path, device: torch.device) -> tuple[
     if decided.training.precision == "auto":
         common = _common_precision(device)
         own = hardware_precision(device)
-        decided = _with(common, config)
+        decided = with_decided(config, common)
         why = reason(device) if common == own else f"another process has no {own} arithmetic"
     lines = [f"precision: {decided.training.precision}, {why}"] if why else []
     if decided.training.precision == "bfloat16":
@@ -45,14 +45,15 @@ def as_begun(config: Config, folder: Path) -> Config:
     if config.training.precision != "auto":
         return config
     if (folder / "config.json").is_file():
-        return _with(read_config(folder).training.precision, config)
+        return with_decided(config, read_config(folder).training.precision)
     if (folder / "last.pt").is_file():
         state = load_checkpoint(folder / "last.pt", torch.device("cpu"))
-        return _with(from_json(state["config"], str(folder / "last.pt")).training.precision, config)
+        return with_decided(config, from_json(state["config"], str(folder / "last.pt")).training.precision)
     return config
 
 
-def _with(precision: str, config: Config) -> Config:
+def with_decided(config: Config, precision: str) -> Config:
+    """Returns the configuration with this precision."""
     training = config.training.model_copy(update={"precision": precision})
     return config.model_copy(update={"training": training})
 

@@ -71,12 +71,22 @@ def read_trained_config(folder: Path, overrides: str) -> Config:
     return after
 
 
+def refuse_unknown_run(folder: Path, variable: str) -> None:
+    """Raises UserError, which names the nearest run, if there is no folder of this run."""
+    if not folder.is_dir():
+        raise _unknown(folder, variable)
+
+
+def _unknown(folder: Path, variable: str) -> UserError:
+    if (folder.parent.parent / "configs" / f"{folder.name}.toml").is_file():
+        return UserError(f"{folder} is not trained yet: make train RUN={folder.name}")
+    runs = sorted(found.parent.name for found in folder.parent.glob("*/config.json"))
+    return UserError(f"there is no run {folder.name}; {nearest(folder.name, runs, variable)}")
+
+
 def read_config(folder: Path) -> Config:
     """Returns the configuration of a run; UserError if the run does not exist."""
     path = folder / "config.json"
     if not path.is_file():
-        runs = sorted(found.parent.name for found in folder.parent.glob("*/config.json"))
-        if (folder.parent.parent / "configs" / f"{folder.name}.toml").is_file():
-            raise UserError(f"{folder} is not trained yet: make train RUN={folder.name}")
-        raise UserError(f"there is no run {folder.name}; {nearest(folder.name, runs, 'RUN')}")
+        raise _unknown(folder, "RUN")
     return from_json(read_bytes(path), str(path))

@@ -65,8 +65,10 @@ def test_never_more_than_asked_run_at_once_and_all_places_are_used() -> None:
 def test_the_cores_and_the_gpus_are_shared(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     tasks = [(name, codes_of(python(SHOWS_ITS_SHARE))) for name in "ab"]
+    before = set(threading.enumerate())
     assert dict(run_side_by_side(tasks, Starter(2, ("3", "5")), 2)) == {"a": [0], "b": [0]}
-    time.sleep(0.2)  # the lines come through threads
+    for thread in set(threading.enumerate()) - before:
+        thread.join()  # the lines come through threads
     share = max(1, usable_cores() // 2)
     assert sorted(capfd.readouterr().out.splitlines()) == [f"a: {share} 3", f"b: {share} 5"]
 

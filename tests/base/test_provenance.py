@@ -1,5 +1,7 @@
 """The commit of the code, and what git says against it."""
 
+from pathlib import Path
+
 import pytest
 
 from src.base import provenance
@@ -20,3 +22,13 @@ def test_a_checkout_of_another_user_is_named_once(
 def test_without_git_there_is_no_commit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     assert provenance.commit() is None
+
+
+def test_code_that_was_carried_to_another_machine_knows_its_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    carried = tmp_path / ".commit"
+    monkeypatch.setattr(provenance, "CARRIED", carried)
+    for text, expected in (("0123456789ab", "0123456789ab"), ("", None)):
+        carried.write_text(text)
+        assert provenance.commit() == expected

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from src.base import provenance
 from src.competition.kernel_script import SessionOrder, write_kernel
 
 TORCH = """
@@ -143,8 +144,8 @@ def test_a_session_runs_the_stages_and_seals_its_output(run: Run, tmp_path: Path
         assert hashlib.sha256((work / name).read_bytes()).hexdigest() == sha256
     assert not (work / "data").exists()
     script = (tmp_path / "kernel/run.py").read_text()
-    known = re.search(r"^COMMIT = '?(.+?)'?$", script, re.MULTILINE)[1]
-    assert json.loads((work / "submissions/my_run.json").read_text())["commit"] == (None if known == "None" else known)
+    known = re.search(r"^COMMIT = '(.*?)'", script, re.MULTILINE)[1]
+    assert (work / ".commit").read_text() == known == (provenance.commit() or "")
     with zipfile.ZipFile(BytesIO(b64decode(script.split('SOURCE = """')[1].split('"""', maxsplit=1)[0]))) as carried:
         assert "src/trainer.py" in carried.namelist() and "src/untracked.py" not in carried.namelist()
 

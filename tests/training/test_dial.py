@@ -87,9 +87,9 @@ def test_more_time_is_never_worse_and_wide_networks_are_not_timed_for_a_short_ru
 
 
 def test_the_law_fits_the_study() -> None:
-    """Reads reports/dial.jsonl: the rows with one member, patch 1, batches of 32 and the law's learning rate."""
+    """Reads reports/dial/rows.jsonl: the rows with one member, patch 1, batches of 32 and the law's learning rate."""
     errors = []
-    for line in (ROOT / "reports" / "dial.jsonl").read_text(encoding="utf-8").splitlines():
+    for line in (ROOT / "reports" / "dial" / "rows.jsonl").read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
         plain = (row["members"], row["patch"], row["batch"], row["train_frames"]) == (1, 1, 32, 1260)
         usual = (row["warmup"], row["ema"], row["lr"]) == (100, 0.998, 4e-3 if row["width"] == 8 else 2e-3)
