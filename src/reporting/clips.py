@@ -1,8 +1,8 @@
 """runs/<run>/clips/: the clips that the player of the page shows, frame by frame and without loss.
 
-Each layer of a clip (true, drawn, pose, sample 1, ...) is one lossless WebP picture. In it the values of one pixel at all
-times lie side by side. They are alike, so the picture is smaller than a grid of the frames. A browser has every frame
-once the picture is decoded, so the player can step, jump and play backwards. `clips.json` lists the layers.
+Each layer of a clip (true, drawn, pose, sample 1, ...) is one lossless WebP picture. In it the values of one pixel at
+all times lie side by side. They are alike, so the picture is smaller than a grid of the frames. A browser has every
+frame once the picture is decoded, so the player can step, jump and play backwards. `clips.json` lists the layers.
 """
 
 import hashlib
