@@ -1,5 +1,6 @@
 """What the user sees: one-line errors with exit code 2, progress bars on a terminal, plain lines in a log."""
 
+import _thread
 import io
 import signal
 import sys
@@ -116,13 +117,19 @@ def activity(description: str) -> Iterator[None]:
             finally:
                 progress.remove_task(task)
         return
-    note = threading.Timer(QUIET_SECONDS, say, (f"{description} ...",))
-    note.daemon = True
-    note.start()
+    ended = threading.Event()
+
+    def speak() -> None:
+        if not ended.wait(QUIET_SECONDS):
+            say(f"{description} ...")
+
+    # Not `threading.Thread`: its `start` waits for ever where memory is too short for the new thread.
+    with suppress(RuntimeError):  # no thread can be started: then nothing is said
+        _thread.start_new_thread(speak, ())
     try:
         yield
     finally:
-        note.cancel()
+        ended.set()
 
 
 @contextmanager

@@ -26,7 +26,6 @@ import torch
 from PIL import Image
 
 from src.base.console import run_main
-from src.maths.metrics import ssim_per_frame
 from tests.differences import first_difference
 from tests.faults.injector import Fault, Result, arm
 
@@ -80,7 +79,8 @@ NEEDS = {  # stage -> the stages that must have run before it
     "verify": ("data", "train", "evaluate", "submission"),
 }
 VARYING = {"clips_per_s", "data_share", "rollout_seconds", "created", "commit", "clock", "training_seconds", "hardware"}
-IGNORED = re.compile(r"tensorboard/|\.checked\.json$|curves\.png$|index\.html$|\.(md|png|gif)$|hardware\.txt$")
+VARYING |= {"checksum"}  # of a file that holds one of them
+IGNORED = re.compile(r"tensorboard/|\.checked\.json$|curves\.png$|index\.html$|\.(md|png|svg|gif)$|hardware\.txt$")
 
 
 @dataclass(frozen=True)
@@ -102,9 +102,10 @@ def prepare(folder: Path) -> Workshop:
     """Makes the snapshots of all stages."""
     for module in ("trainer", "tester", "packing", "report", "experiments", "verify", "synthetic.dancers"):
         importlib.import_module(f"src.{module}")
+    # Nothing is computed before the forks: OpenMP waits for ever in the fork of a process whose threads have worked.
     for module in ("matplotlib.pyplot", "torchvision.utils", "torch.utils.tensorboard", "imageio.v3"):
         importlib.import_module(module)
-    ssim_per_frame(*2 * [torch.zeros(1, 2, 3, 16, 16, dtype=torch.uint8)])  # it imports torchmetrics
+    importlib.import_module("torchmetrics.functional.image")
     workshop = Workshop(folder)
     begin = folder / "begin"
     (begin / "configs" / "experiments").mkdir(parents=True)
