@@ -21,6 +21,8 @@ OUT ?=
 GRID ?= dance_lab_schedules
 JOBS ?= 1
 RUNS ?=
+PRED ?=
+TRUTH ?=
 
 # By default, a waiting OpenMP thread keeps its core busy. If other programs also need the cores, training becomes up to
 # 20 times slower. With "passive", a waiting thread sleeps.
@@ -37,7 +39,7 @@ SHELL := bash
 py := .venv/bin/python
 makefile := $(firstword $(MAKEFILE_LIST))
 quoted = '$(subst ','\'',$(value $(1)))'# a variable's text as one word of the shell, with all special characters quoted
-shown := DATASET RUN SOURCE CUTS CAMERA SIZE SCORED GPUS GPU MINUTES SET COMPETITION MESSAGE ARGS FRAME POSES OUT GRID JOBS RUNS
+shown := DATASET RUN SOURCE CUTS CAMERA SIZE SCORED GPUS GPU MINUTES SET COMPETITION MESSAGE ARGS FRAME POSES OUT GRID JOBS RUNS PRED TRUTH
 define newline
 
 
@@ -56,7 +58,7 @@ $(if $(fault),$(error $(fault)))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup lock demo data train evaluate submission submit submissions leaderboard kernel predict experiments compare report cost bench verify test torture audit lint format check clean
+.PHONY: help setup lock demo data train evaluate submission submit submissions leaderboard kernel predict experiments compare metrics report cost bench verify test torture audit lint format check clean
 
 help: ## list the targets, and the variables with their values
 	@while IFS= read -r line; do \
@@ -124,6 +126,9 @@ experiments: setup ## train every arm and seed of GRID -> reports/<grid>.md, JOB
 
 compare: setup ## compare the trained runs RUNS="a b c" -> reports/compare.md and figures; runs that differ in their seed become one arm
 	@$(py) -m src compare $(call quoted,RUNS)
+
+metrics: setup ## score anyone's predictions: pictures in PRED=folder against those in TRUTH=folder; OUT=numbers.json; ARGS="--protocol NAME"
+	@$(py) -m src metrics --pred $(call quoted,PRED) --truth $(call quoted,TRUTH) --out $(call quoted,OUT) --args=$(call quoted,ARGS)
 
 report: setup ## write reports/index.html, one file with a player, tables and curves; RUNS="a b" OUT=page.html for some runs
 	@$(py) -m src report --runs $(call quoted,RUNS) --out $(call quoted,OUT)

@@ -102,6 +102,25 @@ def compare_options(words: Sequence[str] | None = None) -> argparse.Namespace:
     return options
 
 
+def metrics_options(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """Returns the options of `metrics`; UserError for what is no folder."""
+    parser = Parser(description="Scores anyone's predictions: folders of pictures against the true ones.")
+    parser.add_argument("--pred", required=True, help="folder of drawn pictures, or of a folder for each clip")
+    parser.add_argument("--truth", required=True, help="folder of true pictures with the same names")
+    parser.add_argument("--protocol", help="'competition' (default for one clip), 'lab 2->10' or '1->15 best of 100'")
+    parser.add_argument("--out", default="", help="JSON file for every number; without it nothing is written")
+    options = parser.parse_args(_words(words))
+    for variable in ("pred", "truth"):
+        folder = given_path(getattr(options, variable))
+        setattr(options, variable, folder)
+        if not folder.is_dir():
+            raise UserError(f"{variable.upper()}={folder} is not a folder; needed: a folder of pictures")
+    options.out = given_path(options.out) if options.out else None
+    if options.out and options.out.suffix.lower() != ".json":
+        raise UserError(f"OUT={options.out}; needed: a file that ends in .json")
+    return options
+
+
 def report_options(words: Sequence[str] | None = None) -> argparse.Namespace:
     """Returns the options of `report`. `runs`: names, all if empty; `out`: a path or None. UserError for wrong ones."""
     parser = Parser(description="Writes a page with all runs and comparisons.")
@@ -162,6 +181,7 @@ COMMANDS = {
     "predict": Command("src.tester", "draw a clip with RUN from your own pictures", ("predict",), tester_options),
     "experiments": Command("src.experiments", "train every arm and seed of GRID", (), experiments_options),
     "compare": Command("src.compare", "compare trained RUNS", (), compare_options),
+    "metrics": Command("src.measure", "score anyone's predictions", (), metrics_options),
     "report": Command("src.report", "write the page of all runs", (), report_options),
     "cost": Command("src.cost", "estimate time and memory of RUN before it starts", (), cost_options),
     "bench": Command("src.benchmark", "measure the speed, compared with plain loops", (), bench_options),

@@ -27,7 +27,7 @@ from src.dataset import DanceData
 from src.evaluation.scores import Scores, lines_of_scores, read_scores, write_scores
 from src.evaluation.trained import Trained, data_of, open_run, origin_of, save_settings
 from src.intake.facts import Size
-from src.intake.file_names import picture_number, pictures_in
+from src.intake.file_names import numbered_pictures
 from src.intake.manifest import Manifest
 from src.intake.pictures import count_kinds, read_picture, say_conversions
 from src.maths.metrics import quantise
@@ -250,18 +250,15 @@ def _holds_only_frames(folder: Path, inputs: tuple[Path, ...]) -> bool:
 
 
 def _numbered_pictures(folder: Path) -> list[Path]:
-    """Returns the pictures of a folder in the order of their numbers. Names: see `picture_number`."""
-    if not folder.is_dir():
-        raise UserError(f"POSES={folder} is not a folder; needed: a folder with the pose pictures 0.png, 1.png, ...")
-    pictures = pictures_in(folder)
-    numbers = {number: path for path in pictures if (number := picture_number(path.name)) is not None}
-    missing = next((first + 1 for first, second in pairwise(sorted(numbers)) if second > first + 1), None)
-    if len(numbers) != len(pictures) or missing is not None:
-        found = f"{len(pictures)} pictures" + (f", but no {missing}.png" if missing is not None else "")
-        raise UserError(f"{folder} holds {found}; needed: one picture for each number: 0.png, 1.png, ...")
+    """Returns the pictures of a folder in the order of their numbers, without gaps."""
+    numbers = numbered_pictures(folder, f"POSES={folder}")
     if len(numbers) < 2:
         raise UserError(f"{folder} holds {len(numbers)} poses; needed: 2 or more; the first belongs to the given frame")
-    return [numbers[number] for number in sorted(numbers)]
+    missing = next((first + 1 for first, second in pairwise(numbers) if second > first + 1), None)
+    if missing is not None:
+        found = f"{len(numbers)} pictures, but no {missing}.png"
+        raise UserError(f"{folder} holds {found}; needed: one picture for each number: 0.png, 1.png, ...")
+    return list(numbers.values())
 
 
 def print_scores(run: str, runs_folder: Path = RUNS, *, everything: bool = False) -> None:

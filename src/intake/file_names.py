@@ -4,6 +4,8 @@ import re
 from functools import lru_cache
 from pathlib import Path
 
+from src.base.console import UserError
+
 # What file managers, notebooks, version control and network drives leave beside people's data, in lower case. Names
 # that begin with a dot are litter, too.
 LITTER_FOLDERS = {"__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found"}
@@ -42,3 +44,23 @@ def picture_number(file: str) -> int | None:
     """Returns the number in a picture's name, such as 7 for "frame_0007.png"; None if the name has another form."""
     match = NUMBERED.fullmatch(file)
     return int(match[1]) if match else None
+
+
+def numbered_pictures(folder: Path, name: str) -> dict[int, Path]:
+    """Returns {number: picture} of a folder, sorted by number; there may be gaps.
+
+    UserError, which calls the folder `name`, if it is none, or if two pictures have one number or one has none.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{name} is not a folder; needed: a folder with the pictures 0.png, 1.png, ...")
+    found: dict[int, Path] = {}
+    for path in pictures_in(folder):
+        number = picture_number(path.name)
+        if number is None:
+            raise UserError(f"{name}: {path.name} has no number; needed: names such as 7.png or frame_007.png")
+        if number in found:
+            raise UserError(
+                f"{name}: {found[number].name} and {path.name} have the same number; needed: one picture for each"
+            )
+        found[number] = path
+    return dict(sorted(found.items()))

@@ -149,13 +149,16 @@ class Picture:
     kind: str | None
 
 
-def read_picture(path: Path, size: Size, name: str) -> Picture:
-    """Returns the picture in a file, resized like training frames. UserError, with `name`, if it cannot be used."""
+def read_picture(path: Path, size: Size | None, name: str) -> Picture:
+    """Returns the picture in a file, resized like training frames. UserError, with `name`, if it cannot be used.
+
+    size: height and width of the result; None keeps the picture's own.
+    """
     if not path.is_file():
         raise UserError(f"{name} is no file; {NEEDED}")
     data = read_bytes(path, MAX_PICTURE_BYTES)
     header = read_header(data, name)
-    pixels = np.ascontiguousarray(decode(data, name, size).transpose(2, 0, 1))
+    pixels = np.ascontiguousarray(decode(data, name, size or header.size).transpose(2, 0, 1))
     return Picture(name, pixels, header.size, header.kind)
 
 

@@ -100,6 +100,16 @@ def psnr_at(psnr: Tensor, frames: Sequence[int]) -> float | None:
     return psnr[..., list(frames)].double().mean().item()
 
 
+def best_of(values: list[Tensor]) -> Tensor:
+    """Returns the values by frame, (N, T), of each clip's best sample: the one with the highest mean over frames.
+
+    values: PSNR or SSIM by frame of each sample, (N, T) each.
+    """
+    stacked = torch.stack(values)
+    best = stacked.mean(dim=2).argmax(dim=0)
+    return stacked[best, torch.arange(stacked.shape[1], device=best.device)]
+
+
 def copy_first_frame(first: Tensor, num_frames: int) -> Tensor:
     """Baseline. Returns the first frame (C, H, W) repeated, (num_frames, C, H, W); the result is a view."""
     return first.expand(num_frames, *first.shape)

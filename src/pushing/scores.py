@@ -11,7 +11,7 @@ from src.dataset import to_unit
 from src.evaluation.scores import RolloutScores
 from src.evaluation.trained import Trained, latent_of, origin_of
 from src.intake.manifest import PushingManifest
-from src.maths.metrics import quantise, ssim_per_frame
+from src.maths.metrics import best_of, quantise, ssim_per_frame
 from src.pushing.data import PushingData
 from src.pushing.schema import PushingScores
 from src.pushing.validation import ClipValidation
@@ -143,13 +143,6 @@ def baselines(data: PushingData, test: ClipValidation) -> dict[str, Tensor]:
         "copy of the last frame": last.expand(test.frames.shape),
         "mean training frame": average.expand(test.frames.shape),
     }
-
-
-def best_of(psnr: list[Tensor]) -> Tensor:
-    """Returns the PSNR by frame, (N, T), of each clip's best sample: the one with the highest mean over frames."""
-    stacked = torch.stack(psnr)
-    best = stacked.mean(dim=2).argmax(dim=0)
-    return stacked[best, torch.arange(stacked.shape[1], device=best.device)]
 
 
 def mean_frame(data: PushingData) -> Tensor:

@@ -21,9 +21,9 @@ from src.dataset import open_data, to_unit
 from src.evaluation.rollout import predict
 from src.evaluation.scores import read_scores, write_scores
 from src.evaluation.trained import open_run
+from src.maths.metrics import best_of
 from src.models.interface import build_model
 from src.pushing.schema import PushingScores
-from src.pushing.scores import best_of
 from src.pushing.scores import score as score_pushing
 from src.report import write_report
 from src.reporting.clips import read_clips
