@@ -43,7 +43,7 @@ SYNTHETIC = {  # SOURCE -> who draws it, and what is then packed; imported when 
 OPTIONS = {  # what each source takes besides --dataset and --data-folder
     "synthetic": ("seed", "num_takes", "take_length", "val_length", "num_tests", "test_length"),
     "synthetic-pushing": ("seed", "num_train", "num_validate", "num_test"),
-    "FILE.zip": ("cuts", "test_length", "size", "scored"),
+    "FILE.zip": ("cuts", "test_length", "size", "scored", "camera"),
     "FOLDER": ("cuts", "test_length", "size", "scored", "camera"),
 }
 MAKE_VARIABLES = ("cuts", "camera", "size", "scored")  # by which Make passes an option on
@@ -152,11 +152,16 @@ def _existing(destination: Path, request: Request) -> Manifest | None:
 
 def _pack(content: Content, destination: Path) -> Manifest:
     plan, folder = content.plan(), partial_folder(destination)
-    if content.unused:
-        say(f"not used: {len(content.unused)} files outside the data set's folders, such as {content.unused[0]}")
-    if litter := content.source.litter:
-        say(f"left out: {len(litter)} files or folders of other programs, such as {litter[0]}")
-    say_conversions(pack_arrays(content.source, content.chunks(), folder, plan), say)
+    source = content.source
+    for words, names in (
+        ("not used: {} files outside the data set's folders", content.unused),
+        ("left out: {} files or folders of other programs", source.litter),
+        ("followed: {} links", source.links),
+        ("read: {} archives in it", source.archives),
+    ):
+        if names:
+            say(f"{words.format(len(names))}, such as {names[0]}")
+    say_conversions(pack_arrays(source, content.chunks(), folder, plan), say)
     began_ns = settled_time_ns()
     manifest = content.manifest(folder)  # it hashes the arrays
     stamp_arrays(folder, manifest.arrays, began_ns)

@@ -21,6 +21,7 @@ from src.intake import chunks, dance
 from src.intake.manifest import Manifest
 from src.packing import pack_images, pack_synthetic
 from tests.dance_images import dance_files, dance_names, png, write_folder, write_zip
+from tests.packers import PACKERS
 
 ROOT = Path(__file__).parents[1]
 
@@ -54,11 +55,11 @@ def plain_loop(files: dict[str, bytes], folder: str, count: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("size", [(32, 64), (40, 80), (96, 128)])
-@pytest.mark.parametrize("kind", ["zip", "folder"])
+@pytest.mark.parametrize("kind", ["zip", "tar", "folder"])
 def test_packed_arrays_equal_a_plain_loop(tmp_path: Path, data: Path, kind: str, size: tuple[int, int]) -> None:
     files = dance_files(size=size)
     nested = {f"LAB4_Dataset/LAB4_Dataset/{name}": content for name, content in files.items()}
-    source = write_zip(tmp_path / "a.zip", nested) if kind == "zip" else write_folder(tmp_path / "a", nested)
+    source = PACKERS[kind](tmp_path, nested)
     manifest = pack(source, data, cuts=(3,))
     assert Manifest.load(data / "dance") == manifest
     arrays = {path.stem: np.load(path, mmap_mode="r") for path in (data / "dance").glob("*.npy")}

@@ -17,7 +17,7 @@ from src.intake.facts import CLIP_LENGTH, CLIP_SIZE, NUM_ACTION, NUM_POSITION
 from src.intake.layouts import RECORD_FILE
 from src.intake.manifest import Camera
 from src.intake.pushing import Clip, ClipContent, ClipListing, PushingContent, content_of
-from src.intake.sources import FolderSource, Source
+from src.intake.sources import Source
 from src.intake.tfrecords import TFRecord, byte_strings, floats, index_records, parse_example, read_record
 
 HELD_OUT = 0.05  # share of the training clips that is held out for validation
@@ -34,7 +34,7 @@ class ClipRecord:
 
     def read(self, source: Source) -> ClipContent:
         """Returns the clip; UserError if the record is damaged or is no clip of BAIR pushing."""
-        path = source.path / self.file
+        path, _ = source.place(self.file)
         data = read_record(path, self.record)
         place = f"{path}: record {self.record.number} at byte {self.record.offset}"
         try:
@@ -62,14 +62,12 @@ def list_records(source: Source, camera: Camera) -> ClipListing:
     Raises UserError for a missing, unexpected or incomplete file. The clips themselves are not read. The fingerprint is
     a hash of the checksums in the files; a clip is compared with its checksum when it is read.
     """
-    if not isinstance(source, FolderSource):
-        raise UserError(f"{source.path} holds TFRecord files; needed: a folder of them; unpack it and give the folder")
     prefix, files, unused = _files(source)
     clips: dict[str, list[ClipRecord]] = {"train": [], "test": []}
     total = hashlib.sha256()
     for name in track(files, "listing records", len(files)):
         split = name.removeprefix(prefix).partition("/")[0]
-        for record in index_records(source.path / name):
+        for record in index_records(*source.place(name), source.members[name].size):
             clips[split].append(ClipRecord(name, record, camera))
             total.update(f"{name.removeprefix(prefix)} {record.number} {record.length} {record.checksum}\n".encode())
     train = clips["train"]

@@ -7,7 +7,7 @@ import pkgutil
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Protocol
 
 from src.base.console import UserError
@@ -16,7 +16,7 @@ from src.intake.dance_listing import FOLDERS, holds_dance
 from src.intake.manifest import SPLITS, Manifest, SourceRecord
 from src.intake.sources import Source
 
-ARCHIVES = {".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar"}
+DEEPEST = 3  # archives inside archives
 CLIP_FILE = re.compile(rf"(?:(.*)/)?(?:{'|'.join(SPLITS)})/traj_[0-9]+_to_[0-9]+/.*")
 RECORD_FILE = re.compile(
     r"(?:(?P<top>.*)/)?(?P<split>train|test)/traj_(?P<first>[0-9]{1,9})_to_(?P<last>[0-9]{1,9})\.tfrecords"
@@ -128,16 +128,19 @@ def read_content(source: Source, **options: Any) -> Content:
 
 
 def _layout(source: Source) -> SourceLayout:
-    """Returns the layout of a source; UserError where it has none, or two."""
-    found = [layout for layout in LAYOUTS.values() if layout.is_held_by(source)]
+    """Returns the layout of a source, or of the archives in it if it has none itself; UserError for none, or two."""
+    for _ in range(DEEPEST):
+        found = [layout for layout in LAYOUTS.values() if layout.is_held_by(source)]
+        if found or not source.look_into_archives():
+            break
     if len(found) == 1:
         return found[0]
     if found:
         layouts = " and ".join(layout.words for layout in found)
         raise UserError(f"{source.path} holds two data sets, {layouts}; needed: one; give the folder of one of them")
-    for name in source.members:
-        if PurePosixPath(name).suffix.lower() in ARCHIVES:
-            raise UserError(f"{source.path} holds an archive but no data set; unpack its member {name} and give that")
+    if source.refused:
+        raise UserError(source.refused[0])
     needed = ", or ".join(layout.words for layout in LAYOUTS.values())
     hidden = f" (left out: files of other programs, such as {source.litter[0]})" if source.litter else ""
-    raise UserError(f"{source.path} holds no data set{hidden}; needed, at any depth: {needed}")
+    archives = f", nor do the archives in it, such as {source.archives[0]}" if source.archives else ""
+    raise UserError(f"{source.path} holds no data set{archives}{hidden}; needed, at any depth: {needed}")

@@ -29,7 +29,7 @@ FORMAT = 1  # version of arrays and manifest; data sets of another version are r
 SPLITS = ("train", "validate", "test")  # parts of a pushing data set
 CutsOrigin = Literal["declared", "found", "synthetic"]
 Camera = Literal["main", "aux1"]
-SourceKind = Literal["zip", "folder", "records", "synthetic"]
+SourceKind = Literal["zip", "tar", "folder", "records", "synthetic"]
 OTHER_COLOURS = "the pose images have other colours than the competition's, so left and right limbs cannot be exchanged"
 OF_ROBOTS = "the actions and positions of a robot would not fit"
 

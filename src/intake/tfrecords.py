@@ -32,24 +32,23 @@ class TFRecord(NamedTuple):
     checksum: int
 
 
-def index_records(path: Path) -> Iterator[TFRecord]:
-    """Yields the records of a file without reading their data.
+def index_records(path: Path, begin: int = 0, size: int | None = None) -> Iterator[TFRecord]:
+    """Yields the records of a file, or of `size` bytes of it from `begin` on, without reading their data.
 
     UserError if the file is cut off, if a record is empty, or if a length is damaged.
     """
-    size = path.stat().st_size
-    offset = number = 0
+    offset, end, number = begin, path.stat().st_size if size is None else begin + size, 0
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        while offset < size:
-            header = os.pread(descriptor, HEADER.size, offset)
+        while offset < end:
+            header = os.pread(descriptor, min(HEADER.size, end - offset), offset)
             place = f"{path}: record {number} at byte {offset}"
             if len(header) < HEADER.size:
                 raise UserError(f"{place} is cut off; needed: the whole file; copy or download it again")
             length, checksum = HEADER.unpack(header)
             if checksum != masked_crc32c(header[:8]):
                 raise UserError(f"{place} has a damaged length, or this is no TFRecord file; copy or download it again")
-            if length > size - offset - HEADER.size - FOOTER.size:
+            if length > end - offset - HEADER.size - FOOTER.size:
                 raise UserError(f"{place} is cut off; needed: the whole file; copy or download it again")
             if length > MAX_RECORD_BYTES:
                 raise UserError(f"{place} has {length:,} bytes; needed: a clip, of {MAX_RECORD_BYTES:,} at most")

@@ -10,6 +10,7 @@ from src.intake.bair import list_records
 from src.intake.manifest import Camera
 from src.intake.sources import open_source
 from tests.dance_images import write_zip
+from tests.packers import tar_bytes
 from tests.pushing_clips import clip, clip_features, clip_record, example, framed, write_records
 
 FILES = {  # in numerical order, which differs from alphabetical order
@@ -84,8 +85,20 @@ def test_missing_split_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="train holds 1 clips; needed: at least 2"):
         list_records(open_source(few), "main")
     packed = write_zip(tmp_path / "a.zip", dict.fromkeys(FILES, b""))
-    with pytest.raises(UserError, match="needed: a folder of them; unpack it"):
+    with pytest.raises(UserError, match=r"a.zip holds .* packed, .*; needed: a folder or a plain .tar; unpack it"):
         list_records(open_source(packed), "main")
+
+
+def test_the_tar_in_which_the_records_are_handed_out_is_read_as_its_folder(tmp_path: Path) -> None:
+    folder = write_records(tmp_path / "data", FILES)
+    files = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.tfrecords")}
+    (tmp_path / "a.tar").write_bytes(tar_bytes(files, top="softmotion30_44k/"))
+    sources = open_source(folder), open_source(tmp_path / "a.tar")
+    plain, packed = (list_records(source, "main") for source in sources)
+    assert packed.fingerprint == plain.fingerprint
+    for split, clips in plain.clips.items():
+        for one, other in zip(clips, packed.clips[split], strict=True):
+            np.testing.assert_array_equal(one.read(sources[0]).frames, other.read(sources[1]).frames)
 
 
 SPOILED = {  # case -> changes of the features, the expected error

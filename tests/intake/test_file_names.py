@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from src.intake.file_names import is_litter, picture_number
-from src.intake.sources import FolderSource, ZipSource
+from src.intake.sources import Source
 
 LITTER = (
     "a/.DS_Store",
@@ -74,7 +74,7 @@ def test_a_zip_and_a_folder_have_the_same_files_and_the_same_litter(tmp_path: Pa
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(b"x")
             archive.writestr(name, b"x")
-    sources = FolderSource(folder), ZipSource(tmp_path / "a.zip")
+    sources = Source(folder), Source(tmp_path / "a.zip")
     assert [sorted(source.members) for source in sources] == [sorted(OWN[:5])] * 2
     assert all(len(source.litter) >= 9 for source in sources)
 
@@ -82,7 +82,7 @@ def test_a_zip_and_a_folder_have_the_same_files_and_the_same_litter(tmp_path: Pa
 def test_the_separators_of_windows_are_read_as_such(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("train\\train_img\\0.png", b"x")
-    source = ZipSource(tmp_path / "a.zip")
+    source = Source(tmp_path / "a.zip")
     assert list(source.members) == ["train/train_img/0.png"]
     assert source.read("train/train_img/0.png") == b"x"
 
@@ -90,5 +90,5 @@ def test_the_separators_of_windows_are_read_as_such(tmp_path: Path) -> None:
 def test_a_name_that_is_no_text_has_a_fingerprint(tmp_path: Path) -> None:
     path = Path(str(tmp_path) + "/\udca4\udca4.png")
     path.write_bytes(b"x")
-    source = FolderSource(tmp_path)
-    assert source.fingerprint(source.members, "") == FolderSource(tmp_path).fingerprint(source.members, "")
+    source = Source(tmp_path)
+    assert source.fingerprint(source.members, "") == Source(tmp_path).fingerprint(source.members, "")

@@ -64,7 +64,7 @@ STRANGE = {
     ),
     "nothing": ([], "holds no data set"),
     "litter": (["__MACOSX/train/train_img/._0.png"], "holds no data set"),
-    "archive": (["sub/data.ZIP", "readme.txt"], "holds an archive but no data set; unpack its member sub/data.ZIP"),
+    "archive": (["sub/data.ZIP", "readme.txt"], "/sub/data.ZIP is no zip or tar file; needed: a whole .zip or .tar"),
     "two systems": (
         ["train/train_img/0.png", "train/traj_0_to_1/0/0.png"],
         r"two data sets, .*\(dance\) and .*pushing",

@@ -69,10 +69,12 @@ UNSAFE = {
     "absolute": (lambda: _zip_of("/etc/0.png"), "/etc/0.png.* not a plain path"),
     "drive": (lambda: _zip_of("C:0.png"), "C:0.png.* not a plain path"),
     "backslash": (lambda: _zip_of("..\\0.png"), "not a plain path"),
-    "link": (lambda: _zip_of("0.png", mode=stat.S_IFLNK | 0o777), "0.png.* symbolic link"),
-    "encrypted": (lambda: _zip_with_flag(1), "0.png.* encrypted"),
-    "method": (lambda: _zip_of("0.png", method=zipfile.ZIP_LZMA), "method 14"),
-    "double": (_zip_with_double, "0.png.* twice"),
+}
+UNREADABLE = {
+    "link out": (lambda: _zip_of("0.png", mode=stat.S_IFLNK | 0o777), "0.png is a link to contentcon.*not in the arc"),
+    "encrypted": (lambda: _zip_with_flag(1), "0.png is encrypted; unpack it with its password"),
+    "method": (lambda: _zip_of("0.png", method=zipfile.ZIP_LZMA), "0.png is compressed by method 14, .*: 7z x"),
+    "double": (_zip_with_double, "0.png occurs twice, with different contents"),
 }
 
 
@@ -84,6 +86,18 @@ def test_unsafe_zip_is_refused_before_anything_is_read(tmp_path: Path, case: str
     source = open_source(path)
     with pytest.raises(UserError, match=f"unsafe.zip: .*{message}.*needed"):
         source.members  # noqa: B018  reading the property runs the checks
+
+
+@pytest.mark.parametrize("case", UNREADABLE)
+def test_what_cannot_be_read_is_refused_where_it_is_needed(tmp_path: Path, case: str) -> None:
+    make, message = UNREADABLE[case]
+    path = tmp_path / "a.zip"
+    path.write_bytes(make())
+    source = open_source(path)
+    assert list(source.members) == ["0.png"]
+    for read in (source.read, lambda name: check_sizes(source, [name])):
+        with pytest.raises(UserError, match=f"a.zip: {message}"):
+            read("0.png")
 
 
 def _missing(path: Path) -> None:
@@ -107,11 +121,11 @@ def _half(path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (_missing, "does not exist; needed: a .zip file or a folder"),
-        (_not_a_zip, "is not a zip file; needed"),
+        (_missing, "does not exist; needed: a .zip or .tar file or a folder"),
+        (_not_a_zip, "is no zip or tar file; needed"),
         (_without_end, "is truncated or damaged .*download it again"),
         (_half, "is truncated or damaged .*download it again"),
-        (Path.touch, "is not a zip file"),
+        (Path.touch, "is no zip or tar file"),
     ],
 )
 def test_what_is_no_whole_zip_is_refused(tmp_path: Path, spoil: Callable[[Path], None], message: str) -> None:
@@ -127,7 +141,10 @@ def test_what_is_no_whole_zip_is_refused(tmp_path: Path, spoil: Callable[[Path],
         ("synthetics", "did you mean synthetic?"),
         ("synthetic_pushing", "did you mean synthetic-pushing?"),
         ("kagle", "did you mean kaggle?"),
-        ("dance", "needed: a .zip file or a folder that holds a data set, or synthetic, synthetic-pushing, kaggle"),
+        (
+            "dance",
+            "needed: a .zip or .tar file or a folder that holds a data set, or synthetic, synthetic-pushing, kaggle",
+        ),
     ],
 )
 def test_a_source_that_is_not_there_may_be_a_word(
@@ -171,12 +188,24 @@ def test_zip_that_lies_about_a_size_is_noticed(tmp_path: Path, declared: int) ->
         open_source(path).read("0.png")
 
 
-@pytest.mark.parametrize("make", [lambda path: path.symlink_to("elsewhere"), os.mkfifo], ids=["link", "pipe"])
-def test_link_or_pipe_in_a_folder_is_refused(tmp_path: Path, make: Callable[[Path], None]) -> None:
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: path.symlink_to("elsewhere"), "is a link to elsewhere, which is not there; bring that back"),
+        (lambda path: path.symlink_to(path.parent.parent), "is a link to a folder in which it lies; remove it"),
+        (os.mkfifo, "is a special file; put a plain file in its place"),
+    ],
+    ids=["link", "circle", "pipe"],
+)
+def test_link_to_nothing_or_pipe_in_a_folder_is_refused_where_it_is_needed(
+    tmp_path: Path, make: Callable[[Path], None], message: str
+) -> None:
     folder = write_folder(tmp_path / "folder", FILES)
     make(folder / "a" / "2.png")
-    with pytest.raises(UserError, match=r"a/2.png is a link or a special file; needed: a plain file"):
-        open_source(folder).members  # noqa: B018
+    source = open_source(folder)
+    assert source.members.keys() == FILES.keys() | {"a/2.png"}
+    with pytest.raises(UserError, match=f"folder: a/2.png {message}"):
+        source.read("a/2.png")
 
 
 def test_too_many_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

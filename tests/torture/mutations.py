@@ -29,7 +29,7 @@ from src.intake.arrays import check_arrays, open_array
 from src.intake.clip_folders import _parse_table
 from src.intake.manifest import Manifest
 from src.intake.pictures import decode, read_header
-from src.intake.sources import ZipSource
+from src.intake.sources import Source
 from src.intake.tfrecords import index_records, parse_example, read_record
 from src.reporting.comparison import read_comparison
 from src.reporting.kept import read_kept
@@ -77,7 +77,7 @@ def _read_csv(path: Path) -> Any:
 
 
 def _read_zip(path: Path) -> Any:
-    source = ZipSource(path)
+    source = Source(path)
     return {name: source.read(name) for name in source.members}
 
 
