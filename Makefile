@@ -8,6 +8,7 @@ CUTS ?=
 CAMERA ?=
 SIZE ?=
 SCORED ?=
+MISSING ?=
 GPUS ?= 1
 MINUTES ?=
 GPU ?=
@@ -39,7 +40,7 @@ SHELL := bash
 py := .venv/bin/python
 makefile := $(firstword $(MAKEFILE_LIST))
 quoted = '$(subst ','\'',$(value $(1)))'# a variable's text as one word of the shell, with all special characters quoted
-shown := DATASET RUN SOURCE CUTS CAMERA SIZE SCORED GPUS GPU MINUTES SET COMPETITION MESSAGE ARGS FRAME POSES OUT GRID JOBS RUNS PRED TRUTH
+shown := DATASET RUN SOURCE CUTS CAMERA SIZE SCORED MISSING GPUS GPU MINUTES SET COMPETITION MESSAGE ARGS FRAME POSES OUT GRID JOBS RUNS PRED TRUTH
 define newline
 
 
@@ -91,7 +92,7 @@ data: setup ## pack SOURCE=synthetic | synthetic-pushing | kaggle (with COMPETIT
 	fi; \
 	exec $(py) -m src data --source "$$source" --dataset $(call quoted,DATASET) $(if $(value CUTS),--cuts $(call quoted,CUTS)) \
 		$(if $(value CAMERA),--camera $(call quoted,CAMERA)) $(if $(value SIZE),--size $(call quoted,SIZE)) \
-		$(if $(value SCORED),--scored $(call quoted,SCORED))
+		$(if $(value SCORED),--scored $(call quoted,SCORED)) $(if $(value MISSING),--missing $(call quoted,MISSING))
 
 train: setup ## train configs/RUN.toml -> runs/RUN/; repeat the command to resume; MINUTES=30 chooses settings that fit the time
 	@$(py) -m src train $(call quoted,RUN) --gpus $(call quoted,GPUS) --minutes $(call quoted,MINUTES) \

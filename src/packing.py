@@ -43,10 +43,10 @@ SYNTHETIC = {  # SOURCE -> who draws it, and what is then packed; imported when 
 OPTIONS = {  # what each source takes besides --dataset and --data-folder
     "synthetic": ("seed", "num_takes", "take_length", "val_length", "num_tests", "test_length"),
     "synthetic-pushing": ("seed", "num_train", "num_validate", "num_test"),
-    "FILE.zip": ("cuts", "test_length", "size", "scored", "camera"),
-    "FOLDER": ("cuts", "test_length", "size", "scored", "camera"),
+    "FILE.zip": ("cuts", "test_length", "size", "scored", "missing", "camera"),
+    "FOLDER": ("cuts", "test_length", "size", "scored", "missing", "camera"),
 }
-MAKE_VARIABLES = ("cuts", "camera", "size", "scored")  # by which Make passes an option on
+MAKE_VARIABLES = ("cuts", "camera", "size", "scored", "missing")  # by which Make passes an option on
 MOST = 1_000_000  # of frames, takes and clips
 
 
@@ -59,12 +59,13 @@ def pack_images(
     test_length: int | None = None,
     frame_size: Size | None = None,
     scored_frames: tuple[int, int] | None = None,
+    fill: bool | None = None,
     camera: Camera | None = None,
 ) -> Manifest:
     """Packs a zip or folder into data_folder/name, resuming what was interrupted, and returns its manifest.
 
-    cuts, test_length, frame_size, scored_frames, camera: as in `read_content`. UserError for a source that src/intake
-    refuses, for an option that has no effect on it, and where another data set has the name.
+    cuts, test_length, frame_size, scored_frames, fill, camera: as in `read_content`. UserError for a source that
+    src/intake refuses, for an option that has no effect on it, and where another data set has the name.
     """
     destination = _destination(name, data_folder)
     with owned(destination):
@@ -74,6 +75,7 @@ def pack_images(
             test_length=test_length,
             frame_size=frame_size,
             scored_frames=scored_frames,
+            fill=fill,
             camera=camera,
         )
         return _existing(destination, content.request) or _pack(content, destination)
@@ -154,7 +156,7 @@ def _pack(content: Content, destination: Path) -> Manifest:
     plan, folder = content.plan(), partial_folder(destination)
     source = content.source
     for words, names in (
-        ("not used: {} files outside the data set's folders", content.unused),
+        ("not used: {} files that do not belong to the data set", content.unused),
         ("left out: {} files or folders of other programs", source.litter),
         ("followed: {} links", source.links),
         ("read: {} archives in it", source.archives),
@@ -188,6 +190,7 @@ def main() -> None:
     parser.add_argument(
         "--scored", metavar="A-B", help="first and last frame that count for the score (default: 1-600)"
     )
+    parser.add_argument("--missing", metavar="empty", help="a missing pose is an empty one (default: it is left out)")
     parser.add_argument("--camera", help="of BAIR's original records (default: main)")
     drawing = parser.add_argument_group("of synthetic data only")
     drawing.add_argument("--seed", type=whole(0, 2**63 - 1))
@@ -209,6 +212,8 @@ def main() -> None:
             options["cuts"] = parse_cuts(options["cuts"])
         if "size" in options:
             options["frame_size"] = parse_size(options.pop("size"))
+        if "missing" in options:
+            options["fill"] = parse_missing(options.pop("missing"))
         if "scored" in options:
             options["scored_frames"] = parse_scored(options.pop("scored"))
         pack_images(given_path(source), dataset, data_folder=data_folder, **options)
@@ -232,6 +237,15 @@ def parse_scored(text: str) -> tuple[int, int]:
         needed = "the first and the last frame that count, such as SCORED=1-600; frame 0 is given and never counts"
         raise UserError(f"SCORED={text}; needed: {needed}")
     return first, last
+
+
+def parse_missing(text: str) -> bool:
+    """Returns True for the text "empty"; UserError for anything else."""
+    if text != "empty":
+        raise UserError(
+            f"MISSING={text}; needed: MISSING=empty, or leave it out: then frames without a pose are left out"
+        )
+    return True
 
 
 def _refuse_without_effect(source: str, options: dict[str, object]) -> None:

@@ -343,13 +343,13 @@ def spoil(own: dict[str, Path], what: str) -> dict[str, Path]:
     ("what", "message"),
     [
         ("no gif", r"mine.mp4: the result is a GIF; give a name that ends in .gif"),
-        ("no frame", r"^FRAME=.*first.png is no file; needed: a PNG or JPEG picture"),
-        ("no png", r"^FRAME=.*first.png is no PNG or JPEG file"),
+        ("no frame", r"^FRAME=.*first.png is no file; needed: a picture as PNG, JPEG"),
+        ("no png", r"^FRAME=.*first.png is no picture of a known format"),
         ("cut off", r"^FRAME=.*first.png is damaged or cut off"),
         ("no folder", r"first.png is not a folder"),
         ("a hole", r"poses holds 9 pictures, but no 4.png; needed: one picture for each number"),
-        ("a double", r"poses: 04.png and 4.png have the same number; needed: one picture for each"),
-        ("another name", r"poses: cover.png has no number; needed: names such as 7.png or frame_007.png"),
+        ("a double", r"poses/04.png and 4.png are both number 4; needed: one of them"),
+        ("another name", r"poses/cover.png is unexpected; needed in .*: numbered pictures such as"),
         ("one pose", r"poses holds 1 poses?; needed: 2 or more"),
         ("poses in the way", r"poses exists and was not written together with .*poses.gif; move it away"),
         ("a file in the way", r"mine exists and was not written together with .*mine.gif; move it away"),
@@ -365,7 +365,7 @@ def test_wrong_pictures_are_named(places: dict[str, Path], own: dict[str, Path],
 def test_a_wrong_pose_is_named_with_its_place(places: dict[str, Path], own: dict[str, Path], pose: str) -> None:
     path = own["poses"] / "12.png"
     path.write_text("hello") if pose == "a file" else path.mkdir()
-    with pytest.raises(UserError, match=rf"^POSES: {path} is no (PNG or JPEG )?file"):
+    with pytest.raises(UserError, match=rf"^POSES: {path} is no (file|picture of)"):
         predict_pictures("tiny", **own, runs_folder=places["runs_folder"])
 
 

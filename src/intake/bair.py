@@ -8,19 +8,17 @@ training clips are held out.
 
 import hashlib
 from dataclasses import dataclass
-from math import ceil
 
 import numpy as np
 
-from src.base.console import UserError, say, track
+from src.base.console import UserError, track
 from src.intake.facts import CLIP_LENGTH, CLIP_SIZE, NUM_ACTION, NUM_POSITION
 from src.intake.layouts import RECORD_FILE
 from src.intake.manifest import Camera
-from src.intake.pushing import Clip, ClipContent, ClipListing, PushingContent, content_of
+from src.intake.pushing import Clip, ClipContent, ClipListing, PushingContent, content_of, hold_out
 from src.intake.sources import Source
 from src.intake.tfrecords import TFRecord, byte_strings, floats, index_records, parse_example, read_record
 
-HELD_OUT = 0.05  # share of the training clips that is held out for validation
 IMAGE_BYTES = CLIP_SIZE[0] * CLIP_SIZE[1] * 3
 
 
@@ -75,14 +73,8 @@ def list_records(source: Source, camera: Camera) -> ClipListing:
     for split, least in (("train", 2), ("test", 1)):
         if (num_clips := len(clips[split])) < least:
             raise UserError(f"{source.path}/{prefix}{split} holds {num_clips} clips; needed: at least {least}")
-    num_train = len(train) - ceil(HELD_OUT * len(train))
-    held_out = f"the last {len(train) - num_train} of {len(train)} training clips"
-    say(f"TFRecords have no validation clips: {held_out} are held out for validation ({HELD_OUT:.0%})")
-    splits: dict[str, tuple[Clip, ...]] = {
-        "train": tuple(train[:num_train]),
-        "validate": tuple(train[num_train:]),
-        "test": tuple(test),
-    }
+    known, validate = hold_out(tuple(train))
+    splits: dict[str, tuple[Clip, ...]] = {"train": known, "validate": validate, "test": tuple(test)}
     return ClipListing(splits, total.hexdigest(), unused, camera, held_out=True)
 
 

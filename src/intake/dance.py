@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from src.base.console import UserError, say
-from src.dance.skeleton import palette_of
+from src.dance.skeleton import WHITE, palette_of
 from src.intake.arrays import Shapes, array_hashes, open_array
 from src.intake.chunks import Chunk, Piece, Plan
 from src.intake.dance_listing import Listing, list_images
@@ -19,12 +19,18 @@ from src.intake.manifest import (
     SourceRecord,
     dance_shapes,
 )
-from src.intake.pictures import count_kinds, decode, image_size, read_header
+from src.intake.pairing import EMPTY
+from src.intake.pictures import OTHER_SIZE, count_kinds, decode, image_size, read_header
 from src.intake.sources import Source
 from src.intake.takes import Takes, find_cuts, list_cuts, takes_between
 
 CHUNK = 512  # images
 SAME_RATIO = 0.01  # aspect ratios that differ by less count as the same
+
+
+def have_same_ratio(one: Size, other: Size) -> bool:
+    """Returns whether two sizes have the same aspect ratio, or almost."""
+    return abs(one[0] * other[1] / (one[1] * other[0]) - 1) <= SAME_RATIO
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,7 @@ class DanceRequest:
 
     cuts: training frames that begin a new take; () means one single take, None means that packing finds the cuts.
     scored_frames: the first and the last frame of a rollout that count for the score.
+    filled: whether missing poses are empty ones.
     """
 
     source: SourceRecord
@@ -40,6 +47,7 @@ class DanceRequest:
     test_length: int
     frame_size: Size = FRAME_SIZE
     scored_frames: tuple[int, int] = SCORED_FRAMES
+    filled: bool = False
 
     @property
     def cuts_origin(self) -> CutsOrigin:
@@ -55,14 +63,16 @@ class DanceRequest:
         (height, width), (first, last) = self.frame_size, self.scored_frames
         size = f", frames of {height} x {width}" if self.frame_size != FRAME_SIZE else ""
         scored = f", frames {first} to {last} scored" if self.scored_frames != SCORED_FRAMES else ""
-        return f"{self.source}, cuts {cuts}, {self.test_length} poses a test{size}{scored}"
+        filled = ", missing poses empty" if self.filled else ""
+        return f"{self.source}, cuts {cuts}, {self.test_length} poses a test{size}{scored}{filled}"
 
     def is_met_by(self, manifest: Manifest) -> bool:
         """Returns whether packing this request would give the same data set."""
         if not isinstance(manifest, DanceManifest):
             return False
         same_takes = self.cuts is None or manifest.train_takes == takes_between(self.cuts, manifest.num_train)
-        same_facts = (manifest.frame_size, manifest.scored_frames) == (self.frame_size, self.scored_frames)
+        facts = (manifest.frame_size, manifest.scored_frames, manifest.filled)
+        same_facts = facts == (self.frame_size, self.scored_frames, self.filled)
         packed = (manifest.source.fingerprint, manifest.test_length, manifest.cuts)
         same_content = packed == (self.source.fingerprint, self.test_length, self.cuts_origin)
         return same_takes and same_facts and same_content
@@ -73,7 +83,7 @@ class ImageChunk:
     """Consecutive images of one array.
 
     start: number of the first image in its array; test poses are counted through all tests.
-    first_size: the size of the source's first image, `first_name`. All images must have this size.
+    first_size: the size of the source's first image, `first_name`. All images must have its aspect ratio.
     """
 
     array: str
@@ -95,15 +105,20 @@ class ImageChunk:
 
     def pieces(self, source: Source) -> Iterator[Piece]:
         """Yields the decoded images; UserError for an image that cannot be used."""
-        images = np.empty((len(self.names), *self.frame_size, 3), dtype=np.uint8)
-        kinds = []
+        images = np.full((len(self.names), *self.frame_size, 3), WHITE, dtype=np.uint8)
+        kinds: list[tuple[str, str | None]] = []
         for image, name in zip(images, self.names, strict=True):
+            if name == EMPTY:
+                continue
             data = source.read(name)
             header = read_header(data, name)
             if header.size != self.first_size:
-                first = f"{self.first_name} is {self.first_size[0]} x {self.first_size[1]}"
-                found = f"{name} is {header.size[0]} x {header.size[1]} pixels (height x width), but {first}"
-                raise UserError(f"{found}; needed: one size for all frames and poses; resize the different one")
+                (height, width), (rows, columns) = header.size, self.first_size
+                if not have_same_ratio(header.size, self.first_size):
+                    found = f"{name} is {height} x {width} pixels (height x width), but {self.first_name} is"
+                    needed = "needed: one aspect ratio for all frames and poses; crop or pad the different one"
+                    raise UserError(f"{found} {rows} x {columns}; {needed}")
+                kinds.append((name, f"{height} x {width}{OTHER_SIZE}"))
             image[:] = decode(data, name, self.frame_size)
             kinds.append((name, header.kind))
         pixels = images.transpose(0, 3, 1, 2)
@@ -129,18 +144,16 @@ class DanceContent:
         UserError for a scored frame that the data set does not have.
         """
         request, (_, num_val) = self.request, self._num_frames
-        if alone := self.listing.alone:
-            say(f"left out: {len(alone)} frames without a pose or poses without a frame, such as {alone[0]}")
-        if holes := sum(map(len, self.listing.holes.values())):
-            say(f"numbers are missing at {holes} places; a take ends at each of them")
+        for note in self.listing.notes:
+            say(note)
         first = request.scored_frames[0]
-        shortest = min(num_val, request.test_length)
+        shortest = min(num_val, request.test_length) if self.listing.num_tests else num_val
         if first >= shortest:
             raise UserError(
                 f"SCORED begins with frame {first}; needed: below {shortest}, the number of frames of a rollout"
             )
         (height, width), (rows, columns) = self._image_size, request.frame_size
-        if abs(rows * width / (columns * height) - 1) > SAME_RATIO:
+        if not have_same_ratio((height, width), (rows, columns)):
             changed = f"pictures of {height} x {width} become frames of {rows} x {columns} (height x width)"
             say(f"{changed}: the aspect ratio changes; SIZE=HxW packs frames of another size")
         return Plan(request.source.fingerprint, self._shapes, CHUNK)
@@ -171,6 +184,7 @@ class DanceContent:
             val_takes=val_takes,
             frame_size=self.request.frame_size,
             scored_frames=self.request.scored_frames,
+            filled=self.request.filled,
             palette=palette_of(open_array(folder, "train_poses", self._shapes["train_poses"])),
             arrays=array_hashes(folder),
             fingerprint="",
@@ -194,14 +208,15 @@ class DanceContent:
     def _takes(self, folder: Path) -> tuple[Takes, Takes]:
         """Returns the takes of training and of validation.
 
-        Given cuts are cuts of the training frames. The validation frames are then one take, if no number is missing.
+        Given cuts are cuts of the training frames. The validation frames are then one take, unless they lie in several
+        folders or a number is missing.
         """
         num_train, num_val = self._num_frames
-        holes = self.listing.holes
+        known = self.listing.cuts
         if self.request.cuts is not None:
-            return takes_between(self.request.cuts, num_train), takes_between(holes["val"], num_val)
-        train = takes_between(_with(self._found_cuts(folder, "train"), holes["train"]), num_train)
-        val = takes_between(_with(self._found_cuts(folder, "val"), holes["val"]), num_val)
+            return takes_between(self.request.cuts, num_train), takes_between(known["val"], num_val)
+        train = takes_between(_with(self._found_cuts(folder, "train"), known["train"]), num_train)
+        val = takes_between(_with(self._found_cuts(folder, "val"), known["val"]), num_val)
         say(f"cuts found: {list_cuts(train)} in training, {list_cuts(val)} in validation; CUTS=A,B declares others")
         return train, val
 
@@ -218,23 +233,25 @@ def read_dance(
     test_length: int | None = None,
     frame_size: Size = FRAME_SIZE,
     scored_frames: tuple[int, int] = SCORED_FRAMES,
+    fill: bool = False,
 ) -> DanceContent:
     """Returns the dance data set of a zip or folder; UserError as in `list_images`.
 
-    test_length: poses of each test sequence; None means that packing finds it. For the others see `DanceRequest`.
+    test_length: poses of each test sequence; None means that packing finds it. fill: whether missing poses are
+    empty ones. For the others see `DanceRequest`.
     """
-    listing = list_images(source, test_length=test_length)
+    listing = list_images(source, test_length=test_length, fill=fill)
     fingerprint = source.fingerprint(listing.names, listing.prefix)
-    record = SourceRecord(name=source.path.resolve().name, kind=source.kind, fingerprint=fingerprint)
+    record = SourceRecord(name=source.name, kind=source.kind, fingerprint=fingerprint)
     if cuts is not None:
         takes_between(cuts, len(listing.images["train_frames"]))  # raises the error for what the user has written
-        cuts = _with(cuts, listing.holes["train"])
-    request = DanceRequest(record, cuts, listing.test_length, frame_size, scored_frames)
+        cuts = _with(cuts, listing.cuts["train"])
+    request = DanceRequest(record, cuts, listing.test_length, frame_size, scored_frames, fill)
     return DanceContent(request, source, listing)
 
 
-def _with(cuts: tuple[int, ...], holes: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(sorted({*cuts, *holes}))
+def _with(cuts: tuple[int, ...], others: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(sorted({*cuts, *others}))
 
 
 def request_of_synthetic(source: SourceRecord, numbers: dict[str, int]) -> DanceRequest:

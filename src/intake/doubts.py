@@ -57,7 +57,7 @@ def _of_pushing(arrays: dict[str, np.memmap], manifest: PushingManifest) -> Iter
     for split in SPLITS[1:]:
         yield from _of_repeats(f"clips of {split}", first_frames[split], first_frames["train"])
     actions = arrays["train_conditions"][..., : manifest.num_action]
-    if np.ptp(actions, axis=(0, 1)).max() == 0:
+    if actions.size and np.ptp(actions, axis=(0, 1)).max() == 0:
         yield f"every action of the training clips is {actions[0, 0].tolist()}: the robot's commands are missing"
 
 

@@ -1,6 +1,7 @@
 """The names of files: which are litter, which are pictures, which number a picture has. One rule for all commands."""
 
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
@@ -11,9 +12,11 @@ from src.base.console import UserError
 LITTER_FOLDERS = {"__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found"}
 LITTER_FILES = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"}
 WINDOWS_STREAM = ":zone.identifier"  # it marks a file that was downloaded, where a Windows disk is copied to Linux
-SUFFIXES = r"\.(?i:png|jpe?g)"  # suffixes of picture files, as a regular expression
+SUFFIXES = r"\.(?i:png|jpe?g|jfif|bmp|gif|tiff?|webp)"  # of picture files; what they hold is told by their content
 PICTURE = re.compile(rf".*{SUFFIXES}", re.DOTALL)
-NUMBERED = re.compile(rf"(?:[^\W\d][^\d]*)?([0-9]{{1,9}}){SUFFIXES}", re.DOTALL)  # 7.png, 007.PNG, frame_7.jpg
+# 7.png, 007.PNG, frame_7.jpg, take1_7.png, "Bild (7).png", dance_000000000007_rendered.png: the last number counts.
+NUMBERED = re.compile(rf"(.*?)([0-9]{{1,18}})([^0-9]*){SUFFIXES}", re.DOTALL)
+LARGEST_NUMBER = 10**9 - 1
 
 
 def is_litter(name: str) -> bool:
@@ -40,27 +43,36 @@ def pictures_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if PICTURE.fullmatch(path.name) and not is_litter(path.name))
 
 
-def picture_number(file: str) -> int | None:
-    """Returns the number in a picture's name, such as 7 for "frame_0007.png"; None if the name has another form."""
-    match = NUMBERED.fullmatch(file)
-    return int(match[1]) if match else None
+def numbered(files: Iterable[str], folder: str) -> dict[int, str]:
+    """Returns number -> file name of the pictures of a folder, such as 7 -> "frame_0007.png".
+
+    All names must have the same text before and behind the number. UserError for a name without a number, for two
+    pictures of the same number, and for names of two forms.
+    """
+    numbers: dict[int, str] = {}
+    first = ("", "")
+    for file in files:
+        match = NUMBERED.fullmatch(file)
+        if match is None or int(match[2]) > LARGEST_NUMBER:
+            needed = f"needed in {folder}: numbered pictures such as 7.png or frame_0007.jpg"
+            raise UserError(f"{folder}/{file} is unexpected; {needed}; remove or rename it")
+        number, form = int(match[2]), (match[1].lower(), match[3].lower())
+        if number in numbers:
+            found = f"{folder}/{numbers[number]} and {file} are both number {number}"
+            raise UserError(f"{found}; needed: one of them; remove the other, or put each take in a folder of its own")
+        if numbers and form != first:
+            found = f"{folder}/{next(iter(numbers.values()))} and {file} are named in two ways"
+            raise UserError(f"{found}; needed: the same text around each number; rename or remove one of them")
+        numbers[number], first = file, form
+    return numbers
 
 
 def numbered_pictures(folder: Path, name: str) -> dict[int, Path]:
     """Returns {number: picture} of a folder, sorted by number; there may be gaps.
 
-    UserError, which calls the folder `name`, if it is none, or if two pictures have one number or one has none.
+    UserError as in `numbered`, and if `folder`, which is called `name`, is none.
     """
     if not folder.is_dir():
         raise UserError(f"{name} is not a folder; needed: a folder with the pictures 0.png, 1.png, ...")
-    found: dict[int, Path] = {}
-    for path in pictures_in(folder):
-        number = picture_number(path.name)
-        if number is None:
-            raise UserError(f"{name}: {path.name} has no number; needed: names such as 7.png or frame_007.png")
-        if number in found:
-            raise UserError(
-                f"{name}: {found[number].name} and {path.name} have the same number; needed: one picture for each"
-            )
-        found[number] = path
-    return dict(sorted(found.items()))
+    files = numbered((path.name for path in pictures_in(folder)), name)
+    return {number: folder / files[number] for number in sorted(files)}

@@ -26,6 +26,7 @@ VARIABLES = {  # options of `read_content`, as people give them
     "test_length": "--test-length",
     "frame_size": "SIZE",
     "scored_frames": "SCORED",
+    "fill": "MISSING",
     "camera": "CAMERA",
 }
 
@@ -94,7 +95,7 @@ LAYOUTS = {
         f"{', '.join(FOLDERS)} (dance)",
         holds_dance,
         "src.intake.dance:read_dance",
-        ("cuts", "test_length", "frame_size", "scored_frames"),
+        ("cuts", "test_length", "frame_size", "scored_frames", "fill"),
     ),
     "pushing": SourceLayout(
         "train, validate, test with traj_A_to_B/N/0.png (pushing)",
@@ -113,8 +114,8 @@ LAYOUTS = {
 def read_content(source: Source, **options: Any) -> Content:
     """Returns what a source holds, verified but not decoded.
 
-    options: cuts, test_length, frame_size, scored_frames for dancers; camera for BAIR's original records. None is the
-    same as left out. Raises UserError for an option that the layout does not have.
+    options: cuts, test_length, frame_size, scored_frames, fill for dancers; camera for BAIR's original records. None
+    is the same as left out. Raises UserError for an option that the layout does not have.
     """
     given = {option: value for option, value in options.items() if value is not None}
     layout = _layout(source)

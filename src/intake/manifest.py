@@ -156,7 +156,7 @@ class Manifest(Record):
 class DanceManifest(Manifest):
     """What a packed data set of dancers holds."""
 
-    stated: ClassVar[tuple[str, ...]] = ("frame_size", "scored_frames", "palette")
+    stated: ClassVar[tuple[str, ...]] = ("frame_size", "scored_frames", "palette", "filled")
 
     system: Literal["dance"] = "dance"
     num_train: int
@@ -169,6 +169,7 @@ class DanceManifest(Manifest):
     val_takes: Takes
     frame_size: Size = FRAME_SIZE  # height and width of the packed frames and poses
     scored_frames: tuple[int, int] = SCORED_FRAMES  # first and last scored frame of a rollout
+    filled: bool = False  # missing poses are empty ones
     palette: Palette = "competition"  # the colours of the limbs in the pose images
 
     @property
@@ -200,9 +201,10 @@ class DanceManifest(Manifest):
         resized = f"; resized from {height} x {width}" if self.image_size != self.frame_size else ""
         size = f"; frames of {rows} x {columns}" if self.frame_size != FRAME_SIZE else ""
         colours = "; poses in other colours than the competition's" if self.palette == "unknown" else ""
+        tests = f"tests {self.num_tests} x {self.test_length} poses" if self.num_tests else "no tests"
         return (
             f"training {self.num_train} frames, takes {len(self.train_takes)}; validation {self.num_val} frames; "
-            f"tests {self.num_tests} x {self.test_length} poses{size}{resized}{colours}"
+            f"{tests}{size}{resized}{colours}"
         )
 
 

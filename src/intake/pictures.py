@@ -1,4 +1,4 @@
-"""PNG and JPEG files -> RGB pixels. Other kinds of PNG and JPEG are converted and counted. Damaged ones are refused."""
+"""Picture files -> RGB pixels. What is no 8-bit RGB PNG is converted and counted. Damaged files are refused."""
 
 import io
 import struct
@@ -17,8 +17,20 @@ from src.intake.facts import Size
 
 MAX_IMAGE_PIXELS = 25_000_000
 MAX_PICTURE_BYTES = 2**28
-TURNED = (5, 6, 7, 8)  # orientations of EXIF that exchange height and width
-PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"  # the first bytes of the files
+ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # the key in EXIF, and the values that exchange height and width
+PNG = b"\x89PNG\r\n\x1a\n"  # the first bytes of the file
+OTHERS = {  # first bytes -> format; Pillow reads these
+    b"\xff\xd8\xff": "JPEG",
+    b"BM": "BMP",
+    b"GIF8": "GIF",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+    b"RIFF": "WEBP",
+}
+MODES = {  # Pillow's modes that can be converted -> what to call them
+    **{"1": "1-bit ", "L": "grey ", "LA": "grey with alpha ", "P": "palette ", "RGB": "", "RGBA": "RGBA ", "RGBX": ""},
+    **{"CMYK": "CMYK ", "YCbCr": "", "I;16": "16-bit grey ", "I;16B": "16-bit grey "},
+}
 GREY, RGB, PALETTE, GREY_ALPHA, RGBA = 0, 2, 3, 4, 6  # PNG's colour types
 DEPTHS = {  # colour type -> bits that PNG allows
     GREY: (1, 2, 4, 8, 16),
@@ -28,8 +40,9 @@ DEPTHS = {  # colour type -> bits that PNG allows
     RGBA: (8, 16),
 }
 NAMES = {GREY: "grey", RGB: "RGB", PALETTE: "palette", GREY_ALPHA: "grey with alpha", RGBA: "RGBA"}
-NEEDED = "needed: a PNG or JPEG picture"
+NEEDED = "needed: a picture as PNG, JPEG, BMP, GIF, TIFF or WebP"
 
+OTHER_SIZE = " pixels, unlike the first"  # ends the kind of a picture whose size is not that of the first one
 Conversions = dict[str, tuple[int, str]]  # kind of picture -> number of pictures, name of the first one
 
 
@@ -50,12 +63,7 @@ def read_header(data: bytes, name: str) -> Header:
 
     This check comes before any pixels are unpacked.
     """
-    if data.startswith(PNG):
-        header = _png_header(data, name)
-    elif data.startswith(JPEG):
-        header = _jpeg_header(data, name)
-    else:
-        raise UserError(f"{name} is no PNG or JPEG file, by its content; {NEEDED}; convert it or copy it again")
+    header = _png_header(data, name) if data.startswith(PNG) else _other_header(data, name)
     height, width = header.size
     if not height * width:
         raise UserError(f"{name} has {height} x {width} pixels; {NEEDED}; copy or download it again")
@@ -100,12 +108,23 @@ def _png_header(data: bytes, name: str) -> Header:
     return Header((height, width), None if is_plain and not transparent else kind_in_words)
 
 
-def _jpeg_header(data: bytes, name: str) -> Header:
-    """Returns size and kind of a JPEG. The size is that of the picture turned as its EXIF orientation says."""
-    with _decoding(name), Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+def _other_header(data: bytes, name: str) -> Header:
+    """Returns size and kind of another picture than PNG. The size is that of the picture turned by its orientation."""
+    form = next((form for start, form in OTHERS.items() if data.startswith(start)), None)
+    if form is None:
+        raise UserError(
+            f"{name} is no picture of a known format, by its content; {NEEDED}; convert it or copy it again"
+        )
+    with _decoding(name), Image.open(io.BytesIO(data), formats=(form,)) as image:
         width, height = image.size
-        is_turned = image.getexif().get(0x0112, 1) in TURNED
-        kind = {"L": "grey JPEG", "CMYK": "CMYK JPEG"}.get(image.mode, "JPEG")
+        is_turned = form in ("JPEG", "WEBP") and image.getexif().get(ORIENTATION, 1) in TURNED
+        mode, num_frames = image.mode, getattr(image, "n_frames", 1)
+    if num_frames > 1 and form != "JPEG":  # cameras keep previews in a JPEG
+        raise UserError(f"{name} is animated or has {num_frames} pages; {NEEDED} with one; save one of its frames")
+    if mode not in MODES:
+        raise UserError(f"{name} is a {form} of the mode {mode}; {NEEDED} with 8 bits a colour; save it as PNG")
+    transparent = " with transparent colours" if form == "GIF" and "transparency" in image.info else ""
+    kind = f"{MODES[mode]}{form}{transparent}"
     return Header((width, height) if is_turned else (height, width), kind)
 
 
@@ -118,7 +137,7 @@ def _decoding(name: str) -> Iterator[None]:
         raise
     except Exception as error:
         found = f"{name} cannot be decoded ({error})"
-        raise UserError(f"{found}; needed: a whole PNG or JPEG file; copy or download it again") from error
+        raise UserError(f"{found}; needed: a whole picture file; copy or download it again") from error
 
 
 def decode(data: bytes, name: str, size: Size) -> np.ndarray:
@@ -128,9 +147,9 @@ def decode(data: bytes, name: str, size: Size) -> np.ndarray:
     scale, so shrinking is antialiased.
     """
     with _decoding(name):
-        image: Image.Image = Image.open(io.BytesIO(data), formats=("PNG", "JPEG"))
+        image: Image.Image = Image.open(io.BytesIO(data), formats=("PNG", *set(OTHERS.values())))
         image.load()
-        if data.startswith(JPEG):
+        if not data.startswith(PNG):
             image = ImageOps.exif_transpose(image)
         if image.mode != "RGB" or "transparency" in image.info:
             image = _as_rgb(image, depth=data[24] if data.startswith(PNG) else 8)
@@ -214,10 +233,17 @@ def add_conversions(*parts: Conversions) -> Conversions:
 
 
 def say_conversions(conversions: Conversions, say: Callable[[str], None]) -> None:
-    """Says in one line how many pictures of each kind were converted, with an example. Says nothing if none were."""
-    if not conversions:
+    """Says how many pictures of each kind were converted, with an example. Says nothing if none were."""
+    sizes = {kind: each for kind, each in conversions.items() if kind.endswith(OTHER_SIZE)}
+    for kind, (count, first) in sorted(sizes.items()):
+        say(
+            f"resized: {count:,} pictures of {kind.removesuffix(OTHER_SIZE)}, such as {first}; others have another size"
+        )
+    kinds = [
+        f"{count:,} of {kind}, such as {first}" for kind, (count, first) in sorted(conversions.items() - sizes.items())
+    ]
+    if not kinds:
         return
-    kinds = [f"{count:,} of {kind}, such as {first}" for kind, (count, first) in sorted(conversions.items())]
     has_transparency = any("alpha" in kind or "RGBA" in kind or "transparent" in kind for kind in conversions)
     over_white = "; transparent pixels are blended with white" if has_transparency else ""
     say(f"pictures converted to 8-bit RGB: {'; '.join(kinds)}{over_white}")

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from math import ceil
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
+from src.base.console import UserError, say
 from src.intake.arrays import array_hashes
 from src.intake.chunks import Chunk, Piece, Plan
 from src.intake.manifest import (
@@ -23,6 +25,7 @@ from src.intake.pictures import Conversions, add_conversions
 from src.intake.sources import Source
 
 CHUNK = 16  # clips
+HELD_OUT = 0.05  # share of the training clips that is held out if there are none for validation
 
 
 class ClipContent(NamedTuple):
@@ -154,9 +157,22 @@ class PushingContent:
         return [len(self.listing.clips[split]) for split in SPLITS]
 
 
+AnyClip = TypeVar("AnyClip", bound=Clip)
+
+
+def hold_out(train: tuple[AnyClip, ...]) -> tuple[tuple[AnyClip, ...], tuple[AnyClip, ...]]:
+    """Returns the training clips without the last `HELD_OUT` of them, and those. UserError for a single clip."""
+    if len(train) < 2:
+        raise UserError(f"train holds {len(train)} clips; needed: at least 2, since there are none for validation")
+    num_train = len(train) - ceil(HELD_OUT * len(train))
+    held_out = f"the last {len(train) - num_train} of {len(train)} training clips"
+    say(f"there are no validation clips: {held_out} are held out for validation ({HELD_OUT:.0%})")
+    return train[:num_train], train[num_train:]
+
+
 def content_of(source: Source, listing: ClipListing, *, kind: SourceKind) -> PushingContent:
     """Returns the clips of a listing, ready to be packed."""
-    record = SourceRecord(name=source.path.resolve().name, kind=kind, fingerprint=listing.fingerprint)
+    record = SourceRecord(name=source.name, kind=kind, fingerprint=listing.fingerprint)
     return PushingContent(PushingRequest(record, listing.camera), source, listing)
 
 

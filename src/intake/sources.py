@@ -67,6 +67,11 @@ class Source:
         """What the path is."""
         return self._container.kind
 
+    @property
+    def name(self) -> str:
+        """The name of the file or folder, for people and for manifests; bytes that are no text are written as such."""
+        return os.fsencode(self.path.resolve().name).decode("utf-8", "backslashreplace")
+
     @cached_property
     def members(self) -> dict[str, Member]:
         """The files by name, without litter. UserError for unsafe names and for too many files."""

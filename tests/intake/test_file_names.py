@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.intake.file_names import is_litter, picture_number
+from src.base.console import UserError
+from src.intake.file_names import is_litter, numbered
 from src.intake.sources import Source
 
 LITTER = (
@@ -36,34 +37,43 @@ def test_what_a_person_made_is_not(name: str) -> None:
     assert not is_litter(name)
 
 
-@pytest.mark.parametrize(
-    ("name", "number"),
-    [
-        ("0.png", 0),
-        ("007.PNG", 7),
-        ("frame12.jpg", 12),
-        ("frame_0001.jpeg", 1),
-        ("Bild 3.Png", 3),
-        ("ñ5.png", 5),
-        ("-1.png", None),
-        ("1.5.png", None),
-        ("3 (1).png", None),
-        ("3 copy.png", None),
-        ("take2_5.png", None),
-        ("3.gif", None),
-        (".png", None),
-        ("1234567890.png", None),
-        ("٣.png", None),
-    ],
-)
-def test_the_number_of_a_picture(name: str, number: int | None) -> None:
-    assert picture_number(name) == number
+NUMBERS = {
+    "0.png": 0,
+    "007.PNG": 7,
+    "frame12.jpg": 12,
+    "frame_0001.jpeg": 1,
+    "Bild 3.Png": 3,
+    "Bild (3).png": 3,
+    "ñ5.png": 5,
+    "take2_5.png": 5,
+    "dance_000000000012_rendered.png": 12,
+    "2024-01-31_0007.webp": 7,
+    "3.gif": 3,
+    "1.5.png": 5,
+}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_the_number_of_a_picture_is_the_last_one_in_its_name(name: str) -> None:
+    assert numbered([name], "a") == {NUMBERS[name]: name}
+
+
+@pytest.mark.parametrize("name", ["cover.png", ".png", "1234567890.png", "٣.png", "3.txt", "3", "3\n"])
+def test_a_name_without_a_number_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match="is unexpected; needed in a: numbered pictures such as"):
+        numbered(["0.png", name], "a")
+
+
+@pytest.mark.parametrize("names", [("0.png", "1 (1).png"), ("a0.png", "b1.png"), ("0.png", "1_mask.png")])
+def test_names_of_two_forms_are_refused(names: tuple[str, str]) -> None:
+    with pytest.raises(UserError, match="are named in two ways; needed: the same text around each number"):
+        numbered(names, "a")
 
 
 @given(number=st.integers(0, 10**9 - 1), zeros=st.integers(0, 9))
 def test_zeros_do_not_change_a_number(number: int, zeros: int) -> None:
-    text = str(number).zfill(zeros)
-    assert picture_number(f"frame_{text}.png") == number
+    name = f"frame_{str(number).zfill(zeros)}.png"
+    assert numbered([name], "a") == {number: name}
 
 
 def test_a_zip_and_a_folder_have_the_same_files_and_the_same_litter(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def test_fingerprint_tells_arrays_and_takes() -> None:
 
 
 NEW_FACTS = {
-    "dance": {"frame_size": [32, 64], "scored_frames": [1, 600], "palette": "competition"},
+    "dance": {"frame_size": [32, 64], "scored_frames": [1, 600], "filled": False, "palette": "competition"},
     "pushing": {"clip_length": 30, "frame_size": [64, 64], "num_action": 4, "num_position": 3},
 }
 

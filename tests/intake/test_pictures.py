@@ -95,6 +95,17 @@ CONVERTED = {  # kind in words -> the file, its expected pixels
     "JPEG": (encoded(Image.fromarray(PIXELS).resize((64, 32)), "JPEG", quality=95), None),
     "grey JPEG": (encoded(Image.fromarray(GREYS), "JPEG"), None),
     "CMYK JPEG": (encoded(Image.fromarray(PIXELS).convert("CMYK"), "JPEG"), None),
+    "BMP": (encoded(Image.fromarray(PIXELS), "BMP"), PIXELS),
+    "1-bit BMP": (encoded(Image.fromarray(GREYS > 99), "BMP"), threefold(255 * (GREYS > 99).astype(np.uint8))),
+    "TIFF": (encoded(Image.fromarray(PIXELS), "TIFF"), PIXELS),
+    "16-bit grey TIFF": (encoded(Image.fromarray(DEEP[..., 0]), "TIFF"), threefold(DEEP[..., 0] >> 8)),
+    "RGBA TIFF": (encoded(Image.fromarray(np.dstack([PIXELS, ALPHA])), "TIFF"), over_white(PIXELS, ALPHA)),
+    "WEBP": (encoded(Image.fromarray(PIXELS), "WEBP", lossless=True), PIXELS),
+    "RGBA WEBP": (
+        encoded(Image.fromarray(np.dstack([PIXELS, ALPHA])), "WEBP", lossless=True, exact=True),
+        over_white(PIXELS, ALPHA),
+    ),
+    "grey GIF": (encoded(Image.fromarray(GREYS), "GIF"), threefold(GREYS)),
 }
 
 
@@ -132,10 +143,11 @@ def test_a_camera_s_picture_that_lies_on_its_side_is_turned() -> None:
     exif[0x0112] = 6  # rotate by 90 degrees clockwise
     upright = np.zeros((48, 24, 3), np.uint8)
     upright[:24] = (250, 0, 0)
-    data = encoded(Image.fromarray(np.rot90(upright).copy()), "JPEG", quality=95, exif=exif)
-    assert image_size(data, "0.jpg") == (48, 24)
-    found = decode(data, "0.jpg", (48, 24)).astype(int)
-    assert np.abs(found - upright)[:20].max() < 30 and np.abs(found - upright)[28:].max() < 30
+    for form in ("JPEG", "WEBP", "TIFF"):
+        data = encoded(Image.fromarray(np.rot90(upright).copy()), form, quality=95, exif=exif)
+        assert image_size(data, "0.jpg") == (48, 24)
+        found = decode(data, "0.jpg", (48, 24)).astype(int)
+        assert np.abs(found - upright)[:20].max() < 30 and np.abs(found - upright)[28:].max() < 30
 
 
 def test_kinds_are_counted_and_said_in_one_line() -> None:
@@ -152,13 +164,9 @@ def test_kinds_are_counted_and_said_in_one_line() -> None:
     ]
 
 
-def _animated() -> bytes:
+def _animated(form: str = "PNG") -> bytes:
     frames = [Image.fromarray(PIXELS), Image.fromarray(255 - PIXELS)]
-    return encoded(frames[0], save_all=True, append_images=frames[1:])
-
-
-def _gif() -> bytes:
-    return encoded(Image.fromarray(PIXELS), "GIF")
+    return encoded(frames[0], form, save_all=True, append_images=frames[1:])
 
 
 @pytest.mark.parametrize(
@@ -166,14 +174,16 @@ def _gif() -> bytes:
     [
         (_hand_made_png(64, 32, colour_type=5), "of an unknown colour type; needed"),
         (_hand_made_png(64, 32, depth=4), "4-bit of an unknown colour type; needed"),
-        (_animated(), "is animated; needed: a PNG or JPEG picture without animation"),
-        (_gif(), "is no PNG or JPEG file.*needed"),
-        (b"", "is no PNG or JPEG file.*needed"),
-        (b"not found", "is no PNG or JPEG file.*needed"),
+        (_animated(), "is animated; needed: a picture as PNG.* without animation"),
+        (_animated("GIF"), "is animated or has 2 pages; needed: a picture as PNG"),
+        (_animated("WEBP"), "is animated or has 2 pages; needed"),
+        (encoded(Image.fromarray(PIXELS[..., 0] / np.float32(9)), "TIFF"), "is a TIFF of the mode F; needed"),
+        (b"", "is no picture of a known format.*needed"),
+        (b"not found", "is no picture of a known format.*needed"),
         (b"\xff\xd8\xff" + b"no picture", "cannot be decoded .*needed"),
         (_hand_made_png(50_000, 50_000), r"has 50000 x 50000 pixels; needed: at most 25,000,000"),
     ],
-    ids=range(8),
+    ids=range(10),
 )
 def test_what_cannot_be_meant_is_refused(data: bytes, message: str) -> None:
     with pytest.raises(UserError, match=f"^train/7.png .*{message}"):
@@ -184,7 +194,7 @@ def test_what_cannot_be_meant_is_refused(data: bytes, message: str) -> None:
 def test_a_jpeg_that_is_cut_off_is_refused(share: float) -> None:
     data = encoded(Image.fromarray(PIXELS), "JPEG", quality=95)
     cut = data[: int(share * len(data))]
-    with pytest.raises(UserError, match=r"0.jpg cannot be decoded .*needed: a whole PNG or JPEG file"):
+    with pytest.raises(UserError, match=r"0.jpg cannot be decoded .*needed: a whole picture file"):
         image_size(cut, "0.jpg")
         decode(cut, "0.jpg", SIZE)
 
@@ -193,10 +203,10 @@ def test_png_that_is_cut_off_or_changed_anywhere_is_refused() -> None:
     data = png(1, size=(32, 64))
     assert image_size(data, "whole") == (32, 64)
     for length in range(len(data)):
-        with pytest.raises(UserError, match=r"is no PNG or JPEG file|is damaged or cut off"):
+        with pytest.raises(UserError, match=r"is no picture of a known format|is damaged or cut off"):
             image_size(data[:length], "cut")
     for position in range(len(data)):
-        with pytest.raises(UserError, match=r"is no PNG or JPEG file|is damaged or cut off"):
+        with pytest.raises(UserError, match=r"is no picture of a known format|is damaged or cut off"):
             image_size(data[:position] + bytes([data[position] ^ 4]) + data[position + 1 :], "changed")
 
 
@@ -204,7 +214,7 @@ def test_png_that_is_cut_off_or_changed_anywhere_is_refused() -> None:
 def test_pixels_that_cannot_be_decoded_are_refused(pixels: bytes) -> None:
     data = _hand_made_png(64, 32, pixels=pixels)
     assert image_size(data, "0.png") == (32, 64)
-    with pytest.raises(UserError, match=r"0.png cannot be decoded .*needed: a whole PNG or JPEG file"):
+    with pytest.raises(UserError, match=r"0.png cannot be decoded .*needed: a whole picture file"):
         decode(data, "0.png", FRAME_SIZE)
 
 
