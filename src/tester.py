@@ -109,6 +109,9 @@ def submission(
     """
     trained = _open_pose_run(run, runs_folder, overrides)
     data: DanceData = data_of(trained, data_folder)
+    if not data.manifest.num_tests:
+        found = f"{trained.config.dataset} has no tests, so there is nothing to submit; needed: a data set with test/"
+        raise UserError(f"{found}; to score this run: make evaluate RUN={run}")
     path = submissions_folder / f"{run}.csv"
     remove_leftovers(submissions_folder / run)
     safe_to_replace(path)
@@ -254,10 +257,9 @@ def _numbered_pictures(folder: Path) -> list[Path]:
     numbers = numbered_pictures(folder, f"POSES={folder}")
     if len(numbers) < 2:
         raise UserError(f"{folder} holds {len(numbers)} poses; needed: 2 or more; the first belongs to the given frame")
-    missing = next((first + 1 for first, second in pairwise(numbers) if second > first + 1), None)
-    if missing is not None:
-        found = f"{len(numbers)} pictures, but no {missing}.png"
-        raise UserError(f"{folder} holds {found}; needed: one picture for each number: 0.png, 1.png, ...")
+    if hole := next((first + 1 for first, second in pairwise(numbers) if second > first + 1), None):
+        found = f"{folder} holds {len(numbers)} pictures, but no {hole}.png"
+        raise UserError(f"{found}; needed: one picture for each number: 0.png, 1.png, ...")
     return list(numbers.values())
 
 
@@ -274,10 +276,12 @@ def print_scores(run: str, runs_folder: Path = RUNS, *, everything: bool = False
     first, last = scores.scored_frames
     say(f"{run} scores {scores.score:.2f} dB: mean PSNR of frames {first} to {last}, drawn from what is given.")
     best, baseline = max((numbers.score, name) for name, numbers in scores.baselines.items())
+    if best == float("inf"):
+        say(f"The baseline {baseline} has no error: validation and training are the same footage. This proves nothing.")
+        return
     gain = scores.score - best
-    meaning = (
-        "so the training pays" if gain > 0 else "so the training has not paid yet: train longer, or check the data"
-    )
+    not_paid = "so the training has not paid yet: train longer, or check the data"
+    meaning = "so the training pays" if gain > 0 else not_paid
     say(f"That is {gain:+.2f} dB against the best baseline ({baseline}), {meaning}.")
     say(f"{_next_step(run, scores.system, runs_folder)} All numbers: make evaluate RUN={run} ARGS=--all, or {path}.")
 

@@ -5,8 +5,10 @@ import math
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,7 +26,7 @@ from src.dance.prediction import predict_dance
 from src.dance.scores import baselines, drift, psnr_between
 from src.dataset import open_data
 from src.evaluation.scores import read_scores
-from src.evaluation.trained import open_run
+from src.evaluation.trained import data_of, open_run
 from src.maths.metrics import psnr_per_frame
 from src.models.interface import build_model
 from src.packing import pack_synthetic
@@ -615,3 +617,31 @@ def test_the_description_of_a_csv_follows_the_data_set(
     assert f"submissions/tiny.csv: valid, 2 sequences of {TEST_LENGTH} frames of 32 x 64." in said
     assert "A rehearsal: the dancers are synthetic" in said
     assert "make submit" not in said
+
+
+def test_a_baseline_without_error_is_named_for_what_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Validation equal to training: the nearest pose's frame is the true one, and no score can be compared with it."""
+    exact = SimpleNamespace(score=float("inf"), mean_ssim=1.0)
+    scores = SimpleNamespace(score=30.0, mean_ssim=0.9, baselines={"nearest pose": exact}, scored_frames=(1, 5))
+    monkeypatch.setattr("src.tester.read_scores", lambda path: scores)
+    print_scores("tiny")
+    said = capsys.readouterr().out
+    assert said.endswith("has no error: validation and training are the same footage. This proves nothing.\n")
+    assert "-inf" not in said
+
+
+def test_a_data_set_without_tests_has_nothing_to_submit(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = data_of
+
+    def without_tests(trained: Any, folder: Path) -> Any:
+        data = whole(trained, folder)
+        return replace(data, manifest=data.manifest.model_copy(update={"num_tests": 0, "test_length": 0}))
+
+    monkeypatch.setattr("src.tester.data_of", without_tests)
+    with pytest.raises(
+        UserError, match=r"tiny has no tests, so there is nothing to submit; needed: .*make evaluate RUN"
+    ):
+        submission("tiny")
+    assert not list(workplace.glob("submissions/*"))
