@@ -55,7 +55,8 @@ def open_folder(folder: Path) -> PushingData:
     """Returns the packed data set; UserError if it is missing, incomplete, damaged or of another system."""
     manifest = PushingManifest.load(folder)
     arrays = manifest.open_arrays(folder)
-    known = arrays["train_conditions"].reshape(-1, manifest.num_action + manifest.num_position)
+    num_clips, length, num_conditions = arrays["train_conditions"].shape
+    known = arrays["train_conditions"].reshape(num_clips * length, num_conditions)  # there may be no conditions
     mean = known.mean(axis=0, dtype=np.float64)  # in double precision, because it sums a million numbers
     deviation = known.std(axis=0, dtype=np.float64)
     deviation[deviation == 0] = 1  # the number is constant

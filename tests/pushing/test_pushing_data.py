@@ -241,3 +241,11 @@ def test_conditions_are_standardised_by_the_training_clips(source: Path, data: P
         np.testing.assert_allclose(clips.conditions, expected, rtol=1e-5, atol=1e-6)
         assert clips.conditions.dtype == np.float32
         np.testing.assert_array_equal(clips.frames, raw[f"{split}_frames"])
+
+
+def test_clips_without_conditions_are_opened(tmp_path: Path) -> None:
+    """The clips of Denton and Fergus (2018) have pictures alone."""
+    files = {name: data for name, data in pushing_files().items() if name.endswith(".png")}
+    pack_images(write_zip(tmp_path / "a.zip", files), "robot", data_folder=tmp_path / "data")
+    data = open_data("robot", tmp_path / "data")
+    assert data.train.conditions.shape == (len(data.train.frames), 30, 0)
