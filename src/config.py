@@ -21,6 +21,7 @@ from src.base.settings import (
     NotNegative,
     Positive,
     Probability,
+    RunOrNone,
     Section,
     Seed,
     Shift,
@@ -77,6 +78,8 @@ class TrainingConfig(Section):
     batch_size: Positive = 32  # clips of a step, summed over all processes
     window: Positive = 1  # frames per clip, given frames included; reference_cvae has no given frames
     held_out_takes: Takes = ()  # takes left out; they choose best.pt
+    # The final training of the recipe of this run: the validation take is trained on, too. Its score is that run's.
+    final_of: RunOrNone = ""
     loss: Literal["mse", "log_mse"] = "log_mse"  # log_mse is the competition's PSNR, up to constants
     learning_rate: Annotated[float, Field(gt=0, le=1e3)] = 2e-3
     learning_rate_kind: Literal["cosine", "constant"] = "cosine"
@@ -99,6 +102,10 @@ class TrainingConfig(Section):
         default = type(self).model_fields["final_ratio"].default
         if self.learning_rate_kind == "constant" and self.final_ratio != default:
             raise ValueError('final_ratio would have no effect with learning_rate_kind = "constant"; remove it')
+        if self.final_of:
+            for name in ("held_out_takes", "patience", "validate_every"):
+                if getattr(self, name) != type(self).model_fields[name].default:
+                    raise ValueError(f"{name} would have no effect with final_of, which trains on all takes; remove it")
         return self
 
 
@@ -130,7 +137,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _settings_have_an_effect(self) -> "Config":
-        reason = _unfit_window(self) or _unfit_schedule(self) or self.model.misfit(self)
+        reason = _unfit_window(self) or _unfit_schedule(self) or _unfit_final(self) or self.model.misfit(self)
         if reason:
             raise ValueError(reason)
         return self
@@ -156,6 +163,12 @@ def _unfit_schedule(config: Config) -> str | None:
     if forcing is None or forcing.kind != "late" or forcing.begin < num_epochs:
         return None
     return f"model.teacher_forcing.begin = {forcing.begin}: a run of {num_epochs} epochs would never feed a true frame"
+
+
+def _unfit_final(config: Config) -> str | None:
+    if config.training.final_of and config.evaluation.checkpoint != "last":
+        return 'training.final_of leaves no footage that could choose best.pt; needed: evaluation.checkpoint = "last"'
+    return None
 
 
 # Settings that may differ when a run resumes. They do not change the weights of any training step.

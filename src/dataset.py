@@ -224,9 +224,18 @@ def hold_out(footage: Footage, takes: tuple[int, ...]) -> tuple[Footage, tuple[F
     return Footage(footage.frames, footage.poses, kept), held_out
 
 
+def joined(first: Footage, second: Footage) -> Footage:
+    """Returns the takes of both, those of `first` before those of `second`."""
+    moved = tuple((start + len(first.frames), stop + len(first.frames)) for start, stop in second.takes)
+    frames = np.concatenate([first.frames, second.frames])
+    return Footage(frames, np.concatenate([first.poses, second.poses]), (*first.takes, *moved))
+
+
 def sampler(config: Config, data: DanceData, *, context: int, device: torch.device) -> ClipSampler:
     """Returns the sampler of a run's training clips; a model sees `context` poses before and after each frame."""
     training, _ = hold_out(data.train, config.training.held_out_takes)
+    if config.training.final_of:
+        training = joined(training, data.val)
     return ClipSampler(
         training,
         window=config.training.window,

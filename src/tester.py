@@ -24,6 +24,7 @@ from src.base.systems import SYSTEMS
 from src.commands import tester_options
 from src.dance.prediction import predict_dance
 from src.dataset import DanceData
+from src.evaluation.final import local_score, refuse_final
 from src.evaluation.scores import Scores, lines_of_scores, read_scores, write_scores
 from src.evaluation.trained import Trained, data_of, open_run, origin_of, save_settings
 from src.intake.facts import Size
@@ -66,6 +67,7 @@ def evaluate(run: str, *, overrides: str = "", data_folder: Path = DATA, runs_fo
     `overrides` is the text of SET: evaluation settings to change. They are saved with the run.
     """
     trained = open_run(run, runs_folder, overrides)
+    refuse_final(trained.folder, trained.config)
     data = data_of(trained, data_folder)
     log = read_log(trained.folder)
     system = SYSTEMS[trained.config.model.system]
@@ -143,7 +145,7 @@ def _origin_of_csv(trained: Trained) -> dict[str, Any]:
         "run": trained.folder.name,
         "dataset": trained.config.dataset,
         **{name: value for name, value in source.items() if name in Provenance.model_fields},
-        "local_score": _local_score(trained, source),
+        "local_score": local_score(trained.folder, trained.config, source),
         "seed": trained.config.seed,
     }
 
@@ -190,20 +192,6 @@ def _open_pose_run(run: str, runs_folder: Path, overrides: str) -> Trained:
             f"needed: a run that draws dancers; to evaluate this one: make evaluate RUN={run}"
         )
     return trained
-
-
-def _local_score(trained: Trained, origin: dict[str, Any]) -> float | None:
-    """Returns the validation score of this checkpoint and configuration; None if they have not been evaluated."""
-    path = trained.folder / "scores.json"
-    if not path.is_file():
-        return None
-    try:
-        scores = read_scores(path)
-    except UserError as error:  # it is not needed for the csv
-        say(f"no local score beside the csv: {error}")
-        return None
-    evaluated = {"checkpoint_sha256": scores.checkpoint_sha256, "config_sha256": scores.config_sha256}
-    return scores.score if evaluated.items() <= origin.items() else None
 
 
 def predict_pictures(

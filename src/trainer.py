@@ -31,6 +31,7 @@ from src.base.systems import SYSTEMS
 from src.commands import train_options
 from src.config import Config, from_json, load_config
 from src.dataset import PackedData, open_data
+from src.evaluation.final import state_of_recipe
 from src.intake.manifest import Manifest
 from src.maths.schedules import change_plan, extended_learning_rate, schedule
 from src.models.interface import build_model
@@ -74,7 +75,7 @@ class Trainer:
         system = SYSTEMS[config.model.system]
         self.sampler = system.part("data").sampler(config, data, context=context, device=device)
         self.validation: Any = None
-        if distributed.rank() == 0:  # the other processes do not validate
+        if distributed.rank() == 0 and not settings.final_of:  # the other processes do not validate
             self.validation = system.part("validation").validation_of(config, data, context=context, device=device)
         clips = settings.clips_per_epoch or len(self.sampler)
         self.steps_per_epoch = max(1, clips // settings.batch_size)
@@ -153,6 +154,8 @@ class Trainer:
 
     def is_validation_due(self) -> bool:
         """Returns whether the epoch that has just ended is to be validated."""
+        if self.config.training.final_of:  # all footage is trained on
+            return False
         epoch = self.step // self.steps_per_epoch
         return epoch % self.config.training.validate_every == 0 or self.step == self.num_steps
 
@@ -238,6 +241,7 @@ def train(config: Config, folder: Path, *, data_folder: Path = Path("data"), sto
         unmirrored = left_unmirrored(config, data.manifest.facts)
         lines += [f"{folder}: no clip is mirrored: {unmirrored}"] if unmirrored else []
         config = dialled(resolved_for(config, data.manifest), folder, data, device)
+        lines += state_of_recipe(folder, config)
         as_written = with_recipe_of(config, as_written)
         distributed.refuse_unequal_shares(config.training.batch_size, distributed.world_size())
         # In every process: if one stopped alone, the others would wait for ever.

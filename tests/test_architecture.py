@@ -14,7 +14,7 @@ ORDER = (
     *("base.files", "base.provenance", "base.distributed", "base.gpus", "base.devices", "base.bfloat16"),
     *("base.randomness", "base.settings", "base.systems", "intake.facts", "dance.skeleton", "models.configs", "config"),
     *("training.saved_config", "commands", "__main__"),
-    *("evaluation.scores", "dance.schema", "pushing.schema"),
+    *("evaluation.scores", "evaluation.final", "dance.schema", "pushing.schema"),
     *("maths.schedules", "maths.losses", "maths.metrics"),
     *("synthetic.rasteriser", "synthetic.writing", "synthetic.dancer_drawing", "synthetic.dancers"),
     *("synthetic.tabletop_drawing", "synthetic.tabletop"),

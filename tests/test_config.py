@@ -248,12 +248,13 @@ def altered(config: Config, key: str) -> Config:
     raise AssertionError(f"no other value of {key}")
 
 
-ONE_VALUE = {  # model -> settings that have only one valid value for its system
+FINAL = "training.final_of"  # it needs evaluation.checkpoint = "last"
+ONE_VALUE = {  # model -> settings that have only one valid value for its system, or for its other settings
     **dict.fromkeys(
         PUSHING_MODELS,
-        ("model.name", "augmentation.", "evaluation.mirror", "evaluation.shift", "training.held_out_takes"),
+        ("model.name", "augmentation.", "evaluation.mirror", "evaluation.shift", "training.held_out_takes", FINAL),
     ),
-    **dict.fromkeys(POSE_MODELS, ("model.name", "training.shuffle", "model.previous_frame")),
+    **dict.fromkeys(POSE_MODELS, ("model.name", "training.shuffle", "model.previous_frame", FINAL)),
 }
 
 

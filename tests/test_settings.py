@@ -54,6 +54,7 @@ ELSEWHERE = {  # settings without effect in one step, and the test that shows th
     "training.channels_last": "training/test_step.py::test_weights_have_the_layout_that_is_asked_for",
     "training.validate_every": "test_trainer.py::test_the_number_of_validations_changes_no_weight",
     "training.patience": "test_trainer.py::test_patience_ends_a_run_early",
+    "training.final_of": "evaluation/test_final.py::test_every_frame_of_both_is_drawn_and_no_clip_crosses_the_seam",
     "evaluation.checkpoint": "test_tester.py::test_the_last_checkpoint_can_be_read",
 }
 REFUSED = {  # settings for which a model accepts only one value

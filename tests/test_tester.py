@@ -19,6 +19,7 @@ from rich.console import Console
 from skimage.metrics import peak_signal_noise_ratio
 
 from src import tester
+from src.base import console
 from src.base.console import UserError
 from src.base.files import file_hash
 from src.base.randomness import keyed_seed
@@ -440,6 +441,8 @@ def test_a_run_that_was_not_evaluated_has_no_scores(workplace: Path, outcome: Ca
 def test_the_commands_say_what_they_did(
     workplace: Path, own: dict[str, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(console, "QUIET_SECONDS", 3600)  # on a busy machine, lines would say what takes long
+
     def output(*arguments: object) -> str:
         monkeypatch.setattr("sys.argv", ["tester", *map(str, arguments)])
         main()

@@ -25,7 +25,14 @@ def _is_data_set(text: str) -> str:
     return text
 
 
+def _is_run(text: str) -> str:
+    if text and not is_name(text):
+        raise ValueError(f"{text!r} is no name of a run; needed: {NEEDED}")
+    return text
+
+
 DataSetName = Annotated[str, AfterValidator(_is_data_set)]
+RunOrNone = Annotated[str, AfterValidator(_is_run)]  # "": none
 
 
 class Section(BaseModel):

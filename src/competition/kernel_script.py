@@ -124,8 +124,8 @@ def main(kaggle: Path = Path("/kaggle")) -> None:
     stage(work, "src.packing", "--source", str(data), "--dataset", {dataset!r})
     finished = train(work)
     if finished:
-        stage(work, "src.tester", "evaluate", RUN)
-        stage(work, "src.tester", "submission", RUN)
+        for step in {steps!r}:
+            stage(work, "src.tester", step, RUN)
     shutil.rmtree(work / "data")  # keeps the packed data out of the notebook's output
     paths = [*(work / "runs" / RUN).rglob("*"), *(work / "submissions").glob(f"{{RUN}}.*")]
     files = {{str(path.relative_to(work)): path for path in paths if path.is_file()}}
@@ -197,6 +197,7 @@ def _script(order: SessionOrder) -> str:
         source=_encoded(contents),
         dataset=settings.dataset,
         config=config,
+        steps=("submission",) if settings.training.final_of else ("evaluate", "submission"),
     )
     if len(script) > MAX_SCRIPT_BYTES:
         raise UserError(

@@ -31,6 +31,7 @@ def clips_of_an_epoch(config: Config, manifest: DanceManifest | None) -> tuple[i
         return FULL_SIZE // window, f"{FULL_SIZE:,} frames, as in the competition"
     left_out = config.training.held_out_takes
     kept = [take for number, take in enumerate(manifest.train_takes) if number not in left_out]
+    kept += manifest.val_takes if config.training.final_of else ()
     frames = sum(stop - start for start, stop in kept)
     return frames // window, f"{frames:,} frames"
 
@@ -41,6 +42,8 @@ def resident_bytes(config: Config, manifest: DanceManifest | None) -> int:
     `config` must be resolved.
     """
     num_frames = FULL_SIZE if manifest is None else max(stop for _, stop in manifest.train_takes)
+    if manifest is not None and config.training.final_of:
+        num_frames += max(stop for _, stop in manifest.val_takes)
     changes = config.augmentation
     height, width = (manifest.facts if manifest else ASSUMED).frame_size
     pixels = (height + 2 * changes.shift_y) * (width + 2 * changes.shift_x)  # shifts are views of padded pictures

@@ -104,8 +104,9 @@ class PushingModelConfig(VideoModelConfig):
                 f"{self.name} cannot mirror or shift clips, because their actions and positions would no longer fit; "
                 "leave out augmentation and evaluation.mirror and the shifts"
             )
-        if config.training.held_out_takes:
-            return "training.held_out_takes is only for dancers; remove it"
+        for name in ("held_out_takes", "final_of"):
+            if getattr(config.training, name):
+                return f"training.{name} is only for dancers; remove it"
         return None
 
 

@@ -100,7 +100,7 @@ def read_run(folder: Path) -> Run:
         notes.append(f"{LOG_FILE} has {log.num_epochs} epochs, config.json {planned}: one of them is of another run")
     scores = None
     if not (folder / "scores.json").is_file():
-        notes.append(f"not evaluated: scores.json is missing; make evaluate RUN={folder.name}")
+        notes.append(_why_without_scores(folder, config))
     else:
         try:
             scores = read_scores(folder / "scores.json")
@@ -110,6 +110,14 @@ def read_run(folder: Path) -> Run:
         notes.append(f"the settings have changed since the evaluation; make evaluate RUN={folder.name}")
     run = Run(folder, config, log, scores, ())
     return replace(run, notes=(*notes, *_notes_on_checkpoint(run)))
+
+
+def _why_without_scores(folder: Path, config: Config | None) -> str:
+    """Returns why a run has no scores."""
+    if config and config.training.final_of:
+        recipe = config.training.final_of
+        return f"not evaluated, because it was trained on the validation take as well; its score is that of {recipe}"
+    return f"not evaluated: scores.json is missing; make evaluate RUN={folder.name}"
 
 
 def _notes_on_log(path: Path, log: TrainingLog) -> list[str]:
