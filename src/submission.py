@@ -75,6 +75,7 @@ class Provenance(BaseModel):
     commit: str | None  # None outside a git checkout
     dataset: str
     dataset_fingerprint: str
+    synthetic: bool = False  # whether this project has drawn the data; files of older versions do not say it
     config_sha256: Sha256
     checkpoint_sha256: Sha256
     checkpoint_step: NotNegative

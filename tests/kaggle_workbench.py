@@ -96,7 +96,11 @@ def small_csv(seed: str) -> bytes:
 
 
 def write_run(
-    folder: Path, content: bytes, num_rows: int = LENGTH, frame_size: tuple[int, int] = (HEIGHT, WIDTH)
+    folder: Path,
+    content: bytes,
+    num_rows: int = LENGTH,
+    frame_size: tuple[int, int] = (HEIGHT, WIDTH),
+    synthetic: bool = False,
 ) -> None:
     """Writes the csv, its run, and the provenance that connects them."""
     (folder / "submissions/run.csv").write_bytes(content)
@@ -113,6 +117,7 @@ def write_run(
         "commit": "0123456789ab",
         "dataset": "dance",
         "dataset_fingerprint": "f" * 64,
+        "synthetic": synthetic,
         "config_sha256": hashes[2],
         "checkpoint_sha256": hashes[1],
         "checkpoint_step": 100,

@@ -67,6 +67,11 @@ def prepare(request: SubmitRequest) -> PreparedSubmission:
     if "[run:" in message:
         raise UserError("the message contains `[run:`, which starts the tag that is added to it; remove it")
     provenance = Provenance.load(path.with_suffix(".json"))
+    if provenance.synthetic:
+        raise UserError(
+            f"{path} is a rehearsal: its data set {provenance.dataset} is synthetic, so no competition can score it; "
+            "train on a competition's data (make data SOURCE=kaggle COMPETITION=slug DATASET=name) and submit that run"
+        )
     shape = (3, *provenance.frame_size)
     checked = check_submission(path, sequence_length=provenance.sequence_length, frame_shape=shape)
     say_doubts(path, checked)

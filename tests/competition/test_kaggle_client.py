@@ -17,7 +17,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kaggle_workbench import Harness, Workspace, disagreements, environment_of, leaks, open_harness, write_run
+from kaggle_workbench import (
+    Harness,
+    Workspace,
+    disagreements,
+    environment_of,
+    leaks,
+    open_harness,
+    small_csv,
+    write_run,
+)
 from loopback_kaggle import KEY, USER
 
 from src.base.console import UserError
@@ -241,6 +250,16 @@ def test_an_invalid_csv_is_refused_before_any_call(harness: Harness) -> None:
     write_run(workspace.folder, b"id,0\n0,300\n")
     result = harness.run(workspace, *workspace.command("submit"))
     assert result.exit_code == 2 and "submissions/run.csv" in result.error and workspace.competition.calls == []
+
+
+def test_a_csv_of_synthetic_data_is_refused_before_any_call(harness: Harness) -> None:
+    workspace = harness.workspace("rehearsal")
+    write_run(workspace.folder, small_csv("rehearsal"), synthetic=True)
+    for options in ((), ("--again",), ("--force-stale",)):
+        result = harness.run(workspace, *workspace.command("submit", *options))
+        assert result.exit_code == 2 and result.error.count("\n") == 1
+        assert "submissions/run.csv is a rehearsal: its data set dance is synthetic" in result.error
+    assert workspace.competition.calls == [] and workspace.submissions == []
 
 
 def test_a_csv_of_full_size_is_uploaded_as_a_zip(harness: Harness) -> None:
