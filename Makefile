@@ -104,7 +104,7 @@ evaluate: setup ## roll out the validation data with RUN -> runs/RUN/scores.json
 submission: setup ## roll out the test sequences with RUN -> submissions/RUN.csv and .json, checked; needs no network
 	@$(py) -m src submission $(call quoted,RUN) --set $(call quoted,SET)
 
-submit: setup ## upload submissions/RUN.csv to COMPETITION once, with MESSAGE, and wait for the score; ARGS="--team NAME | --again | --force-stale | --deadline S"
+submit: setup ## upload submissions/RUN.csv to COMPETITION once, with MESSAGE, and wait for the score; ARGS="--team NAME | --again | --plain-csv | --force-stale | --deadline S"
 	@$(py) -m src submit --run $(call quoted,RUN) --competition $(call quoted,COMPETITION) \
 		--message=$(call quoted,MESSAGE) --args=$(call quoted,ARGS)
 

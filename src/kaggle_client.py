@@ -22,8 +22,9 @@ from src.base.command_line import Parser, path_option, seconds, whole, with_more
 from src.base.console import UserError, run_program, say
 from src.base.names import checked_name
 from src.competition.client import WaitPolicy
+from src.competition.credentials import warn_about_readable_credentials
 from src.competition.download import download
-from src.competition.errors import competition_page, warn_about_readable_credentials
+from src.competition.errors import competition_page
 from src.competition.kernel import train_on_kaggle
 from src.competition.ledger import Ledger, Submission
 from src.competition.queries import find_team, leaderboard, username
@@ -59,7 +60,7 @@ def print_scores(submission: Submission) -> None:
     local_score = submission.intent.local_score
     public = scored.public_score
     private = scored.private_score
-    line = f"{scored.run} [run:{scored.tag}]: public score {_number(public)}"
+    line = f"{scored.run} [run:{scored.tag}]: public score {_number(public) or 'not shown'}"
     if public is not None and local_score is not None:
         line += f", local score {local_score:.2f} dB, difference {public - local_score:+.2f} dB"
     elif local_score is None:
@@ -124,12 +125,13 @@ def main() -> None:
     policy = WaitPolicy(**{name: value for name, value in chosen.items() if value is not None})
     if arguments.command == "submissions":
         ledger = Ledger(SUBMISSIONS / "ledger.jsonl")
-        if arguments.refresh:
-            refresh(ledger, policy)
+        problem = refresh(ledger, policy) if arguments.refresh else None
         readable, notes = ledger.readable()
         print_submissions(readable)
         for note in notes:
             say(note)
+        if problem:
+            raise problem
         return
     slug = read_slug(arguments.competition)
     if "run" in arguments:
@@ -144,6 +146,7 @@ def main() -> None:
             arguments.message,
             again=arguments.again,
             force_stale=arguments.force_stale,
+            plain_csv=arguments.plain_csv,
         )
         print_scores(submit(request, policy, team=arguments.team))
     elif arguments.command == "leaderboard":
@@ -185,6 +188,7 @@ def _parser() -> Parser:
     command.add_argument(
         "--force-stale", action="store_true", help="submit although the csv, checkpoint or config has changed"
     )
+    command.add_argument("--plain-csv", action="store_true", help="upload the csv itself, not a zip of it")
     command.add_argument("--again", action="store_true", help="submit although Kaggle has, or may have, this csv")
     _add_wait_options(command, *WAIT_OPTIONS)
     command = commands.choices["leaderboard"]

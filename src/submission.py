@@ -2,7 +2,6 @@
 
 The header of the csv is `id,0,1,...,6143`. Each row holds one frame: its id (0, 1, 2, ...), then its values in C, H, W
 order as integers 0..255. The sequences follow each other. Each has 630 rows, and its first row is the given frame.
-6144 and 630 are the competition's numbers. Other data sets may have other frame sizes and sequence lengths.
 """
 
 import hashlib
@@ -32,7 +31,7 @@ from src.intake.pictures import Picture, count_kinds, read_picture, say_conversi
 if TYPE_CHECKING:
     from torch import Tensor
 
-FRAME_SHAPE = (3, *FRAME_SIZE)  # C, H, W
+FRAME_SHAPE = (3, *FRAME_SIZE)  # C, H, W, of the competition; other data sets may have others
 SEQUENCE_LENGTH = TEST_LENGTH  # rows of one sequence, the given frame included
 MAX_ROWS = 10**9  # of a csv
 
@@ -75,6 +74,7 @@ class Provenance(BaseModel):
     commit: str | None  # None outside a git checkout
     dataset: str
     dataset_fingerprint: str
+    synthetic: bool = False  # whether this project has drawn the data; files of older versions do not say it
     config_sha256: Sha256
     checkpoint_sha256: Sha256
     checkpoint_step: NotNegative

@@ -117,7 +117,7 @@ def submission(
     path = submissions_folder / f"{run}.csv"
     remove_leftovers(submissions_folder / run)
     safe_to_replace(path)
-    origin = _origin_of_csv(trained)
+    origin = _origin_of_csv(trained, data_folder)
     if path.is_file() and _is_up_to_date(path, origin):
         say(f"{path} is up to date: it was written from this checkpoint, configuration and data set")
         return path
@@ -138,12 +138,13 @@ def submission(
     return path
 
 
-def _origin_of_csv(trained: Trained) -> dict[str, Any]:
+def _origin_of_csv(trained: Trained, data_folder: Path) -> dict[str, Any]:
     """Returns what a csv is made from, by the names of `Provenance`: run, checkpoint, settings, data set and code."""
     source = origin_of(trained)
     return {
         "run": trained.folder.name,
         "dataset": trained.config.dataset,
+        "synthetic": is_synthetic(trained.config.dataset, data_folder),
         **{name: value for name, value in source.items() if name in Provenance.model_fields},
         "local_score": local_score(trained.folder, trained.config, source),
         "seed": trained.config.seed,
@@ -295,7 +296,7 @@ def _say_how_to_upload(run: str, path: Path) -> None:
     height, width = written.frame_size
     content = f"{written.num_sequences} sequences of {written.sequence_length} frames"
     say(f"{path}: valid, {content} of {height} x {width}.")
-    if is_synthetic(written.dataset):
+    if written.synthetic:
         say("  A rehearsal: the dancers are synthetic, so there is no competition to upload it to.")
         return
     say("  Upload it with")

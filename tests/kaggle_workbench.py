@@ -32,6 +32,7 @@ from loopback_kaggle import KEY, USER, Competition, LoopbackKaggle, read_faults
 
 from src import kaggle_client
 from src.base.console import run_main
+from src.competition.client import RECORDER
 from src.competition.ledger import Ledger, Submission
 
 NUM_WORKERS = 12  # commands at the same time; they mostly wait
@@ -96,7 +97,11 @@ def small_csv(seed: str) -> bytes:
 
 
 def write_run(
-    folder: Path, content: bytes, num_rows: int = LENGTH, frame_size: tuple[int, int] = (HEIGHT, WIDTH)
+    folder: Path,
+    content: bytes,
+    num_rows: int = LENGTH,
+    frame_size: tuple[int, int] = (HEIGHT, WIDTH),
+    synthetic: bool = False,
 ) -> None:
     """Writes the csv, its run, and the provenance that connects them."""
     (folder / "submissions/run.csv").write_bytes(content)
@@ -113,6 +118,7 @@ def write_run(
         "commit": "0123456789ab",
         "dataset": "dance",
         "dataset_fingerprint": "f" * 64,
+        "synthetic": synthetic,
         "config_sha256": hashes[2],
         "checkpoint_sha256": hashes[1],
         "checkpoint_step": 100,
@@ -132,7 +138,7 @@ class ForkedClient(subprocess.Popen):
     """A process that runs the client's code without starting Python again. All other commands start as usual."""
 
     def __init__(self, command: list[str], **settings: object) -> None:
-        if command[:2] == [sys.executable, "-P"] and "-W" in command:
+        if command[:3] == [sys.executable, "-P", str(RECORDER)]:
             settings["preexec_fn"] = functools.partial(run_client, command, dict(settings))
         super().__init__(command, **settings)
 
@@ -154,13 +160,10 @@ def run_client(command: list[str], settings: dict[str, object]) -> None:
     os.environ.update(settings["env"])
     sys.stdin, sys.stdout = os.fdopen(0), os.fdopen(1, "w", encoding="utf-8")
     sys.stderr = os.fdopen(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1)
-    sys.argv = command[3:]
+    sys.argv = command[2:]
     code = 0
     try:
-        if command[2] == "-c":
-            exec(command[3], {"__name__": "__main__"})
-        else:
-            runpy.run_module("kaggle", run_name="__main__", alter_sys=True)
+        runpy.run_path(command[2], run_name="__main__")
     except SystemExit as ending:
         code = ending.code if isinstance(ending.code, int) else ending.code is not None
     except BaseException:
@@ -273,7 +276,7 @@ def wait_until(happened: Callable[[], bool], limit_s: float = 120.0) -> None:
 def disagreements(workspace: Workspace) -> list[str]:
     """Returns all differences between the ledger and the server, and all submissions after the first."""
     listed = Counter(
-        entry["description"].rpartition("[run:")[2].rstrip("]") for entry in workspace.competition.submissions
+        entry["description"].partition("[run:")[2].partition("]")[0] for entry in workspace.competition.submissions
     )
     faults = [f"{tag} is on the server {count} times" for tag, count in listed.items() if count > 1]
     if len(listed) > 1:

@@ -37,6 +37,7 @@ STEPS = {  # method of the service -> name of the step in faults and calls
     "CreateSubmission": "create",
     "ListSubmissions": "list",
     "GetLeaderboard": "leaderboard",
+    "ListCompetitions": "search",
     "SaveKernel": "push",
     "GetKernel": "pull",
     "GetKernelSessionStatus": "status",
@@ -79,6 +80,7 @@ class Competition(Notebooks):
     archive: bytes = b""
     faults: list[Fault] = field(default_factory=list)
     scoring: str = "COMPLETE"  # or ERROR, or PENDING, which never changes
+    error_description: str = ""  # why a submission with the status ERROR has no score
     public_score: str = "31.25"
     private_score: str = ""
     pending_lists: int = 0  # number of lists that show a new submission as PENDING
@@ -90,6 +92,7 @@ class Competition(Notebooks):
     )
     page_cap: int = 200  # most rows of one page of the list of submissions
     page_tokens: bool = True  # whether a page says where the next one is; otherwise pages have numbers
+    notebooks_only: bool = False  # whether it is a code competition
     create_answer: str = ""  # a message that registers nothing; the status is 200
     create_refusal: str = ""  # a message with the status 400
     calls: list[dict[str, Any]] = field(default_factory=list)
@@ -158,13 +161,22 @@ class Competition(Notebooks):
             row = {key: entry[key] for key in ("ref", "date", "description", "fileName", "totalBytes")} | {
                 "status": status
             }
-            if status == "COMPLETE":
+            if status == "ERROR" and self.error_description:
+                row["errorDescription"] = self.error_description
+            if status not in ("PENDING", "ERROR"):
                 row |= {"publicScore": self.public_score, "privateScore": self.private_score}
             rows.append(row)
         size = min(self.page_cap, body.get("pageSize", 20))
         first = int(body.get("pageToken") or 0) if self.page_tokens else size * (body.get("page", 1) - 1)
         following = {"nextPageToken": str(first + size)} if self.page_tokens and first + size < len(rows) else {}
         return {"submissions": rows[first : first + size], **following}
+
+    def answer_search(self, body: dict[str, Any]) -> dict[str, Any]:
+        place = f"https://www.kaggle.com/competitions/{self.slug}"
+        found = [{"id": 1, "ref": f"{place}-more"}, {"id": 2, "ref": place}]
+        if self.notebooks_only:
+            found[1]["isKernelsSubmissionsOnly"] = True
+        return {"competitions": found}
 
     def answer_leaderboard(self, body: dict[str, Any]) -> dict[str, Any]:
         first, size = int(body.get("pageToken") or 0), body.get("pageSize", 20)
@@ -236,7 +248,7 @@ class Handler(BaseHTTPRequestHandler):
         raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         body = json.loads(raw or b"{}")
         step = STEPS.get(method, method)
-        named = body.get("competitionName") or ",".join(body.get("competitionDataSources", []))
+        named = body.get("competitionName") or body.get("search") or ",".join(body.get("competitionDataSources", []))
         named = named or str(body.get("token") or body.get("refreshToken") or "").partition(".")[2]
         if not named and (step == "quota" or "kernelSlug" in body):
             named = self.server.competition_of(f"{body.get('userName')}/{body.get('kernelSlug')}")

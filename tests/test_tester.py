@@ -620,6 +620,7 @@ def test_the_description_of_a_csv_follows_the_data_set(
     assert f"submissions/tiny.csv: valid, 2 sequences of {TEST_LENGTH} frames of 32 x 64." in said
     assert "A rehearsal: the dancers are synthetic" in said
     assert "make submit" not in said
+    assert Provenance.load(workplace / "submissions" / "tiny.json").synthetic
 
 
 def test_a_baseline_without_error_is_named_for_what_it_is(

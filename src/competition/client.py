@@ -2,7 +2,7 @@
 
 The client is never imported, because its import authenticates, prints, creates a folder and calls the network. This
 code relies on the behaviour of the versions in `CLIENT_VERSIONS`. tests/competition/test_kaggle_client.py checks that
-exactly these are installed and locked.
+exactly these are installed and locked. What Kaggle answers is read from the record of src/competition/recorder.py.
 """
 
 import importlib.metadata
@@ -19,36 +19,13 @@ from pathlib import Path
 
 from src.base.console import UserError, say, track
 from src.base.ownership import lock_file
+from src.competition.answers import Answer, answers_in, printed_in
 from src.competition.errors import RUN_AGAIN, KaggleRefusal, KaggleUnavailable, explain
 
-CLIENT_VERSIONS = {"kaggle": "2.2.4", "kagglesdk": "0.1.37", "tqdm": "4.70.1"}  # tqdm draws the upload's progress bar
+CLIENT_VERSIONS = {"kaggle": "2.2.5", "kagglesdk": "0.1.38"}
+RECORDER = Path(__file__).with_name("recorder.py")  # the client, with a record of its calls
 ORPHAN_LIMIT_S = 7200  # a transfer stops itself after this time, even if the process that started it is gone
 WATCH_INTERVAL_S = 0.1  # between two checks of a transfer or a lock
-# The client shows one page of the list of submissions and does not print where the next one is. This reads all pages.
-EVERY_PAGE = """
-from kaggle import cli
-from kagglesdk.competitions.types.competition_api_service import ApiListSubmissionsRequest
-
-def every_page(competition, page_size, **unused):
-    rows, page, token = {}, 1, ""
-    with cli.api.build_kaggle_client() as kaggle:
-        while page <= 100:
-            request = ApiListSubmissionsRequest()
-            request.competition_name, request.page_size, request.page_token = competition, page_size, token
-            if not token:
-                request.page = page
-            answer = kaggle.competitions.competition_api_client.list_submissions(request)
-            found = {(row.ref, row.description, str(row.date)): row for row in answer.submissions or []}
-            new = {key: row for key, row in found.items() if key not in rows}
-            rows |= new
-            token, page = answer.next_page_token, page + 1
-            if not new or (not token and len(found) < 20):  # the service's smallest page has 20 rows
-                return list(rows.values())
-    raise ValueError("Kaggle's list of submissions does not end")
-
-cli.api.competition_submissions = every_page
-cli.main()
-"""
 SHOW_AFTER_S = 3.0  # a transfer that takes less shows no progress bar
 
 
@@ -109,7 +86,26 @@ def poll_rounds(policy: WaitPolicy, total_s: float) -> Iterator[None]:
 
 
 def call_client(slug: str, *arguments: str, policy: WaitPolicy) -> str:
-    """Returns the client's output for one command. Raises `KaggleRefusal` or `KaggleUnavailable` if it fails."""
+    """Returns what the client prints for a command. Raises `KaggleRefusal` or `KaggleUnavailable` if it fails."""
+    exit_code, output = _run_client(arguments, policy)
+    if exit_code != 0:
+        raise explain(output, slug)
+    return printed_in(output)
+
+
+def ask_client(call: str, slug: str, *arguments: str, policy: WaitPolicy) -> Answer:
+    """Returns Kaggle's answer to the call that a command makes, a table in JSON. Raises as `call_client`.
+
+    What the client then prints, and whether it fails, does not matter.
+    """
+    _, output = _run_client(arguments, policy)
+    answer = (answers_in(output) or [Answer(call="")])[-1]
+    if answer.call != call or not answer.is_table:
+        raise explain(output, slug)
+    return answer
+
+
+def _run_client(arguments: tuple[str, ...], policy: WaitPolicy) -> tuple[int, str]:
     try:
         result = subprocess.run(
             _command(arguments),
@@ -124,9 +120,7 @@ def call_client(slug: str, *arguments: str, policy: WaitPolicy) -> str:
     except subprocess.TimeoutExpired as error:
         problem = f"Kaggle has not answered within {policy.call_timeout_s:.0f} s"
         raise KaggleUnavailable(problem, f"check the network, then {RUN_AGAIN}") from error
-    if result.returncode != 0:
-        raise explain(f"{result.stdout}\n{result.stderr}", slug)
-    return result.stdout
+    return result.returncode, f"{result.stdout}\n{result.stderr}"
 
 
 def start_transfer(*arguments: str, log: Path, lock: Lock) -> "subprocess.Popen[bytes]":
@@ -228,8 +222,7 @@ def _command(arguments: tuple[str, ...]) -> list[str]:
             installed = "no version of it"
         if installed != tested:
             raise KaggleRefusal(f"{package} {tested} is needed and {installed} is installed", "run `make setup`")
-    program = ("-c", EVERY_PAGE) if "submissions" in arguments[:2] else ("-m", "kaggle")
-    return [sys.executable, "-P", *program, "-W", *arguments]  # -P: import nothing from the current folder
+    return [sys.executable, "-P", str(RECORDER), "-W", *arguments]  # -P: import nothing from the current folder
 
 
 def _environment() -> dict[str, str]:
@@ -248,4 +241,4 @@ def peek_client(*arguments: str, seconds: float) -> str:
         except subprocess.TimeoutExpired:
             child.kill()
             printed, _ = child.communicate()
-    return bytes(printed).decode(errors="replace")
+    return printed_in(bytes(printed).decode(errors="replace"))

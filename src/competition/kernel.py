@@ -22,6 +22,7 @@ from src.base.gpus import SESSION_HOURS
 from src.base.names import shortened
 from src.base.ownership import owned
 from src.base.reading import Unreadable, read_bytes, read_json
+from src.competition.answers import printed_in
 from src.competition.client import (
     Lock,
     Transfer,
@@ -33,7 +34,8 @@ from src.competition.client import (
     size_of,
     start_transfer,
 )
-from src.competition.errors import RUN_AGAIN, KaggleRefusal, KaggleUnavailable, redact
+from src.competition.credentials import redact
+from src.competition.errors import RUN_AGAIN, KaggleRefusal, KaggleUnavailable
 from src.competition.kernel_script import SessionOrder, write_kernel
 from src.competition.kernel_session import (
     MAX_SHOWN,
@@ -130,7 +132,7 @@ class Trip:
         self.save(state)
         child = start_transfer(*words, log=log, lock=self.lock)
         follow_transfer(child, f"pushing {state.kernel}", Transfer(log, lambda: 0.0), self.policy)
-        answer = redact(read_bytes(log).decode(errors="replace"))
+        answer = redact(printed_in(read_bytes(log).decode(errors="replace")))
         lines = [line for line in answer.splitlines() if not line.startswith("Warning:")]
         said = " ".join(lines)
         if "Kernel push error: " in said or "not valid" in said:
@@ -151,7 +153,7 @@ class Trip:
             try:
                 call_client(state.kernel, "kernels", "pull", state.kernel, "-p", str(place), policy=self.policy)
             except KaggleRefusal as error:
-                if not re.search(r"\b40[34]\b|denies|no competition", error.problem):
+                if error.status not in (403, 404):
                     raise
                 continue
             found = "".join(path.read_text(errors="replace") for path in place.glob("*.py"))
@@ -253,7 +255,7 @@ class Trip:
 
         follow_transfer(child, f"fetching {state.kernel}", Transfer(log, percent), self.policy)
         if child.returncode != 0:
-            said = shortened(redact(read_bytes(log).decode(errors="replace")), MAX_SHOWN)
+            said = shortened(redact(printed_in(read_bytes(log).decode(errors="replace"))), MAX_SHOWN)
             raise KaggleUnavailable(f"the output of {state.kernel} was not downloaded ({said})", RUN_AGAIN)
 
     @staticmethod

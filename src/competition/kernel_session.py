@@ -6,7 +6,8 @@ from src.base.console import say
 from src.base.names import shortened
 from src.base.reading import Unreadable, parse_value
 from src.competition.client import WaitPolicy, call_client, peek_client
-from src.competition.errors import RUN_AGAIN, KaggleError, KaggleRefusal, KaggleUnavailable, redact
+from src.competition.credentials import redact
+from src.competition.errors import RUN_AGAIN, KaggleError, KaggleRefusal, KaggleUnavailable
 
 RESERVED_HOURS = 1.0  # of a session: for packing, evaluation, the csv, and the copy of the output
 MAX_SHOWN = 500  # characters of an answer of the client

@@ -43,10 +43,10 @@ class Event(BaseModel):
     csv_sha256: Sha256 | None = None
     commit: str | None = None
     local_score: float | None = None
-    boot: str | None = None  # identifies the boot of the machine; a log from an earlier boot can be incomplete
+    boot: str | None = None  # written by older versions
     ref: str | None = None  # of accepted and scored: Kaggle's number of the submission
     reason: str | None = None  # of refused, unknown, and scored with an error or with a score that is no number
-    status: Literal["COMPLETE", "ERROR"] | None = None  # of scored, like the three fields below
+    status: str | None = None  # of scored, like the three fields below: COMPLETE, ERROR, or what else Kaggle says
     public_score: float | None = None
     private_score: float | None = None
     rank: int | None = None
@@ -80,7 +80,10 @@ class Submission:
     def has_score(self) -> bool:
         """Returns whether Kaggle has given it a public or a private score. `reason` says if one is no number."""
         latest = self.latest
-        return latest.status == "COMPLETE" and (latest.public_score, latest.private_score, latest.reason) != (None,) * 3
+        return (
+            latest.status not in (None, "ERROR")
+            and (latest.public_score, latest.private_score, latest.reason) != (None,) * 3
+        )
 
 
 class Ledger:

@@ -1,54 +1,34 @@
 """Queries to Kaggle: the submissions left today, our submissions and their scores, the leaderboard, the user's name."""
 
-import csv
-import io
 import math
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field
 
 from src.base.console import say
 from src.base.names import shortened
-from src.base.reading import Unreadable, parse_json, reason_of
-from src.competition.client import WaitPolicy, call_client
-from src.competition.errors import RUN_AGAIN, KaggleError, KaggleRefusal, KaggleUnavailable, competition_page, redact
+from src.base.reading import Unreadable, parse_json
+from src.competition.answers import Answer
+from src.competition.client import WaitPolicy, ask_client, call_client
+from src.competition.credentials import redact
+from src.competition.errors import (
+    RUN_AGAIN,
+    KaggleError,
+    KaggleRefusal,
+    KaggleUnavailable,
+    code_competition,
+    competition_page,
+)
 
-PAGE_SIZE = 100  # rows of the leaderboard in one answer
-MAX_SHOWN = 200  # characters of an answer that cannot be read
+PAGE_SIZE = 100  # rows that are asked for in one answer
+SMALLEST_PAGE = 20  # rows of a page of submissions: a page with fewer is the last one
+MAX_PAGES = 200  # of the list of submissions
+MAX_SHOWN = 200  # characters of a score that is no number, and of a reason
 MAX_PLACES = 2000  # of the leaderboard that are read to find a team
-TAG = re.compile(r"\[run:([0-9a-f]{12}(?:-\d+)?)\]\s*$")  # every message that this project submits ends like this
-
-
-@dataclass(frozen=True)
-class ListedSubmission:
-    """A row of Kaggle's list of submissions. Scores are in dB; None for no score and for a text that is no number.
-
-    odd_score: a score that is no number, as Kaggle shows it.
-    """
-
-    ref: str
-    message: str
-    status: str
-    public_score: float | None
-    private_score: float | None
-    odd_score: str = ""
-
-    @property
-    def is_final(self) -> bool:
-        """Returns whether the row will not change: it has a score or an error.
-
-        COMPLETE alone is not enough, because Kaggle can show it before the score.
-        """
-        scored = (self.public_score, self.private_score) != (None, None) or bool(self.odd_score)
-        return self.status == "ERROR" or (self.status == "COMPLETE" and scored)
-
-    @property
-    def state(self) -> str:
-        """Returns its status in words."""
-        return "Kaggle shows no score for it" if self.status == "COMPLETE" and not self.is_final else self.status
+TAG = re.compile(r"^\s*\[run:([0-9a-f]{12}(?:-\d+)?)\]|\[run:([0-9a-f]{12}(?:-\d+)?)\]\s*$")  # older messages end in it
 
 
 def number_of(score: str) -> float | None:
@@ -67,34 +47,111 @@ def number_of(score: str) -> float | None:
     return number if math.isfinite(number) else None
 
 
-class SubmissionRow(BaseModel):
-    """A row of the client's list of submissions."""
+def _text_of(value: object) -> str:
+    return "" if value is None else str(value)
 
-    ref: str
-    description: str
-    status: str
-    public_score: str = Field(alias="publicScore")
-    private_score: str = Field(alias="privateScore")
+
+Text = Annotated[str, BeforeValidator(_text_of)]  # any value is shown as it is; Kaggle leaves out what is empty
+
+
+class ListedSubmission(BaseModel):
+    """A row of Kaggle's list of submissions."""
+
+    ref: Text = ""
+    message: Text = Field("", alias="description")
+    date: Text = ""
+    stated: Text = Field("PENDING", alias="status")
+    public_text: Text = Field("", alias="publicScore")
+    private_text: Text = Field("", alias="privateScore")
+    error: Text = Field("", alias="errorDescription")
+
+    @property
+    def status(self) -> str:
+        """Returns PENDING, COMPLETE, ERROR, or what else Kaggle says."""
+        return self.stated.upper().removeprefix("SUBMISSION_STATUS_")
+
+    @property
+    def tag(self) -> str | None:
+        """Returns the tag in its message, if this project has submitted it."""
+        found = TAG.search(self.message)
+        return found and (found[1] or found[2])
+
+    @property
+    def public_score(self) -> float | None:
+        """Returns the public score in dB; None for no score and for a text that is no number."""
+        return number_of(self.public_text)
+
+    @property
+    def private_score(self) -> float | None:
+        """Returns the private score in dB, as `public_score`."""
+        return number_of(self.private_text)
+
+    @property
+    def odd_score(self) -> str:
+        """Returns the scores that are no numbers, as Kaggle shows them."""
+        texts = [text for text in (self.public_text, self.private_text) if text.strip() not in ("", "None")]
+        return shortened(redact(", ".join(text for text in texts if number_of(text) is None)), MAX_SHOWN)
+
+    @property
+    def is_final(self) -> bool:
+        """Returns whether the row will not change: it has a score or an error.
+
+        COMPLETE alone is not enough, because Kaggle can show it before the score.
+        """
+        scored = (self.public_score, self.private_score) != (None, None) or bool(self.odd_score)
+        return self.status == "ERROR" or (self.status != "PENDING" and scored)
+
+    @property
+    def state(self) -> str:
+        """Returns its status in words."""
+        return "Kaggle shows no score for it" if self.status == "COMPLETE" and not self.is_final else self.status
+
+
+class SubmissionPage(BaseModel):
+    """A page of the list of submissions."""
+
+    submissions: list[ListedSubmission] | None = None
+    next_token: str | None = Field(None, alias="nextPageToken")
 
 
 class PlaceRow(BaseModel):
-    """A row of the client's leaderboard."""
+    """A row of the leaderboard."""
 
-    team: str = Field(alias="teamName")
-    score: str
-    date: str = Field(alias="submissionDate")
+    team: Text = Field("", alias="teamName")
+    score: Text = ""
+    date: Text = Field("", alias="submissionDate")
+
+
+class PlacePage(BaseModel):
+    """A page of the leaderboard."""
+
+    submissions: list[PlaceRow] | None = None
+    next_token: str | None = Field(None, alias="nextPageToken")
 
 
 class Limits(BaseModel):
-    """The client's answer to how many submissions are left. It omits numbers that are 0."""
+    """How many submissions are left. `num_allowed_now` is None if Kaggle does not say it."""
 
-    num_allowed_now: int = Field(default=0, alias="numAllowedNow")
-    num_total: int = Field(default=0, alias="numTotal")
-    num_today: int = Field(default=0, alias="numToday")
-    limited_by_total: bool = Field(default=False, alias="limitedByTotal")
+    num_allowed_now: int | None = Field(None, alias="numAllowedNow")
+    num_total: int = Field(0, alias="numTotal")
+    num_today: int = Field(0, alias="numToday")
+    limited_by_total: bool = Field(False, alias="limitedByTotal")
 
 
-Row = TypeVar("Row", bound=BaseModel)
+class CompetitionRow(BaseModel):
+    """A competition that Kaggle's search has found."""
+
+    ref: Text = ""  # its address
+    notebooks_only: bool = Field(False, alias="isKernelsSubmissionsOnly")
+
+
+class CompetitionPage(BaseModel):
+    """The competitions that Kaggle's search has found."""
+
+    competitions: list[CompetitionRow] | None = None
+
+
+Page = TypeVar("Page", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -108,37 +165,48 @@ class LeaderboardPlace:
 
 
 def list_submissions(slug: str, policy: WaitPolicy) -> dict[str, ListedSubmission]:
-    """Returns {tag: row} for all our submissions whose message ends in a tag of this project."""
-    text = call_client(
-        slug, "competitions", "submissions", slug, "--csv", "--page-size", "100", "--quiet", policy=policy
-    )
-    listed = {}
-    for row in _rows(text, "ref,", "No submissions found", SubmissionRow):
-        if tag := TAG.search(row.description):
-            status = row.status.removeprefix("SubmissionStatus.")
-            message = row.description.strip()
-            texts = [text for text in (row.public_score, row.private_score) if text not in ("", "None")]
-            odd = shortened(redact(", ".join(text for text in texts if number_of(text) is None)), MAX_SHOWN)
-            scores = (number_of(row.public_score), number_of(row.private_score))
-            listed[tag[1]] = ListedSubmission(row.ref, message, status, *scores, odd)
-    return listed
+    """Returns {tag: row} for all our submissions whose message has a tag of this project, the newest first.
+
+    Raises `KaggleUnavailable` for a list that cannot be read to its end: what a shorter list lacks would be uploaded
+    again.
+    """
+    rows: dict[tuple[str, str, str], ListedSubmission] = {}
+    where: tuple[str, ...] = ()
+    for number in range(1, MAX_PAGES + 1):
+        words = ("competitions", "submissions", slug, "--page-size", str(PAGE_SIZE), "--quiet", *where)
+        page = _read(ask_client("ListSubmissions", slug, *words, policy=policy), SubmissionPage)
+        found = {(row.ref, row.message, row.date): row for row in page.submissions or []}
+        is_new = not found.keys() <= rows.keys()
+        rows |= found
+        if not is_new or (not page.next_token and len(found) < SMALLEST_PAGE):
+            return {row.tag: row for row in rows.values() if row.tag}
+        where = ("--page-token", page.next_token) if page.next_token else (f"--page={number + 1}",)
+    raise KaggleUnavailable(f"the list of submissions to {slug} does not end", RUN_AGAIN)
+
+
+def refuse_code_competition(slug: str, policy: WaitPolicy) -> None:
+    """Raises `KaggleRefusal` if the competition takes no csv. If Kaggle does not say it, the upload will tell."""
+    try:
+        answer = ask_client("ListCompetitions", slug, "competitions", "list", "--search", slug, "--csv", policy=policy)
+        found = _read(answer, CompetitionPage).competitions or []
+    except KaggleError:
+        return
+    if any(each.notebooks_only and each.ref.rstrip("/").rpartition("/")[2] == slug for each in found):
+        raise code_competition(slug)
 
 
 def check_submissions_left(slug: str, policy: WaitPolicy) -> None:
     """Raises `KaggleRefusal` if no submission is left today. Prints a line if the number is not known."""
+    words = ("competitions", "submission-limits", slug, "--json", "--quiet")
     try:
-        text = call_client(slug, "competitions", "submission-limits", slug, "--json", "--quiet", policy=policy)
-        found = re.search(r"\{.*\}", text, re.DOTALL)
-        limits = parse_json(found[0] if found else "", Limits, f"the client's answer {_shortened(text)}")
-    except Unreadable as error:
-        say(f"it is not known how many submissions to {slug} are left ({error}); continuing, Kaggle checks it")
-        return
+        limits = _read(ask_client("GetSubmissionLimits", slug, *words, policy=policy), Limits)
+        if limits.num_allowed_now is None:
+            raise KaggleUnavailable("Kaggle does not say it", RUN_AGAIN)
     except KaggleError as error:
         say(f"it is not known how many submissions to {slug} are left ({error.problem}); continuing, Kaggle checks it")
         return
-    left = limits.num_allowed_now
-    if left > 0:
-        say(f"{left} submissions to {slug} are left today")
+    if limits.num_allowed_now > 0:
+        say(f"{limits.num_allowed_now} submissions to {slug} are left today")
         return
     if limits.limited_by_total:
         problem = f"all {limits.num_total} submissions that {slug} allows are used"
@@ -159,16 +227,18 @@ def leaderboard(
 
     If `team` is named, it reads on until it finds the team, at most `MAX_PLACES` places.
     """
-    command = ("competitions", "leaderboard", slug, "--show", "--csv", "--page-size", str(PAGE_SIZE), "--quiet")
+    command = ("competitions", "leaderboard", slug, "--show", "--page-size", str(PAGE_SIZE), "--quiet")
     places: list[LeaderboardPlace] = []
     token: str | None = ""
     while token is not None and len(places) < MAX_PLACES:
-        text = call_client(slug, *command, *(("--page-token", token) if token else ()), policy=policy)
-        rows = _rows(text, "teamId,", "No results found", PlaceRow)
-        for row in rows:
-            places.append(LeaderboardPlace(len(places) + 1, row.team, row.score, row.date))
-        following = re.search(r"^Next Page Token = (\S+)", text, re.MULTILINE)
-        token = following[1] if following and rows else None  # an empty page would be followed for ever
+        more = ("--page-token", token) if token else ()
+        page = _read(ask_client("GetLeaderboard", slug, *command, *more, policy=policy), PlacePage)
+        rows = page.submissions or []
+        places += [
+            LeaderboardPlace(number, row.team, row.score, row.date)
+            for number, row in enumerate(rows, start=len(places) + 1)
+        ]
+        token = (page.next_token or None) if rows else None  # an empty page would be followed for ever
         if len(places) >= num_rows and (team is None or find_team(team, places)):
             break
         if token:
@@ -187,31 +257,9 @@ def username(policy: WaitPolicy) -> str | None:
     return found[1] if found and found[1] != "None" else None
 
 
-def _rows(text: str, header: str, nothing: str, schema: type[Row]) -> list[Row]:
-    """Returns the rows of the csv in `text`, which starts at `header`. Warnings can stand before it.
-
-    `nothing` is what the client prints instead of an empty csv. Raises `KaggleUnavailable` for anything else. A list
-    that is cut off must not be taken for a shorter one: a submission that it lacks would be uploaded again.
-    """
-    first = re.search(rf"^{header}", text, re.MULTILINE)
-    if first is None and re.search(rf"^{nothing}\s*\Z", text, re.MULTILINE):
-        return []
+def _read(answer: Answer, schema: type[Page]) -> Page:
+    """Returns an answer in the shape that is needed; `KaggleUnavailable`, with Kaggle's words, if it has another."""
     try:
-        if first is None:
-            raise ValueError("no list")
-        if not text.endswith("\n"):
-            raise ValueError("its last line is cut off")
-        names, *rows = csv.reader(io.StringIO(text[first.start() :], newline=""), strict=True)
-        if not rows:
-            raise ValueError("no rows")
-        return [schema.model_validate(dict(zip(names, row, strict=True))) for row in rows]
-    except (ValidationError, csv.Error, ValueError) as error:
-        reason = reason_of(error) if isinstance(error, ValidationError) else str(error)
-        problem = f"the kaggle client printed a list that cannot be read ({reason}): {_shortened(text)}"
-        raise KaggleUnavailable(problem, RUN_AGAIN) from None
-
-
-def _shortened(text: str) -> str:
-    """Returns the beginning of what the client has printed, in one line and without secrets."""
-    line = " ".join(redact(text).split())
-    return repr(line if len(line) <= MAX_SHOWN else f"{line[:MAX_SHOWN]}...")
+        return parse_json(answer.body, schema, f"Kaggle's answer {shortened(answer.words, MAX_SHOWN)!r}")
+    except Unreadable as error:
+        raise KaggleUnavailable(str(error), RUN_AGAIN) from None

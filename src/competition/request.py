@@ -12,7 +12,6 @@ from src.base.reading import read_bytes
 
 SUBMISSIONS = Path("submissions")
 UPLOADS = SUBMISSIONS / ".uploads"  # the lock, and the logs and zips of current uploads
-MAX_MESSAGE_LENGTH = 400  # characters; a longer message could be cut by the server and lose its tag
 MAX_ZIP_RATIO = 0.9  # the zip is uploaded if its size is at most this fraction of the csv's
 
 
@@ -20,7 +19,8 @@ MAX_ZIP_RATIO = 0.9  # the zip is uploaded if its size is at most this fraction 
 class SubmitRequest:
     """The user's request: submit this run's csv to this competition.
 
-    `again` allows a csv that Kaggle has already. `force_stale` allows a csv whose run has changed since.
+    `again` allows a csv that Kaggle has already. `force_stale` allows a csv whose run has changed since. `plain_csv`
+    uploads no zip.
     """
 
     run: str
@@ -28,6 +28,7 @@ class SubmitRequest:
     message: str = ""
     again: bool = False
     force_stale: bool = False
+    plain_csv: bool = False
 
     @property
     def csv(self) -> Path:
@@ -62,11 +63,18 @@ def prepare(request: SubmitRequest) -> PreparedSubmission:
     path = request.csv
     run = request.run
     message = " ".join((request.message or run).split())
-    if len(message) > MAX_MESSAGE_LENGTH:
-        raise UserError(f"the message has {len(message)} characters; at most {MAX_MESSAGE_LENGTH} are allowed")
+    try:
+        message.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"the message {message!r} is no text in UTF-8; write it in UTF-8, or in ASCII") from None
     if "[run:" in message:
         raise UserError("the message contains `[run:`, which starts the tag that is added to it; remove it")
     provenance = Provenance.load(path.with_suffix(".json"))
+    if provenance.synthetic:
+        raise UserError(
+            f"{path} is a rehearsal: its data set {provenance.dataset} is synthetic, so no competition can score it; "
+            "train on a competition's data (make data SOURCE=kaggle COMPETITION=slug DATASET=name) and submit that run"
+        )
     shape = (3, *provenance.frame_size)
     checked = check_submission(path, sequence_length=provenance.sequence_length, frame_shape=shape)
     say_doubts(path, checked)
@@ -88,14 +96,16 @@ def prepare(request: SubmitRequest) -> PreparedSubmission:
     return PreparedSubmission(run, request.competition, message, path, checked.sha256, commit, local_score)
 
 
-def file_to_upload(prepared: PreparedSubmission) -> Path:
-    """Returns the file to upload: a zip of the csv, or the csv if the zip is not smaller.
+def file_to_upload(prepared: PreparedSubmission, *, plain_csv: bool = False) -> Path:
+    """Returns the file to upload: a zip of the csv, or the csv if that is wanted or if the zip is not smaller.
 
     The zip has the same bytes each time.
     """
     content = read_bytes(prepared.csv)
     if hashlib.sha256(content).hexdigest() != prepared.csv_sha256:
         raise UserError(f"{prepared.csv} was changed while it was being submitted; run the same command again")
+    if plain_csv:
+        return prepared.csv
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         entry = zipfile.ZipInfo(prepared.csv.name, date_time=(1980, 1, 1, 0, 0, 0))

@@ -1,10 +1,12 @@
 """The score of a submission: waits for it and records it in the ledger."""
 
 from src.base.console import UserError, say
+from src.base.names import shortened
 from src.competition.client import WaitPolicy, poll_rounds
+from src.competition.credentials import redact
 from src.competition.errors import KaggleError, KaggleRefusal, KaggleUnavailable, competition_page
 from src.competition.ledger import Event, Ledger, Submission
-from src.competition.queries import ListedSubmission, find_team, leaderboard, list_submissions
+from src.competition.queries import MAX_SHOWN, ListedSubmission, find_team, leaderboard, list_submissions
 from src.competition.request import SubmitRequest
 
 
@@ -23,7 +25,9 @@ def update(ledger: Ledger, submission: Submission, row: ListedSubmission, rank: 
     page = competition_page(submission.intent.competition, "submissions")
     reason = f"Kaggle shows the score {row.odd_score!r}, which is no number" if row.odd_score else None
     if row.status == "ERROR":
-        reason = f"Kaggle could not score it; {page} shows why"
+        reason = (
+            f"Kaggle could not score it: {shortened(redact(row.error) or 'it does not say why', MAX_SHOWN)}; see {page}"
+        )
     found = (row.status, row.public_score, row.private_score, reason)
     if found == (latest.status, latest.public_score, latest.private_score, latest.reason):
         return submission

@@ -6,19 +6,17 @@ upload is lost, only Kaggle knows whether the upload has counted. Therefore `sub
 1. It reads Kaggle's list of submissions.
 2. It writes an `intent` line to the ledger, with a tag. The tag is computed from the csv's content and is part of the
    message, so Kaggle's list shows on every machine whether this content is submitted.
-3. It uploads once.
+3. It uploads once. The client's calls and Kaggle's answers are recorded in submissions/.uploads/<slug>.<tag>.calls.
 
-Any one of three things proves that an upload did not count:
+Two things prove that an upload did not count: the record lacks the call that submits, or Kaggle has refused this call.
+Without a proof, nothing is uploaded again unless the user asks for it with `--again`. The record of an accepted
+submission stays: if the ledger is lost, it tells what this folder has submitted.
 
-* the client prints that the storage did not accept the file;
-* Kaggle refuses the submission;
-* the log shows that the upload did not finish, because the client registers a submission only after that. The log must
-  be from the current boot of the machine: an older one can be incomplete.
-
-Without a proof, nothing is uploaded again unless the user asks for it with `--again`.
+Two machines that submit the same csv at the same moment can both upload it, because neither sees the other's yet.
 """
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,7 +44,12 @@ from src.competition.errors import (
     percent_uploaded,
 )
 from src.competition.ledger import Event, Ledger, Submission
-from src.competition.queries import ListedSubmission, check_submissions_left, list_submissions
+from src.competition.queries import (
+    ListedSubmission,
+    check_submissions_left,
+    list_submissions,
+    refuse_code_competition,
+)
 from src.competition.request import (
     SUBMISSIONS,
     UPLOADS,
@@ -56,8 +59,6 @@ from src.competition.request import (
     prepare,
 )
 from src.competition.scores import record, update, wait_for_score
-
-BOOT = Path("/proc/sys/kernel/random/boot_id")  # changes with every boot of the machine
 
 
 def submit(request: SubmitRequest, policy: WaitPolicy, *, team: str | None) -> Submission:
@@ -69,16 +70,19 @@ def submit(request: SubmitRequest, policy: WaitPolicy, *, team: str | None) -> S
     with _submit_lock(policy) as lock:
         for leftover in UPLOADS.glob("*.zip"):
             leftover.unlink()
-        known = _latest_submission(ledger, request.competition, sha256)  # before Kaggle's list is read
-        found = known
+        known = _latest_submission(ledger, request.competition, sha256)
         prepared = None if known and not request.again else prepare(request)
+        if prepared and _restore(ledger, prepared, _recorded_tags(prepared)):
+            known = _latest_submission(ledger, request.competition, sha256)
+        found = known
         listed: dict[str, ListedSubmission] = {}
         if prepared or (known and known.is_open):
             listed = _check_kaggle_list(ledger, request, known, prepared, policy)
             found = _latest_submission(ledger, request.competition, sha256)
         if found is None or (request.again and (found.is_open or (known and not known.is_open))):
             prepared = prepared or prepare(request)
-            found = _upload(ledger, prepared, _next_tag(ledger, prepared, listed), lock, policy)
+            tag = _next_tag(ledger, prepared, listed)
+            found = _upload(ledger, prepared, tag, lock, policy, plain_csv=request.plain_csv)
         elif found.is_open:
             raise _unknown_error(found)
         else:  # also with --again, if the submission was found only now
@@ -86,23 +90,31 @@ def submit(request: SubmitRequest, policy: WaitPolicy, *, team: str | None) -> S
     return wait_for_score(ledger, found, policy, team=team)
 
 
-def refresh(ledger: Ledger, policy: WaitPolicy) -> None:
-    """Updates the ledger from Kaggle's list: late submissions, scores, and private scores after the competition."""
+def refresh(ledger: Ledger, policy: WaitPolicy) -> KaggleError | None:
+    """Updates the ledger from Kaggle's list: late submissions, scores, and private scores after the competition.
+
+    Returns an error if no list could be read.
+    """
+    problem = None
+    any_read = False
     with _submit_lock(policy):
         for slug in dict.fromkeys(entry.intent.competition for entry in ledger.submissions()):
             try:
                 listed = list_submissions(slug, policy)
             except KaggleError as error:
                 say(f"{slug}: not updated, because its list cannot be read: {error}")
+                problem = type(error)(f"nothing was updated: {error.problem}", error.fix)
                 continue
+            any_read = True
             _update_from_list(ledger, slug, listed)
+    return None if any_read else problem
 
 
 @contextmanager
 def _submit_lock(policy: WaitPolicy) -> Iterator[Lock]:
     UPLOADS.mkdir(parents=True, exist_ok=True)
     (UPLOADS / ".gitignore").write_text("*\n")
-    with exclusive_lock(UPLOADS / "lock", _log_sizes, policy) as lock:
+    with exclusive_lock(UPLOADS / "lock", _record_sizes, policy) as lock:
         yield lock
 
 
@@ -122,14 +134,14 @@ def _check_kaggle_list(
 ) -> dict[str, ListedSubmission]:
     """Returns Kaggle's list, and updates the ledger from it. Adds this csv if another machine has submitted it.
 
-    known: the csv's submission in the ledger. If its log proves that Kaggle has it, the list is not read.
+    known: the csv's submission in the ledger. If its record proves that Kaggle has it, the list is not read.
     Raises `KaggleError` and changes nothing if the list is needed and cannot be read.
     """
     tag = ""
     settle_s = 0.0
     if known and known.is_open:
         tag = known.intent.tag
-        verdict = _verdict_from_log(known)
+        verdict = _recorded_verdict(known)
         if verdict.outcome == "accepted":
             _record_verdict(ledger, known, verdict, "")
             return {}
@@ -139,11 +151,13 @@ def _check_kaggle_list(
     except KaggleError as error:
         if tag:
             problem = f"cannot tell whether [run:{tag}] arrived, because Kaggle's list cannot be read: {error.problem}"
-            raise type(error)(problem, f"{error.fix}; the same command checks again") from error
+            raise type(error)(problem, f"{error.fix}; {request.make_command()} checks again") from error
         raise type(error)(f"nothing was uploaded: {error.problem}", error.fix) from error
     _update_from_list(ledger, request.competition, listed, awaited=tag)
     if prepared:
-        _add_missing(ledger, prepared, listed)
+        same = {tag: row for tag, row in reversed(listed.items()) if tag[:12] == prepared.csv_sha256[:12]}
+        for added in _restore(ledger, prepared, {tag: row.message.strip() for tag, row in same.items()}):
+            record(ledger, added, "accepted", ref=same[added.intent.tag].ref)
     return listed
 
 
@@ -156,23 +170,29 @@ def _update_from_list(
         if entry.intent.competition != competition:
             continue
         if row and entry.intent.tag == awaited:
-            _record_verdict(ledger, entry, Verdict("accepted"), "", ref=row.ref)
+            _record_verdict(ledger, entry, Verdict("accepted", ref=row.ref), "")
         elif row:
             update(ledger, entry, row, entry.latest.rank)
-            _log_path(entry.intent).unlink(missing_ok=True)
         elif entry.state == "intent":
-            entry = _record_verdict(ledger, entry, _verdict_from_log(entry), "Kaggle does not list it")  # noqa: PLW2901
+            entry = _record_verdict(ledger, entry, _recorded_verdict(entry), "Kaggle does not list it")  # noqa: PLW2901
             if entry.state == "refused":
                 say(f"{entry.intent.message} never reached {competition}")
 
 
-def _add_missing(ledger: Ledger, prepared: PreparedSubmission, listed: dict[str, ListedSubmission]) -> None:
-    """Adds the submissions of this csv that are in Kaggle's list and not in the ledger."""
+def _recorded_tags(prepared: PreparedSubmission) -> dict[str, str]:
+    """Returns {tag: message} of the submissions of this csv that have a record in this folder."""
+    first = prepared.csv_sha256[:12]
+    names = [path.name.split(".") for path in UPLOADS.glob(f"{prepared.competition}.{first}*.calls")]
+    return {tag: _tagged(prepared, tag) for _, tag, _ in sorted(names)}
+
+
+def _restore(ledger: Ledger, prepared: PreparedSubmission, messages: dict[str, str]) -> list[Submission]:
+    """Adds and returns the submissions of this csv, as {tag: message}, that the ledger lacks."""
     known = {entry.intent.tag for entry in ledger.submissions() if entry.intent.competition == prepared.competition}
-    for tag, row in reversed(listed.items()):  # the oldest first
-        if tag[:12] == prepared.csv_sha256[:12] and tag not in known:
-            ledger.append(_intent_event(prepared, tag, row.message))
-            record(ledger, ledger.submission(prepared.competition, tag), "accepted", ref=row.ref)
+    missing = {tag: message for tag, message in messages.items() if tag not in known}
+    for tag, message in missing.items():
+        ledger.append(_intent_event(prepared, tag, message))
+    return [ledger.submission(prepared.competition, tag) for tag in missing]
 
 
 def _next_tag(ledger: Ledger, prepared: PreparedSubmission, listed: dict[str, ListedSubmission]) -> str:
@@ -187,38 +207,48 @@ def _next_tag(ledger: Ledger, prepared: PreparedSubmission, listed: dict[str, Li
     return f"{first}-{number}"
 
 
-def _upload(ledger: Ledger, prepared: PreparedSubmission, tag: str, lock: Lock, policy: WaitPolicy) -> Submission:
+def _upload(
+    ledger: Ledger, prepared: PreparedSubmission, tag: str, lock: Lock, policy: WaitPolicy, *, plain_csv: bool
+) -> Submission:
     """Uploads once and returns the accepted submission. Otherwise records the reason in the ledger and raises it."""
     try:
+        refuse_code_competition(prepared.competition, policy)
         check_submissions_left(prepared.competition, policy)
     except KaggleRefusal as error:
         raise KaggleRefusal(f"nothing was uploaded: {error.problem}", error.fix) from error
-    intent = _intent_event(prepared, tag, f"{prepared.message} [run:{tag}]")
-    file = file_to_upload(prepared)
-    log = _log_path(intent)
-    log.touch(mode=0o600)  # before the intent: an empty log proves that nothing was sent, a missing log proves nothing
+    intent = _intent_event(prepared, tag, _tagged(prepared, tag))
+    file = file_to_upload(prepared, plain_csv=plain_csv)
+    log = _record_path(intent)
+    log.touch(mode=0o600)  # before the intent: an empty record proves that nothing was sent, a missing one nothing
     ledger.append(intent)
     arguments = ("competitions", "submit", prepared.competition, "--file", str(file), f"--message={intent.message}")
     child = start_transfer(*arguments, log=log, lock=lock)  # not --quiet: the progress bar shows how much is uploaded
-    follow_transfer(child, f"uploading {file.name}", Transfer(log, lambda: percent_uploaded(_read_log(log))), policy)
+    follow_transfer(child, f"uploading {file.name}", Transfer(log, lambda: percent_uploaded(_read_record(log))), policy)
     lock.name_holder(os.getpid())
     if file != prepared.csv:
         file.unlink()
     submission = ledger.submission(prepared.competition, tag)
-    verdict = judge_upload(_read_log(log), child.returncode, prepared.competition)
-    if verdict.outcome == "accepted":
-        return _record_verdict(ledger, submission, verdict, "")
+    verdict = judge_upload(_read_record(log), prepared.competition, interrupted=child.returncode < 0)
     search_result = "Kaggle does not list it"
-    try:
-        settle_s = policy.settle_s if verdict.outcome == "unclear" else 0.0
-        if row := _read_list(prepared.competition, tag, settle_s, policy).get(tag):
-            return _record_verdict(ledger, submission, Verdict("accepted"), "", ref=row.ref)
-    except KaggleError as error:
-        search_result = f"its list cannot be read: {error.problem}"
+    if verdict.outcome == "unclear":
+        try:
+            if row := _read_list(prepared.competition, tag, policy.settle_s, policy).get(tag):
+                verdict = Verdict("accepted", ref=row.ref)
+        except KaggleError as error:
+            search_result = f"its list cannot be read: {error.problem}"
     submission = _record_verdict(ledger, submission, verdict, search_result)
-    if submission.state == "refused":
-        raise UserError(f"nothing was submitted: {verdict.problem}; {verdict.fix}")
-    raise _unknown_error(submission)
+    if verdict.outcome == "refused":
+        about_the_zip = file != prepared.csv and re.search("zip|csv|format|extension", verdict.problem, re.IGNORECASE)
+        hint = "; ARGS=--plain-csv uploads the csv itself and not a zip of it" if about_the_zip else ""
+        raise UserError(f"nothing was submitted: {verdict.problem}; {verdict.fix}{hint}")
+    if verdict.outcome == "unclear":
+        raise _unknown_error(submission)
+    return submission
+
+
+def _tagged(prepared: PreparedSubmission, tag: str) -> str:
+    """Returns the message with its tag. The tag comes first, so that no limit of length cuts it off."""
+    return f"[run:{tag}] {prepared.message}"
 
 
 def _intent_event(prepared: PreparedSubmission, tag: str, message: str) -> Event:
@@ -231,29 +261,25 @@ def _intent_event(prepared: PreparedSubmission, tag: str, message: str) -> Event
         csv_sha256=prepared.csv_sha256,
         commit=prepared.commit,
         local_score=prepared.local_score,
-        boot=_boot_id(),
     )
 
 
-def _record_verdict(
-    ledger: Ledger, submission: Submission, verdict: Verdict, search_result: str, *, ref: str | None = None
-) -> Submission:
-    """Records the result of an upload. Deletes its log if the result is certain."""
+def _record_verdict(ledger: Ledger, submission: Submission, verdict: Verdict, search_result: str) -> Submission:
+    """Writes the result of an upload to the ledger. Deletes the record of one that is refused."""
     if verdict.outcome == "unclear":
         return record(ledger, submission, "unknown", reason=f"{verdict.problem}; {search_result}")
-    submission = record(ledger, submission, verdict.outcome, ref=ref, reason=verdict.problem or None)
-    _log_path(submission.intent).unlink(missing_ok=True)
+    submission = record(ledger, submission, verdict.outcome, ref=verdict.ref, reason=verdict.problem or None)
+    if verdict.outcome == "refused":
+        _record_path(submission.intent).unlink(missing_ok=True)
     return submission
 
 
-def _verdict_from_log(submission: Submission) -> Verdict:
-    """Returns what the log of an open submission proves. A submission whose state is `unknown` stays unclear."""
-    log = _log_path(submission.intent)
-    boot = _boot_id()
-    if submission.state == "unknown" or not log.exists():
-        return Verdict("unclear", submission.latest.reason or "its log is missing")
-    complete = boot is not None and boot == submission.intent.boot  # otherwise a crash can have lost the log's end
-    return judge_upload(_read_log(log), None, submission.intent.competition, complete=complete)
+def _recorded_verdict(submission: Submission) -> Verdict:
+    """Returns what the record of an open submission proves. Its client has ended, because this process has the lock."""
+    path = _record_path(submission.intent)
+    if not path.exists():
+        return Verdict("unclear", submission.latest.reason or "its record is missing")
+    return judge_upload(_read_record(path), submission.intent.competition, interrupted=True)
 
 
 def _read_list(slug: str, tag: str, total_s: float, policy: WaitPolicy) -> dict[str, ListedSubmission]:
@@ -287,21 +313,13 @@ def _unknown_error(submission: Submission) -> UserError:
     )
 
 
-def _log_path(intent: Event) -> Path:
-    return UPLOADS / f"{intent.competition}.{intent.tag}.log"
+def _record_path(intent: Event) -> Path:
+    return UPLOADS / f"{intent.competition}.{intent.tag}.calls"
 
 
-def _read_log(log: Path) -> str:
-    """Returns the log's text with its line ends unchanged, or "" without a log.
-
-    A finished progress bar ends in a newline, an unfinished one in a carriage return.
-    """
-    return read_bytes(log).decode(errors="replace") if log.exists() else ""
+def _read_record(path: Path) -> str:
+    return read_bytes(path).decode(errors="replace") if path.exists() else ""
 
 
-def _boot_id() -> str | None:
-    return BOOT.read_text().strip() if BOOT.exists() else None
-
-
-def _log_sizes() -> list[tuple[str, int]]:
-    return [(path.name, size_of(path)) for path in sorted(UPLOADS.glob("*.log"))]
+def _record_sizes() -> list[tuple[str, int]]:
+    return [(path.name, size_of(path)) for path in sorted(UPLOADS.glob("*.calls"))]

@@ -10,24 +10,24 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from src.base.console import UserError
-from src.competition import queries
+from src.competition import client, queries
 from src.competition.client import WaitPolicy
 from src.competition.errors import KaggleError, KaggleUnavailable
 from src.competition.ledger import Event, Ledger
-from src.competition.queries import check_submissions_left, leaderboard, list_submissions, number_of, username
+from src.competition.queries import check_submissions_left, leaderboard, list_submissions, number_of
 
 POLICY = WaitPolicy()
-SUBMISSIONS = (
-    "ref,fileName,date,description,status,publicScore,privateScore\r\n"
-    "17,a.csv,2026-01-01,first [run:0123456789ab],SubmissionStatus.COMPLETE,31.25,\r\n"
-    "18,b.csv,2026-01-02,second [run:0123456789ac],SubmissionStatus.PENDING,,\r\n"
-)
+ROWS = [
+    {"ref": 17, "description": "[run:0123456789ab] first", "status": "COMPLETE", "publicScore": "31.25"},
+    {"ref": 18, "description": "second [run:0123456789ac]"},  # as older versions have written it; PENDING is left out
+]
+SUBMISSIONS = json.dumps({"submissions": ROWS})
 LIMITS = '{"numAllowedNow": 3, "numTotal": 9, "numToday": 5, "limitedByTotal": false}'
-PLACES = "Next Page Token = abc\nteamId,teamName,submissionDate,score\n1,Our team,2026-01-01,31.2\n"
-ANSWERS = [SUBMISSIONS, LIMITS, PLACES, "- username: someone\n", "No submissions found", "Warning: new version\n", ""]
+PLACES = '{"submissions": [{"teamName": "Our team", "score": "31.2"}], "nextPageToken": "abc"}'
+ANSWERS = [SUBMISSIONS, LIMITS, PLACES, "{}", ""]
 CUTS = st.tuples(st.sampled_from(ANSWERS), st.integers(0, 300), st.text(max_size=12), st.integers(0, 40))
 ODD = st.sampled_from(
-    ["null", "{}", "[]", "{" * 900, '{"numAllowedNow": "x"}', '{"numAllowedNow": [1]}', "9" * 5000, "ref,\n1"]
+    ["null", "{}", "[]", "{" * 900, '{"numAllowedNow": "x"}', '{"numAllowedNow": [1]}', "9" * 5000, "<html>"]
 )
 
 
@@ -36,23 +36,33 @@ def mutated(cut: tuple[str, int, str, int]) -> str:
     return text[:place] + inserted + text[place + removed :]
 
 
+def answered(body: str) -> Callable[..., tuple[int, str]]:
+    """Returns a stand-in for the client, which records one call with this answer."""
+
+    def run(words: tuple[str, ...], policy: WaitPolicy) -> tuple[int, str]:
+        call = {"submissions": "ListSubmissions", "submission-limits": "GetSubmissionLimits"}.get(words[1])
+        answer = {"call": call or "GetLeaderboard", "status": 200, "body": body}
+        return 0, f"\n\x1e{json.dumps(answer)}\n"
+
+    return run
+
+
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(answer=st.one_of(CUTS.map(mutated), ODD, st.text(max_size=60)))
 def test_every_answer_is_read_or_refused(monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
-    monkeypatch.setattr(queries, "call_client", lambda *words, **options: answer)
+    monkeypatch.setattr(client, "_run_client", answered(answer))
     monkeypatch.setattr(queries, "MAX_PLACES", 3)
     for ask in (list_submissions, check_submissions_left, leaderboard):
         try:
             ask("slug", POLICY)
         except KaggleError as error:
             assert "\n" not in str(error)
-    username(POLICY)
 
 
 @pytest.fixture
 def answer(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Sets what the client prints."""
-    return lambda text: monkeypatch.setattr(queries, "call_client", lambda *words, **options: text)
+    """Sets what Kaggle answers."""
+    return lambda text: monkeypatch.setattr(client, "_run_client", answered(text))
 
 
 def test_the_usual_answers_are_read(answer: Callable[[str], None], capsys: pytest.CaptureFixture[str]) -> None:
@@ -65,13 +75,26 @@ def test_the_usual_answers_are_read(answer: Callable[[str], None], capsys: pytes
     assert capsys.readouterr().out == "3 submissions to slug are left today\n"
 
 
-@pytest.mark.parametrize("score", ["abc", "nan", "inf", "1e999", "31,234", "<b>", "n/a"])
-def test_a_score_that_is_no_number_is_kept_as_text(answer: Callable[[str], None], score: str) -> None:
+@pytest.mark.parametrize("score", ["abc", "nan", "inf", "1e999", "31,234", "<b>", "n/a", ["3"], {"value": 3}])
+def test_a_score_that_is_no_number_is_kept_as_text(answer: Callable[[str], None], score: object) -> None:
     """The submission is listed all the same. Without it, the csv would be uploaded a second time."""
-    answer(SUBMISSIONS.replace("31.25", f'"{score}"'))
+    answer(json.dumps({"submissions": [{**ROWS[0], "publicScore": score}, ROWS[1]]}))
     first, second = list_submissions("slug", POLICY).values()
-    assert (first.public_score, first.odd_score, first.is_final) == (None, score, True)
+    assert (first.public_score, first.odd_score, first.is_final) == (None, str(score), True)
     assert not second.is_final
+
+
+@pytest.mark.parametrize("name", ["ref", "description", "status", "publicScore", "date"])
+@pytest.mark.parametrize("value", [None, 7, "", "strange", [1]])
+def test_an_odd_row_hides_no_other(answer: Callable[[str], None], name: str, value: object) -> None:
+    answer(json.dumps({"submissions": [{**ROWS[0], name: value}, ROWS[1]]}))
+    assert "0123456789ac" in list_submissions("slug", POLICY)
+
+
+def test_a_status_that_is_not_known_is_final_with_a_score(answer: Callable[[str], None]) -> None:
+    answer(json.dumps({"submissions": [{**ROWS[0], "status": "SCORED"}, {**ROWS[1], "status": "SCORED"}]}))
+    first, second = list_submissions("slug", POLICY).values()
+    assert (first.is_final, second.is_final, second.state) == (True, False, "SCORED")
 
 
 @pytest.mark.parametrize(
@@ -93,22 +116,19 @@ def test_a_score_is_any_text_that_certainly_means_a_number(text: str, number: fl
 @pytest.mark.parametrize("cut", [1, 40, 100, 150])
 def test_a_list_that_is_cut_off_is_no_shorter_list(answer: Callable[[str], None], cut: int) -> None:
     answer(SUBMISSIONS[:-cut])
-    with pytest.raises(KaggleUnavailable, match=r"a list that cannot be read"):
+    with pytest.raises(KaggleUnavailable):
         list_submissions("slug", POLICY)
 
 
-def test_a_list_without_rows_is_no_empty_list(answer: Callable[[str], None]) -> None:
-    answer(SUBMISSIONS.partition("\n")[0] + "\n")
-    with pytest.raises(KaggleUnavailable, match=r"a list that cannot be read \(no rows\)"):
-        list_submissions("slug", POLICY)
-    answer("No submissions found\n")
+def test_an_empty_list_is_empty(answer: Callable[[str], None]) -> None:
+    answer("{}")
     assert list_submissions("slug", POLICY) == {}
 
 
 def test_limits_that_cannot_be_read_are_left_to_kaggle(
     answer: Callable[[str], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for text in ("no number", '{"numAllowedNow": "many"}', "{" * 900 + "}"):
+    for text in ("no number", '{"numAllowedNow": "many"}', '{"numToday": 2}', "{}", "{" * 900 + "}"):
         answer(text)
         check_submissions_left("slug", POLICY)
         assert "it is not known how many submissions to slug are left" in capsys.readouterr().out

@@ -17,11 +17,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kaggle_workbench import Harness, Workspace, disagreements, environment_of, leaks, open_harness, write_run
+from kaggle_workbench import (
+    Harness,
+    Workspace,
+    disagreements,
+    environment_of,
+    leaks,
+    open_harness,
+    small_csv,
+    write_run,
+)
 from loopback_kaggle import KEY, USER
 
 from src.base.console import UserError
-from src.competition.client import CLIENT_VERSIONS
+from src.competition.client import CLIENT_VERSIONS, RECORDER
 from src.competition.request import PreparedSubmission, file_to_upload
 from src.kaggle_client import read_slug
 
@@ -44,7 +53,7 @@ def test_the_tested_versions_of_the_client_are_installed_and_pinned() -> None:
 
 
 def test_the_client_is_never_imported(harness: Harness) -> None:
-    for path in (ROOT / "src").rglob("*.py"):
+    for path in {*(ROOT / "src").rglob("*.py")} - {RECORDER}:
         for node in ast.walk(ast.parse(path.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
@@ -71,6 +80,7 @@ def test_download_submit_and_leaderboard_make_exactly_the_expected_calls(tmp_pat
         (f"{api}/DownloadDataFiles", {"competitionName"}),
         ("GET", {"first"}),
         (f"{api}/ListSubmissions", {"competitionName", "page", "pageSize", "pageToken"}),
+        (f"{api}/ListCompetitions", {"category", "group", "page", "pageToken", "search", "sortBy"}),
         (f"{api}/GetSubmissionLimits", {"competitionName"}),
         (
             f"{api}/StartSubmissionUpload",
@@ -85,7 +95,7 @@ def test_download_submit_and_leaderboard_make_exactly_the_expected_calls(tmp_pat
     assert [(call["method"], set(call["body"])) for call in workspace.competition.calls] == expected
     (submission,) = workspace.competition.submissions
     sha256 = hashlib.sha256((workspace.folder / "submissions/run.csv").read_bytes()).hexdigest()
-    assert submission["description"] == f'first "try" [run:{sha256[:12]}]'
+    assert submission["description"] == f'[run:{sha256[:12]}] first "try"'
 
 
 def install(workspace: Workspace, form: str) -> dict[str, str]:
@@ -204,7 +214,7 @@ def test_the_ledger_shows_the_rank_and_refreshed_private_scores(harness: Harness
     workspace.competition.private_score = "29.5"
     result = harness.run(workspace, "submissions", "--refresh")
     row = next(line for line in result.output.splitlines() if "first" in line)
-    for cell in ("table", "run", "0123456789ab", "31.75", "31.25", "29.50", "2", 'first "try" [run:'):
+    for cell in ("table", "run", "0123456789ab", "31.75", "31.25", "29.50", "2", "[run:"):
         assert f"│ {cell}" in row
     environment = environment_of(workspace) | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "src.kaggle_client", "submissions"]
@@ -243,13 +253,24 @@ def test_an_invalid_csv_is_refused_before_any_call(harness: Harness) -> None:
     assert result.exit_code == 2 and "submissions/run.csv" in result.error and workspace.competition.calls == []
 
 
+def test_a_csv_of_synthetic_data_is_refused_before_any_call(harness: Harness) -> None:
+    workspace = harness.workspace("rehearsal")
+    write_run(workspace.folder, small_csv("rehearsal"), synthetic=True)
+    for options in ((), ("--again",), ("--force-stale",)):
+        result = harness.run(workspace, *workspace.command("submit", *options))
+        assert result.exit_code == 2 and result.error.count("\n") == 1
+        assert "submissions/run.csv is a rehearsal: its data set dance is synthetic" in result.error
+    assert workspace.competition.calls == [] and workspace.submissions == []
+
+
 def test_a_csv_of_full_size_is_uploaded_as_a_zip(harness: Harness) -> None:
     header = ",".join(["id", *map(str, range(6144))])
     content = "\n".join([header, *(f"{row}" + ",127" * 6144 for row in range(630))]).encode() + b"\n"
     workspace = harness.workspace("full")
     write_run(workspace.folder, content, num_rows=630, frame_size=(32, 64))
     assert harness.run(workspace, *workspace.command("submit")).exit_code == 0
-    assert sorted(path.name for path in (workspace.folder / "submissions/.uploads").iterdir()) == [".gitignore", "lock"]
+    left = [".gitignore", f"full.{hashlib.sha256(content).hexdigest()[:12]}.calls", "lock"]
+    assert sorted(path.name for path in (workspace.folder / "submissions/.uploads").iterdir()) == left
     (submission,) = workspace.competition.submissions
     assert submission["fileName"] == "run.zip" and len(submission["blob"]) < len(content) / 10
     with zipfile.ZipFile(io.BytesIO(submission["blob"])) as opened:

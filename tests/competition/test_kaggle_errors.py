@@ -1,116 +1,90 @@
-"""Tests of the explanations of the client's output. The texts are those of client version 2.2.4 and of the service."""
+"""Tests of the explanations of what Kaggle answers and what the client prints."""
+
+import json
 
 import pytest
 
 from src.base.console import UserError
-from src.competition.errors import KaggleRateLimit, KaggleRefusal, KaggleUnavailable, explain, judge_upload
+from src.competition.errors import KaggleRefusal, KaggleUnavailable, explain, judge_upload
 
-BAR = "\r  0%|          | 0.00/215 [00:00<?, ?B/s]"
-WHOLE = f"{BAR}\r100%|##########| 215/215 [00:00<00:00, 45.4kB/s]\n"
-URL = "for url: https://api.kaggle.com/v1/competitions.CompetitionApiService/ListSubmissions"
+
+def recorded(call: str, status: int | None = None, body: str = "") -> str:
+    """Returns the lines of a call and, with a status, of its answer."""
+    lines = [{"call": call}] + ([{"call": call, "status": status, "body": body}] if status else [])
+    return "".join(f"\n\x1e{json.dumps(line)}\n" for line in lines)
+
+
+def said(status: int, body: str = "") -> str:
+    return recorded("ListSubmissions", status, body)
 
 
 @pytest.mark.parametrize(
     ("output", "kind", "words"),
     [
+        (said(403, "Forbidden"), KaggleRefusal, r"\(403: Forbidden\); accept the rules at .*/s/rules if you have not"),
+        (said(400, '{"message": "Any new words"}'), KaggleRefusal, r"refused \(400: Any new words\)"),
+        (said(200, '{"code": 400, "message": "Any"}'), KaggleRefusal, r"refused \(400: Any\)"),
+        (said(404), KaggleRefusal, "has no competition named s"),
+        (said(429, "Too Many"), KaggleUnavailable, r"asked too often \(429: Too Many\)"),
+        (said(502, "<h1>Bad Gateway</h1>"), KaggleUnavailable, r"cannot answer now \(502: Bad Gateway\)"),
+        (said(200, "<html>Please log in</html>"), KaggleUnavailable, r"something other than Kaggle .*Please log in"),
+        (recorded("storage", 403, "Denied"), KaggleUnavailable, r"storage refused the file \(403: Denied\)"),
+        (recorded("CreateSubmission", 404, "No file"), KaggleRefusal, r"Kaggle refused \(404: No file\)"),
         (
-            f"403 Client Error: Forbidden {URL}",
+            said(400, "only from Notebooks"),
             KaggleRefusal,
-            "accept the rules at https://www.kaggle.com/competitions/s",
+            "s is a code competition: .*only from Notebooks.* press Submit",
         ),
-        ("You must accept this competition's rules before continuing", KaggleRefusal, "accept the rules"),
-        ("Permission 'competitions.participate' was denied", KaggleRefusal, "check the slug"),
-        (f"404 Client Error: Not Found {URL}", KaggleRefusal, "has no competition named s"),
-        (f"429 Client Error: Too Many Requests {URL}", KaggleRateLimit, "asked too often"),
-        (f"502 Server Error: Bad Gateway {URL}", KaggleUnavailable, "cannot answer now"),
         (
             "Traceback (most recent call last):\nrequests.exceptions.ConnectionError: Name",
             KaggleUnavailable,
             "be reached",
         ),
-        (
-            "403 Client Error: Forbidden for url: https://storage.x/y?Signature=S3",
-            KaggleUnavailable,
-            "storage refused",
-        ),
         ("[Errno 28] No space left on device", KaggleRefusal, "the disk is full"),
-        (
-            "PermissionError: [Errno 13] Permission denied: '/.config'",
-            KaggleRefusal,
-            "this machine refuses a file or folder",
-        ),
-        ("OSError: [Errno 30] Read-only file system: '/403'", KaggleRefusal, "this machine refuses a file or folder"),
+        ("PermissionError: [Errno 13] Permission denied: '/.config'", KaggleRefusal, "this machine refuses a file"),
         ("SSLError(SSLCertVerificationError(1, '[SSL: CERTIFICATE_VERIFY_FAILED]", KaggleRefusal, "does not trust"),
         ("Missing dependencies for SOCKS support.", KaggleRefusal, "SOCKS proxy"),
         ("ConnectionError: NameResolutionError: Failed to resolve", KaggleUnavailable, "cannot find Kaggle's address"),
         ("ModuleNotFoundError: No module named 'six'", KaggleRefusal, "make setup"),
-        ("Invalid header value: 'Bearer abc\\ndef' https://x.y/z?token=abc", KaggleRefusal, "Bearer \\*\\*\\*"),
+        ("Invalid header value: 'Bearer abc\\ndef' https://x.y/z?token=abc", KaggleUnavailable, "Bearer \\*\\*\\*"),
         ("something new", KaggleUnavailable, "something new"),
-        ("Service unavailable", KaggleUnavailable, r"cannot answer now \(Service unavailable\)"),
         (
-            "Traceback (most recent call last):\nPermissionError: [Errno 13] Permission denied: '/nobody/.kaggle'",
-            KaggleRefusal,
-            r"this machine refuses .*\(PermissionError: \[Errno 13\] Permission denied",
-        ),
-        ("Traceback (most recent call last):\nKeyError: 'Forbidden'", KaggleUnavailable, "client failed"),
-        (
-            "Traceback (most recent call last):\nrequests.exceptions.SSLError: certificate verify failed",
+            "KeyError: 'x'\n\nIf this is unexpected, you can re-run",
             KaggleUnavailable,
-            r"cannot be reached \(SSLError: certificate verify failed\)",
+            r"client failed \(KeyError: 'x'\)",
         ),
         ("", KaggleUnavailable, "printed nothing"),
     ],
 )
 def test_failures_are_explained(output: str, kind: type[UserError], words: str) -> None:
     problem = explain(output, "s")
-    assert type(problem) is kind and "abc" not in str(problem) and "S3" not in str(problem)
+    assert type(problem) is kind and "abc" not in str(problem)
     with pytest.raises(kind, match=words):
         raise problem
 
 
+START = recorded("StartSubmissionUpload", 200)
+
+
 @pytest.mark.parametrize(
-    ("log", "exit_code", "outcome"),
+    ("calls", "outcome"),
     [
-        (f"{WHOLE}4 submissions remaining today.\nSuccessfully submitted to s", 0, "accepted"),
-        (
-            f"{WHOLE}4 submissions remaining today.\nSuccessfully submitted to s",
-            None,
-            "accepted",
-        ),  # nobody saw the client end
-        (f"{WHOLE}Could not submit to competition", 0, "refused"),
-        (f"{WHOLE}User cancelled operation", 0, "unclear"),
-        (f"{BAR}User cancelled operation", 0, "refused"),
-        (WHOLE, None, "unclear"),
-        (WHOLE, -9, "unclear"),
-        (f"{WHOLE}500 Server Error: Internal {URL}", 1, "unclear"),
-        (f"{WHOLE}403 Client Error: Forbidden {URL}", 1, "refused"),
-        (f"{WHOLE}429 Client Error: Too Many Requests {URL}", 1, "refused"),
-        (f"{WHOLE}Authentication required to call the Kaggle API.\n\nFirst, you will need", 1, "refused"),
-        (f"{WHOLE}Your team has used its daily Submission allowance (5) today, please try again", 1, "refused"),
-        (f"{WHOLE}You must accept this competition's rules before you'll be able to continue.", 1, "refused"),
-        (f"{WHOLE}408 Client Error: Request Timeout {URL}", 1, "unclear"),
-        (f"{WHOLE}409 Client Error: Conflict {URL}", 1, "unclear"),
-        (f"{WHOLE}403 Client Error: Forbidden for url: https://proxy.x/login", 1, "unclear"),
-        (f"{WHOLE}Invalid response from the proxy", 1, "unclear"),  # the same word in another message is a refusal
-        (f"{WHOLE}requests.exceptions.ConnectionError: Connection closed", 1, "unclear"),
-        (f"{WHOLE}Submission not found", 1, "unclear"),
-        (f"{WHOLE}This competition only accepts submissions from notebooks", 1, "refused"),
-        (f"{WHOLE}Traceback (most recent call last):\nPermissionError: permission to x was denied", 1, "unclear"),
-        (f"{WHOLE}4 submissions remaining today.\nSomething else", 0, "unclear"),
-        (f"{WHOLE}OSError: [Errno 28] No space left on device", 120, "unclear"),
-        (f"{WHOLE}403 Client Error: Forbidden {URL}", 120, "unclear"),
-        (f"{BAR}OSError: [Errno 28] No space left on device", 1, "refused"),
-        (BAR, None, "refused"),
-        (f"{BAR}\r5.74MB [00:03, 1.71MB/s]", None, "refused"),  # the client repeats the upload
-        ("4 submissions remaining today.\nSuccessfully submitted to s", 0, "unclear"),  # there is no progress bar
-        ("4 submissions remaining today.\nSuccessfully submitted to s", None, "unclear"),
-        ("Successfully submitted to s", -9, "unclear"),
-        ("", None, "refused"),
-        ("", 1, "refused"),
-        ("", 0, "unclear"),
+        ("", "refused"),
+        (START, "refused"),
+        (START + recorded("storage", 403), "refused"),
+        (START + "Could not submit to competition", "refused"),
+        (START + recorded("CreateSubmission"), "unclear"),
+        (START + recorded("CreateSubmission")[:-3], "refused"),  # the client sends it only after the whole line
+        (START + recorded("CreateSubmission", 200, '{"message": "Successfully submitted", "ref": 5}'), "accepted"),
+        (START + recorded("CreateSubmission", 200, '{"message": "Successfully submitted"}'), "unclear"),
+        (START + recorded("CreateSubmission", 200, "<html>"), "unclear"),
+        (START + recorded("CreateSubmission", 200, '{"code": 400, "message": "no"}'), "refused"),
+        *((START + recorded("CreateSubmission", status), "refused") for status in (400, 401, 403, 404, 409, 413, 429)),
+        *((START + recorded("CreateSubmission", status), "unclear") for status in (408, 499, 500, 502, 503, 504)),
     ],
 )
-def test_the_log_of_an_upload_gives_the_right_verdict(log: str, exit_code: int | None, outcome: str) -> None:
-    assert judge_upload(log, exit_code, "s").outcome == outcome
-    if not log.startswith(WHOLE) and outcome == "refused":  # missing lines prove nothing in an incomplete log
-        assert judge_upload(log, exit_code, "s", complete=False).outcome == "unclear"
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_the_record_of_an_upload_gives_the_right_verdict(calls: str, outcome: str, interrupted: bool) -> None:
+    verdict = judge_upload(calls, "s", interrupted=interrupted)
+    assert verdict.outcome == outcome
+    assert verdict.ref == ("5" if outcome == "accepted" else None)

@@ -32,48 +32,72 @@ def harness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
         yield harness
 
 
-def lose_power(workspace: Workspace, *, boot: str | None, log: bool) -> str:
-    """Leaves the files as after a power failure that follows the upload. Returns the tag.
+def lose_power(workspace: Workspace, *, record: str) -> str:
+    """Leaves the ledger as after a power failure during the upload: with the intent alone. Returns the tag.
 
-    The intent line exists. The log is empty, or missing without `log`. `boot` is the boot that wrote the intent; "this"
-    means the current boot.
+    record: what is left of the record of the calls: all of it, what was there when the submission was "sent", what was
+    there "before" that, or "none".
     """
     path = workspace.folder / "submissions/ledger.jsonl"
     intent = parse_sealed(path.read_bytes().splitlines()[0], Event, "the ledger")
-    if boot != "this":
-        intent = intent.model_copy(update={"boot": boot})
     path.write_bytes(sealed_line(intent))
-    if log:
-        (workspace.folder / f"submissions/.uploads/{workspace.competition.slug}.{intent.tag}.log").touch()
+    calls = workspace.folder / f"submissions/.uploads/{workspace.competition.slug}.{intent.tag}.calls"
+    text = calls.read_text()
+    call = '\n\x1e{"call": "CreateSubmission"}\n'
+    assert text.count(call) == 1
+    before = text.partition(call)[0]
+    calls.write_text({"all": text, "sent": before + call + "\n\x1e{", "before": before}.get(record, ""))
+    if record == "none":
+        calls.unlink()
     return intent.tag
 
 
-@pytest.mark.parametrize("log", [False, True])
-@pytest.mark.parametrize("boot", ["this", "another", None])
-def test_after_a_power_failure_an_unreadable_list_proves_nothing(harness: Harness, boot: str | None, log: bool) -> None:
-    workspace = harness.workspace(f"power-{boot}-{log}".lower())
+@pytest.mark.parametrize("record", ["sent", "none"])
+def test_after_a_power_failure_an_unreadable_list_proves_nothing(harness: Harness, record: str) -> None:
+    workspace = harness.workspace(f"power-{record}")
     assert harness.run(workspace, *workspace.command("submit")).exit_code == 0
-    tag = lose_power(workspace, boot=boot, log=log)
+    tag = lose_power(workspace, record=record)
     for fault in ("list:503:1", "list:429:1", "list:cut:1"):
         workspace.competition.faults[:] = read_faults([fault])
         result = harness.run(workspace, *workspace.command("submit", "--settle", "0"))
         assert result.exit_code == 2 and f"cannot tell whether [run:{tag}] arrived" in result.error
-        assert "the same command checks again" in result.error
+        assert f"`make submit RUN=run COMPETITION=power-{record}` checks again" in result.error
     assert unexpected(workspace, harness.run(workspace, *workspace.command("submit")), 0, 1) == []
     assert workspace.competition.steps().count("put") == 1
 
 
-@pytest.mark.parametrize("boot", ["another", None])
-def test_an_empty_log_from_another_boot_does_not_prove_that_nothing_was_sent(
-    harness: Harness, boot: str | None
-) -> None:
-    workspace = harness.workspace(f"boot-{boot}".lower())
+@pytest.mark.parametrize("record", ["sent", "none"])
+def test_after_a_power_failure_a_list_that_lags_proves_nothing(harness: Harness, record: str) -> None:
+    workspace = harness.workspace(f"lag-{record}")
     assert harness.run(workspace, *workspace.command("submit")).exit_code == 0
-    lose_power(workspace, boot=boot, log=True)
+    lose_power(workspace, record=record)
     workspace.competition.list_delay_s = 1e9  # Kaggle has the submission and does not list it yet
     for _ in range(2):
         assert unexpected(workspace, harness.run(workspace, *workspace.command("submit")), 2, 1) == []
         assert workspace.submissions[0].state == "unknown"
+    workspace.competition.list_delay_s = 0.0
+    assert unexpected(workspace, harness.run(workspace, *workspace.command("submit")), 0, 1) == []
+
+
+def test_a_record_without_the_call_that_submits_proves_that_nothing_was_sent(harness: Harness) -> None:
+    workspace = harness.workspace("unsent")
+    assert harness.run(workspace, *workspace.command("submit")).exit_code == 0
+    lose_power(workspace, record="before")
+    workspace.competition.submissions.clear()
+    result = harness.run(workspace, *workspace.command("submit"))
+    assert "never reached unsent" in result.output and unexpected(workspace, result, 0, 1) == []
+
+
+@pytest.mark.parametrize("record", ["all", "sent"])
+def test_without_the_ledger_the_record_tells_what_this_folder_has_submitted(harness: Harness, record: str) -> None:
+    workspace = harness.workspace(f"amnesia-{record}")
+    assert harness.run(workspace, *workspace.command("submit")).exit_code == 0
+    lose_power(workspace, record=record)
+    (workspace.folder / "submissions/ledger.jsonl").unlink()
+    workspace.competition.list_delay_s = 1e9
+    result = harness.run(workspace, *workspace.command("submit", "--deadline", "0"))
+    assert result.exit_code == 2 and ("has no score" if record == "all" else "unknown whether") in result.error
+    assert len(workspace.competition.submissions) == 1
     workspace.competition.list_delay_s = 0.0
     assert unexpected(workspace, harness.run(workspace, *workspace.command("submit")), 0, 1) == []
 
@@ -103,7 +127,7 @@ def test_a_submission_of_another_machine_is_found_in_kaggles_list(harness: Harne
         if not options:
             assert unexpected(second, result, 0, 1) == []
             assert "machines has this csv since" in result.output and "local score 31.75" in result.output
-    tags = [entry["description"].rpartition("[run:")[2].rstrip("]") for entry in first.competition.submissions]
+    tags = [entry["description"].partition("[run:")[2].partition("]")[0] for entry in first.competition.submissions]
     assert [entry.intent.tag for entry in second.submissions] == tags == [tags[0], f"{tags[0]}-2"]
 
 

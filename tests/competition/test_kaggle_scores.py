@@ -29,11 +29,11 @@ def test_the_status_complete_without_a_score_is_not_final(harness: Harness) -> N
 
 
 def test_for_a_csv_without_a_score_the_message_names_the_page_with_the_reason(harness: Harness) -> None:
-    workspace = harness.workspace("unscored", scoring="ERROR")
+    workspace = harness.workspace("unscored", scoring="ERROR", error_description="3 ids are missing")
     for _ in range(2):
         result = harness.run(workspace, *workspace.command("submit"))
         page = "https://www.kaggle.com/competitions/unscored/submissions"
-        assert result.exit_code == 2 and f"Kaggle could not score it; {page} shows why" in result.error
+        assert result.exit_code == 2 and f"could not score it: 3 ids are missing; see {page}" in result.error
     assert disagreements(workspace) == []
 
 

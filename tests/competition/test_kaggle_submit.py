@@ -74,7 +74,7 @@ WORDS = {  # fault -> the message for it
     "cut": "cannot be reached",
     "json 400": "Kaggle refused .*daily Submission allowance",
 }
-NOT_SENT, REFUSED = "nothing was submitted: .*", "storage did not accept the file"
+NOT_SENT, REFUSED = "nothing was submitted: .*", "nothing was submitted: Kaggle's storage refused the file"
 UNKNOWN, INTERRUPTED = "unknown whether Kaggle has", "nothing was submitted: the upload was interrupted"
 NOT_KNOWN = "it is not known how many submissions to .* are left .*continuing"
 SLOW = "limits:slow:1, start:slow:1, put:slow:1, create:slow:1, list:slow:1"
@@ -94,8 +94,9 @@ CHAINS = [  # the cases of a chain run one after the other, on one csv; the slow
     chain("start", ("401", "403", "404", "429", "500", "503", "html", "cut"), NOT_SENT),
     [*(Case(f"put:{kind}:1", REFUSED) for kind in ("401", "403", "404", "429", "500", "503")), submitted("put:cut:1")],
     [submitted("put:lost:1")],
-    [Case("put:html:1", UNKNOWN), submitted(options=("--again",))],  # the storage reports success and has no file
-    chain("create", ("401", "403", "json 403", "404", "429", "json 400"), NOT_SENT),
+    [Case("put:html:1", f"{NOT_SENT}file not found"), submitted()],  # the storage reports success and has no file
+    chain("create", ("401", "403", "json 403", "429", "json 400"), NOT_SENT),
+    [Case("create:404:1", r"nothing was submitted: Kaggle refused \(404: Not found\)"), submitted()],
     [Case("create:500:1", UNKNOWN), Case("", UNKNOWN), submitted(options=("--again",))],
     *([Case(f"create:{kind}:1", UNKNOWN)] for kind in ("json 500", "503", "html", "cut")),
     [submitted("create:lost:1"), submitted()],
@@ -110,7 +111,8 @@ CHAINS = [  # the cases of a chain run one after the other, on one csv; the slow
     ],
     [submitted(SLOW, settings={"pending_lists": 2})],
     [submitted(settings={"list_delay_s": 3.0})],
-    [waiting("", "could not score it; https://.*/submissions shows why", settings={"scoring": "ERROR"})] * 2,
+    [waiting("", "could not score it: it does not say why; see https://.*/submissions", settings={"scoring": "ERROR"})]
+    * 2,
     [
         waiting("", "no score after 1 s", settings={"scoring": "PENDING"}, options=("--deadline", "1")),
         submitted(settings={"scoring": "COMPLETE"}),
