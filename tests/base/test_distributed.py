@@ -62,7 +62,9 @@ def test_the_numbers_of_each_clip_are_those_of_earlier_versions() -> None:
     draws = Draws(seed=5, step=3, clips=range(1, 4), device=CPU)
     generators = [keyed_generator(5, "latent", 3, clip) for clip in (1, 2, 3)]
     for shape in ((5,), (2, 13), (3, 4, 8)):
-        known = [torch.randn(shape, generator=generator.manual_seed(generator.initial_seed())) for generator in generators]
+        known = [
+            torch.randn(shape, generator=generator.manual_seed(generator.initial_seed())) for generator in generators
+        ]
         assert torch.equal(draws.normal("latent", shape), torch.stack(known))
     known = [torch.rand(7, generator=keyed_generator(5, "prior", 3, clip)) for clip in (1, 2, 3)]
     assert torch.equal(draws.uniform("prior", 7), torch.stack(known))
