@@ -1,18 +1,19 @@
 """Random numbers that depend only on a key: the seed, the purpose and the position (step, clip)."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 
-def keyed_generator(seed: int, purpose: str, *position: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """Returns a generator that depends only on the seed, the purpose and the position (step, clip, ...).
+def keyed_generator(seed: int, purpose: str, *position: int) -> torch.Generator:
+    """Returns a generator of the CPU that depends only on the seed, the purpose and the position (step, clip, ...).
 
     So a resumed run gets the same numbers as an uninterrupted run, and N processes the same as one.
     """
-    return torch.Generator(device=device).manual_seed(keyed_seed(seed, purpose, *position))
+    return torch.Generator().manual_seed(keyed_seed(seed, purpose, *position))
 
 
 def keyed_seed(seed: int, purpose: str, *position: int) -> int:
@@ -35,17 +36,23 @@ class Draws:
 
     def normal(self, purpose: str, shape: tuple[int, ...]) -> Tensor:
         """Returns standard normal numbers (B, *shape); each clip has its own generator."""
-        draw = [torch.randn(shape, generator=self._generator(purpose, clip), device=self.device) for clip in self.clips]
-        return torch.stack(draw)
+        return self._draw(purpose, shape, Tensor.normal_)
 
     def uniform(self, purpose: str, count: int = 1) -> Tensor:
         """Returns uniform numbers in [0, 1) of shape (B, count); each clip has its own generator."""
-        draw = [torch.rand(count, generator=self._generator(purpose, clip), device=self.device) for clip in self.clips]
-        return torch.stack(draw)
+        return self._draw(purpose, (count,), Tensor.uniform_)
 
     def shared_uniform(self, purpose: str, count: int) -> Tensor:
         """Returns uniform numbers in [0, 1) of shape (count,) on the CPU, the same on all processes."""
         return torch.rand(count, generator=keyed_generator(self.seed, purpose, self.step))
 
-    def _generator(self, purpose: str, clip: int) -> torch.Generator:
-        return keyed_generator(self.seed, purpose, self.step, clip, device=self.device)
+    def _draw(self, purpose: str, shape: tuple[int, ...], fill: Callable[..., Tensor]) -> Tensor:
+        """Returns (B, *shape), each clip filled in place with its own numbers.
+
+        The CPU draws for every device, so the numbers are the same everywhere. One copy brings them to the device.
+        A GPU does not wait for it, because the memory is pinned.
+        """
+        drawn = torch.empty(len(self.clips), *shape, pin_memory=self.device.type == "cuda")
+        for clip, own in zip(self.clips, drawn.unbind(), strict=True):
+            fill(own, generator=keyed_generator(self.seed, purpose, self.step, clip))
+        return drawn.to(self.device, non_blocking=True)
