@@ -118,7 +118,7 @@ kernel: setup ## train RUN on Kaggle's GPU and bring it back, ready for `make su
 	@$(py) -m src kernel --run $(call quoted,RUN) --competition $(call quoted,COMPETITION) --folder kernel \
 		--gpus $(call quoted,GPUS) --args=$(call quoted,ARGS)
 
-predict: setup ## draw a clip with RUN from your own FRAME=first.png and POSES=folder -> OUT=out.gif
+predict: setup ## draw a clip with RUN from your own FRAME=first.png and POSES=folder -> OUT=x.gif | x.webp | x.mp4 | folder
 	@$(py) -m src predict $(call quoted,RUN) --frame $(call quoted,FRAME) --poses $(call quoted,POSES) \
 		--out $(if $(value OUT),$(call quoted,OUT),prediction.gif) --set $(call quoted,SET)
 

@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +23,7 @@ from src.training.saved_config import read_trained_config, refuse_unknown_run
 CONFIGS, RUNS, EXPERIMENTS = Path("configs"), Path("runs"), Path("configs/experiments")
 MAX_AT_ONCE = 64  # runs of a comparison
 SET = "'section.key=value ...'"
+MOVING = (".gif", ".webp", ".mp4")  # endings of clips; a name without ending is a folder of PNG frames
 
 
 def _words(words: Sequence[str] | None) -> list[str]:
@@ -58,11 +60,40 @@ def tester_options(words: Sequence[str] | None = None) -> argparse.Namespace:
         command.add_argument("--set", default="", metavar=SET, help=text)
     own.add_argument("--frame", default="", help="the first frame")
     own.add_argument("--poses", default="", help="folder of numbered pose pictures")
-    own.add_argument("--out", type=path_option, required=True, help="GIF to write")
+    own.add_argument(
+        "--out", type=path_option, required=True, help="x.gif, x.webp, x.mp4, or a new folder of PNG files"
+    )
     options = parser.parse_args(_words(words))
     options.run = checked_name(options.run, "RUN")
     read_trained_config(RUNS / options.run, getattr(options, "set", ""))
+    if options.command == "predict":
+        _check_pictures(options)
     return options
+
+
+def _check_pictures(options: argparse.Namespace) -> None:
+    """Makes paths of `--frame` and `--poses`. UserError if one is not given, or for an OUT that cannot be written."""
+    needed = {
+        "FRAME=first.png, the picture of the first frame": options.frame,
+        "POSES=folder, with the pose pictures 0.png, 1.png, ...": options.poses,
+    }
+    if missing := [text for text, value in needed.items() if not value]:
+        raise UserError(f"missing: {'; '.join(missing)}")
+    options.frame, options.poses = given_path(options.frame), given_path(options.poses)
+    out = options.out
+    if out.suffix.lower() not in (*MOVING, ""):
+        raise UserError(f"OUT={out}; needed: a name that ends in {', '.join(MOVING)}, or a folder's, without an ending")
+    if out.suffix.lower() == ".mp4":
+        refuse_missing_encoder()
+    if not out.suffix and (out.is_file() or (out.is_dir() and any(out.iterdir()))):
+        raise UserError(f"OUT={out} exists; needed: a new folder for the frames; move it away, or give another OUT")
+
+
+def refuse_missing_encoder() -> None:
+    """Raises UserError, which says how to install it, if the encoder of MP4 is not there."""
+    if find_spec("av") is None:
+        install = ".venv/bin/uv pip install -r pyproject.toml --extra video"
+        raise UserError(f"MP4 needs the encoder PyAV, which is not installed; to install it (36 MB): {install}")
 
 
 def cost_options(words: Sequence[str] | None = None) -> argparse.Namespace:

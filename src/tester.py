@@ -1,8 +1,5 @@
 """runs/<run>/ -> predictions and scores: evaluation, the submission, and predictions for a user's own pictures."""
 
-import argparse
-import re
-import shutil
 import sys
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -11,15 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from src.base.command_line import given_path
 from src.base.console import UserError, activity, run_program, say, terminal
-from src.base.files import move
-from src.base.ownership import owned, partial_name, remove_leftovers
+from src.base.ownership import owned, remove_leftovers
 from src.base.systems import SYSTEMS
 from src.commands import tester_options
 from src.dance.prediction import predict_dance
@@ -33,6 +27,7 @@ from src.intake.manifest import Manifest
 from src.intake.pictures import count_kinds, read_picture, say_conversions
 from src.maths.metrics import quantise
 from src.reporting.plots import plot_history, save_gif, side_by_side
+from src.reporting.videos import save_clip
 from src.submission import (
     CheckedSubmission,
     Provenance,
@@ -200,28 +195,18 @@ def predict_pictures(
 ) -> Tensor:
     """Returns a clip (T, 3, H, W) uint8, drawn from a user's first frame and folder of numbered pose pictures.
 
-    Writes a GIF of prediction and poses to `out`, and the frames as PNG into a folder of the same name. `overrides` is
-    the text of SET: evaluation settings to change, for this prediction only.
+    Writes prediction and poses side by side to `out`, a GIF, WebP or MP4; or the frames as PNG into the folder `out`.
+    `overrides` is the text of SET: evaluation settings to change, for this prediction only.
     """
     trained = _open_pose_run(run, runs_folder, overrides)
-    if out.suffix.lower() != ".gif":
-        raise UserError(f"OUT={out}: the result is a GIF; give a name that ends in .gif")
-    folder = out.with_suffix("")
     given, conditions = (part.to(trained.device) for part in _own_clip(frame, poses, trained.frame_size))
-    if folder.exists() and not (out.is_file() and _holds_only_frames(folder, inputs=(frame, poses))):
-        raise UserError(f"{folder} exists and was not written together with {out}; move it away, or give another OUT")
     settings = trained.config.evaluation
     seed = trained.config.seed
     announce(f"{trained.folder}: rolling out {len(conditions)} frames")
-    drawn = quantise(predict_dance(trained.model, given[None, None], conditions[None], settings, seed=seed)[0])
-    incomplete = folder.with_name(partial_name(f"{out.name}.frames"))
-    incomplete.mkdir(parents=True)
-    for number, picture in enumerate(drawn.cpu()):
-        Image.fromarray(picture.permute(1, 2, 0).numpy()).save(incomplete / f"{number}.png")
-    save_gif(out, side_by_side([drawn.cpu(), conditions.cpu()]))  # before the folder: it says that the folder is ours
-    if folder.exists():
-        shutil.rmtree(folder)
-    move(incomplete, folder)
+    drawn = quantise(predict_dance(trained.model, given[None, None], conditions[None], settings, seed=seed)[0]).cpu()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with activity(f"writing {out}"):
+        save_clip(out, side_by_side([drawn, conditions.cpu()]) if out.suffix else drawn)
     return drawn
 
 
@@ -233,12 +218,6 @@ def _own_clip(frame: Path, poses: Path, size: Size) -> tuple[Tensor, Tensor]:
     for height, width in {picture.own_size for picture in (given, *numbered)} - {size}:
         announce(f"pictures of {height} x {width} are resized to {size[0]} x {size[1]}, height x width")
     return torch.from_numpy(given.pixels), torch.from_numpy(np.stack([picture.pixels for picture in numbered]))
-
-
-def _holds_only_frames(folder: Path, inputs: tuple[Path, ...]) -> bool:
-    """Returns whether a folder holds only frames that `predict_pictures` wrote, and none of the inputs."""
-    outside = not any(folder.resolve() in (path.resolve(), *path.resolve().parents) for path in inputs)
-    return outside and folder.is_dir() and all(re.fullmatch(r"[0-9]+\.png", path.name) for path in folder.iterdir())
 
 
 def _numbered_pictures(folder: Path) -> list[Path]:
@@ -304,27 +283,15 @@ def _say_how_to_upload(run: str, path: Path) -> None:
     say(f'  or, without an entry in the ledger: .venv/bin/kaggle competitions submit -c slug -f {path} -m "..."')
 
 
-def _predict(run: str, arguments: argparse.Namespace) -> None:
-    needed = {
-        "FRAME=first.png, the picture of the first frame": arguments.frame,
-        "POSES=folder, with the pose pictures 0.png, 1.png, ...": arguments.poses,
-    }
-    if missing := [text for text, value in needed.items() if not value]:
-        raise UserError(f"missing: {'; '.join(missing)}")
-    out = arguments.out
-    with owned(out):
-        drawn = predict_pictures(
-            run, given_path(arguments.frame), given_path(arguments.poses), out, overrides=arguments.set
-        )
-    say(f"{out}: {len(drawn)} frames; single frames in {out.with_suffix('')}/")
-
-
 def main() -> None:
     """The command line."""
     arguments = tester_options()
     run = arguments.run
     if arguments.command == "predict":
-        _predict(run, arguments)
+        out = arguments.out
+        with owned(out):
+            drawn = predict_pictures(run, arguments.frame, arguments.poses, out, overrides=arguments.set)
+        say(f"{out}: {len(drawn)} frames, {'drawn | pose' if out.suffix else '0.png, 1.png, ...'}")
         return
     with owned(RUNS / run):  # who writes submissions/<run>.csv owns the run, too
         if arguments.command == "submission":

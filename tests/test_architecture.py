@@ -30,7 +30,7 @@ ORDER = (
     *("training.clock", "training.checkpoint", "training.log", "training.guard"),
     *("training.precision", "training.idle_settings", "training.dial"),
     *("training.stop_signals", "trainer", "dance.csv_reading", "dance.csv_faults"),
-    *("submission", "reporting.plots", "reporting.clips"),
+    *("submission", "reporting.plots", "reporting.videos", "reporting.clips"),
     *("reporting.results", "reporting.tables"),
     *("reporting.kept", "reporting.comparison", "reporting.curves", "reporting.page"),
     *("evaluation.trained", "dance.scores", "dance.pictures", "dance.cost"),

@@ -50,6 +50,9 @@ def test_every_target_is_a_command() -> None:
         ("submission dmeo", "error: there is no run dmeo; did you mean RUN=demo?"),
         ("train demo --set training.num_epohcs=3", "error: SET: unknown setting training.num_epohcs; did you mean"),
         ("evaluate demo --set evaluation.latnet=mean", "error: SET: unknown setting evaluation.latnet; did you mean"),
+        ("predict demo --out x.gif", "error: missing: FRAME=first.png, the picture of the first frame; POSES=folder"),
+        ("predict demo --frame 0.png --poses p --out x.avi", "error: OUT=x.avi; needed: a name that ends in .gif"),
+        ("predict demo --frame 0.png --poses p --out bad", "error: OUT=bad exists; needed: a new folder"),
         ("cost demo --gpu t5", "error: GPU=t5 is not known; needed: one of t4"),
         ("experiments grdi", "error: configs/experiments/grdi.toml does not exist; did you mean GRID=grid?"),
         ("check-csv bad.csv", "error: bad.csv: "),
@@ -61,6 +64,7 @@ def test_a_mistake_is_told_before_torch_is_imported(words: str, line: str, tmp_p
     for file in ("configs/demo.toml", "configs/experiments/grid.toml"):
         (tmp_path / file).write_text("", encoding="utf-8")
     (tmp_path / "runs/demo/config.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "bad").write_bytes(b"")
     (tmp_path / "bad.csv").write_text("frame,a,b\n0,1,2\n", encoding="utf-8")
     command = [sys.executable, "-c", MEASURED, f"--project={tmp_path}", *words.split()]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

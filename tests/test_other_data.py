@@ -111,7 +111,7 @@ def test_jpeg_pictures_of_a_person_s_own_are_drawn_from(others: Path, said: Call
     said(trainer.main, "configs/tiny.toml")
     poses = write_folder(others / "mine", {f"{n}.JPG": drawn(n, pose=True) for n in range(3)})
     (others / "mine.jpg").write_bytes(drawn(0, pose=False))
-    out = said(tester.main, "predict", "tiny", "--frame", "mine.jpg", "--poses", poses, "--out", "out.gif")
+    out = said(tester.main, "predict", "tiny", "--frame", "mine.jpg", "--poses", poses, "--out", "out")
     assert "4 of JPEG" in out and "resized" not in out
     assert Image.open(others / "out" / "2.png").size == (128, 64)
 

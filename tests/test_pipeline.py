@@ -63,7 +63,7 @@ def test_from_pictures_to_a_valid_csv(model: str, workplace: Path, outcome: Outc
     assert origin["local_score"] == scores["score"]
 
     (first,) = (workplace / "dancers" / "test" / "test_img" / "1").iterdir()
-    own = ("--frame", first, "--poses", "dancers/test/test_label/1", "--out", "clip.gif")
+    own = ("--frame", first, "--poses", "dancers/test/test_label/1", "--out", "clip")
     assert outcome(tester.main, "predict", "own", *own) == (0, "")
     frames = np.stack([np.asarray(Image.open(f"clip/{number}.png")) for number in range(LENGTH)])
     rows = pd.read_csv("submissions/own.csv").iloc[LENGTH:, 1:].to_numpy().reshape(LENGTH, 3, 32, 64)

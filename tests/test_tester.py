@@ -306,16 +306,12 @@ def test_own_pictures_of_another_size(places: dict[str, Path], own: dict[str, Pa
     poses = np.stack([resized(own["poses"] / f"{number}.png") for number in range(1, 12)])
     assert np.array_equal(drawn, predicted(places, resized(own["frame"])[None], poses))
     assert np.array_equal(drawn[0], resized(own["frame"]))
-    frames = [np.asarray(Image.open(own["out"].with_suffix("") / f"{number}.png")) for number in range(11)]
-    assert np.array_equal(np.stack(frames).transpose(0, 3, 1, 2), drawn)
     with Image.open(own["out"]) as gif:
         assert gif.n_frames == 11
 
 
 def spoil(own: dict[str, Path], what: str) -> dict[str, Path]:
     frame, poses = own["frame"], own["poses"]
-    if what == "no gif":
-        return own | {"out": frame.with_name("mine.mp4")}
     if what == "no frame":
         frame.unlink()
     elif what == "no png":
@@ -334,18 +330,12 @@ def spoil(own: dict[str, Path], what: str) -> dict[str, Path]:
     elif what == "one pose":
         for number in range(2, 12):
             (poses / f"{number}.png").unlink()
-    elif what == "poses in the way":
-        return own | {"out": poses.with_suffix(".gif")}
-    elif what == "a file in the way":
-        own["out"].parent.mkdir()
-        own["out"].with_suffix("").touch()
     return own
 
 
 @pytest.mark.parametrize(
     ("what", "message"),
     [
-        ("no gif", r"mine.mp4: the result is a GIF; give a name that ends in .gif"),
         ("no frame", r"^FRAME=.*first.png is no file; needed: a picture as PNG, JPEG"),
         ("no png", r"^FRAME=.*first.png is no picture of a known format"),
         ("cut off", r"^FRAME=.*first.png is damaged or cut off"),
@@ -354,8 +344,6 @@ def spoil(own: dict[str, Path], what: str) -> dict[str, Path]:
         ("a double", r"poses/04.png and 4.png are both number 4; needed: one of them"),
         ("another name", r"poses/cover.png is unexpected; needed in .*: numbered pictures such as"),
         ("one pose", r"poses holds 1 poses?; needed: 2 or more"),
-        ("poses in the way", r"poses exists and was not written together with .*poses.gif; move it away"),
-        ("a file in the way", r"mine exists and was not written together with .*mine.gif; move it away"),
     ],
 )
 def test_wrong_pictures_are_named(places: dict[str, Path], own: dict[str, Path], what: str, message: str) -> None:
@@ -370,14 +358,6 @@ def test_a_wrong_pose_is_named_with_its_place(places: dict[str, Path], own: dict
     path.write_text("hello") if pose == "a file" else path.mkdir()
     with pytest.raises(UserError, match=rf"^POSES: {path} is no (file|picture of)"):
         predict_pictures("tiny", **own, runs_folder=places["runs_folder"])
-
-
-def test_frames_of_an_earlier_prediction_do_not_stay(places: dict[str, Path], own: dict[str, Path]) -> None:
-    predict_pictures("tiny", **own, runs_folder=places["runs_folder"])
-    for number in (10, 11):
-        (own["poses"] / f"{number}.png").unlink()
-    predict_pictures("tiny", **own, runs_folder=places["runs_folder"])
-    assert {path.name for path in own["out"].with_suffix("").iterdir()} == {f"{number}.png" for number in range(9)}
 
 
 @pytest.fixture
@@ -478,7 +458,7 @@ def test_the_commands_say_what_they_did(
     resized, announced, result = output("predict", "tiny", *options).splitlines()
     assert resized == "pictures of 50 x 100 are resized to 32 x 64, height x width"
     assert announced == "runs/tiny: rolling out 11 frames"
-    assert "11 frames; single frames in" in result
+    assert result.endswith("mine.gif: 11 frames, drawn | pose")
     output("evaluate", "tiny", "--set", "evaluation.mirror=false")
     scores = json.loads((workplace / "runs" / "tiny" / "scores.json").read_text())
     assert scores["score"] == scores["score_prior_mean"]
@@ -586,18 +566,20 @@ def test_another_data_set_under_the_name_of_the_first_is_refused(
             command("tiny", runs_folder=places["runs_folder"], data_folder=other)
 
 
-def test_own_pictures_are_never_deleted(places: dict[str, Path], own: dict[str, Path]) -> None:
-    predict_pictures("tiny", own["frame"], own["poses"], own["out"], runs_folder=places["runs_folder"])
-    folder = own["out"].with_suffix("")
-    for name in ("holiday.png", "notes.txt"):
-        (folder / name).write_bytes(b"mine")
-        with pytest.raises(UserError, match="was not written together with"):
-            predict_pictures("tiny", own["frame"], own["poses"], own["out"], runs_folder=places["runs_folder"])
-        assert (folder / name).read_bytes() == b"mine"
-        (folder / name).unlink()
-    with pytest.raises(UserError, match="was not written together with"):
-        predict_pictures("tiny", folder / "0.png", own["poses"], own["out"], runs_folder=places["runs_folder"])
-    assert (folder / "0.png").is_file()
+def test_a_folder_gets_the_frames_and_is_never_replaced(
+    workplace: Path, own: dict[str, Path], outcome: Callable[..., tuple[int, str]]
+) -> None:
+    options = [text for name in ("frame", "poses") for text in (f"--{name}", own[name])]
+    assert outcome(main, "predict", "tiny", *options, "--out", "new/frames") == (0, "")
+    drawn = predict_pictures("tiny", own["frame"], own["poses"], workplace / "same.gif")
+    frames = [np.asarray(Image.open(f"new/frames/{number}.png")) for number in range(11)]
+    assert np.array_equal(np.stack(frames).transpose(0, 3, 1, 2), drawn.numpy())
+    before = sorted(path.name for path in Path("new/frames").iterdir())
+    for folder in ("new/frames", own["poses"]):
+        code, errors = outcome(main, "predict", "tiny", *options, "--out", folder)
+        assert code == 2 and errors.startswith(f"error: OUT={folder} exists; needed: a new folder")
+    assert sorted(path.name for path in Path("new/frames").iterdir()) == before
+    assert len(list(own["poses"].iterdir())) == 11
 
 
 def test_damaged_scores_are_named(workplace: Path, outcome: Callable[..., tuple[int, str]]) -> None:
