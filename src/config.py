@@ -185,6 +185,8 @@ def load_config(path: Path, overrides: str = "") -> Config:
     Raises UserError for a missing or unreadable file. Raises it for the first invalid setting of the file, then of SET.
     """
     table = read_toml(existing_toml(path, "RUN"))
+    if not table:
+        raise UserError(f'{path} holds no setting; needed: at least one, such as dataset = "demo"')
     parse_config(table, str(path))
     return _overridden(table, overrides)
 

@@ -100,7 +100,7 @@ class Provenance(BaseModel):
     def load(cls, path: Path) -> "Provenance":
         """Returns what `save` wrote; UserError if the file is missing, damaged or of another version."""
         if not path.is_file():
-            raise UserError(f"{path} does not exist; `make submission RUN={path.stem}` writes it together with the csv")
+            raise UserError(f"{path} does not exist; move its csv away, `make submission RUN={path.stem}` writes both")
         try:
             return read_json(path, cls)
         except Unreadable as error:

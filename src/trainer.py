@@ -280,7 +280,8 @@ def _nothing_to_do(trainer: Trainer, config: Config) -> str:
 
 def _loop(trainer: Trainer, stops: Stops, last_step: int) -> bool:
     """Takes steps up to `last_step`; returns whether the run is finished. Saves after each epoch and when stopped."""
-    history = History(trainer.folder, trainer.step - trainer.is_epoch_open) if distributed.rank() == 0 else None
+    logged = trainer.step - trainer.is_epoch_open
+    history = History(trainer.folder, logged, logged // trainer.steps_per_epoch) if distributed.rank() == 0 else None
     first_step, end = trainer.step, min(last_step, trainer.num_steps)
     bar = progress_bar(f"{trainer.folder.name}: steps", trainer.num_steps, trainer.step, visible=history is not None)
     try:

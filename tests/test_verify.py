@@ -49,13 +49,18 @@ def test_whole_things_are_ok(place: Path, capsys: pytest.CaptureFixture[str], mo
     assert things == ["data/tiny", *run, "submissions/trained.csv"]
     monkeypatch.setattr(sys, "argv", ["verify"])
     main()
-    assert capsys.readouterr().out.endswith("\n5 things, none of them damaged\n")
+    assert capsys.readouterr().out.endswith("\n5 checked, none of them damaged\n")
 
 
 def flip(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
+
+
+def as_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
 
 
 @pytest.mark.parametrize(
@@ -65,11 +70,17 @@ def flip(path: Path) -> None:
         ("data/tiny/manifest.json", lambda path: path.write_text("{"), "data/tiny"),
         ("runs/trained/best.pt", flip, "runs/trained/best.pt"),
         ("runs/trained/last.pt", flip, "runs/trained/last.pt"),
-        ("runs/trained", lambda path: [each.unlink() for each in path.glob("*.pt")], "runs/trained"),
+        ("runs/trained/best.pt", Path.unlink, "runs/trained/best.pt"),
+        ("runs/trained/last.pt", Path.unlink, "runs/trained/last.pt"),
+        ("runs/trained/log.jsonl", Path.unlink, "runs/trained/last.pt"),
+        ("runs/trained/log.jsonl", lambda path: path.write_text(""), "runs/trained/last.pt"),
+        ("runs/trained/log.jsonl", as_folder, "runs/trained"),
+        ("runs/trained/scores.json", lambda path: path.mkdir(), "runs/trained"),
         ("runs/trained/config.json", lambda path: path.write_text("[]"), "runs/trained"),
         ("runs/trained/log.jsonl", lambda path: path.write_text("1\n"), "runs/trained"),
         ("submissions/trained.csv", flip, "submissions/trained.csv"),
         ("submissions/trained.json", Path.unlink, "submissions/trained.csv"),
+        ("submissions/my best.csv", lambda path: path.write_text("1"), "submissions/my best.csv"),
         ("submissions/ledger.jsonl", lambda path: path.write_text('{"event": "scored"}\n'), "submissions/ledger.jsonl"),
         (
             "reports/grid.jsonl",
@@ -91,14 +102,46 @@ def test_one_damaged_thing_is_named(
     (found,) = [finding for finding in verify() if finding.is_damaged]
     assert found.thing == thing and str(found).startswith(f"DAMAGED      {thing}: ")
     code, errors = outcome(main)
-    assert code == 2 and errors.startswith("error: 1 of ") and "damaged; the lines above say what helps" in errors
+    assert code == 2 and errors.startswith("error: damaged: 1 of ") and "; the lines above say what helps" in errors
 
 
 def test_what_has_changed_since_the_evaluation_is_out_of_date(place: Path) -> None:
-    folder = write_run(place / "runs" / "evaluated")
-    (folder / "best.pt").write_bytes((place / "runs" / "trained" / "best.pt").read_bytes())
+    folder = place / "runs" / "evaluated"
+    shutil.copytree(place / "runs" / "trained", folder)
+    shutil.copy(write_run(place / "other") / "scores.json", folder)
     found = [str(finding) for finding in verify(run="evaluated")]
     assert any(line.startswith("out of date  runs/evaluated: ") and "changed since" in line for line in found)
+
+
+def test_a_checkpoint_of_other_settings_is_damaged(place: Path) -> None:
+    path = place / "runs" / "trained" / "config.json"
+    path.write_text(path.read_text().replace('"seed": 5', '"seed": 6'))
+    found = [finding for finding in verify(run="trained") if finding.is_damaged]
+    assert [finding.thing for finding in found[:2]] == ["runs/trained/last.pt", "runs/trained/best.pt"]
+    assert all("was trained with other settings" in finding.problem for finding in found[:2])
+
+
+def test_a_row_that_was_cut_out_of_the_log_is_missed(
+    place: Path, data_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tiny_config("reference_cvae", num_epochs=3)
+    train(config, place / "runs" / "three")
+    path = place / "runs" / "three" / "log.jsonl"
+    first, _second, third = path.read_text().splitlines(keepends=True)
+    path.write_text(first + third)
+    (found,) = [finding for finding in verify(run="three") if finding.is_damaged and finding.thing.endswith(".pt")]
+    assert "log.jsonl lacks 1 of 3 epochs, such as epoch 2" in found.problem
+    longer = config.model_copy(update={"training": config.training.model_copy(update={"num_epochs": 4})})
+    train(longer, place / "runs" / "three")
+    assert "log.jsonl lacks 1 of 3 epochs, such as epoch 2; their numbers are lost" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("spoil", [flip, Path.unlink])
+def test_pictures_of_the_page_are_checked(place: Path, spoil: Callable[[Path], object]) -> None:
+    folder = write_run(place / "runs" / "evaluated")
+    assert "runs/evaluated/clips" not in damaged(list(verify(run="evaluated")))
+    spoil(next((folder / "clips").glob("*.webp")))
+    assert "runs/evaluated/clips" in damaged(list(verify(run="evaluated")))
 
 
 def test_one_data_set_or_one_run(place: Path, outcome: OUTCOME) -> None:

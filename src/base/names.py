@@ -42,6 +42,8 @@ def toml_file(text: str, folder: Path, variable: str) -> Path:
 
 def existing_toml(path: Path, variable: str) -> Path:
     """Returns the path of a TOML file; UserError, which names the nearest file beside it, if it does not exist."""
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; needed: a TOML file")
     if not path.is_file():
         known = sorted(found.stem for found in path.parent.glob("*.toml"))
         raise UserError(f"{path} does not exist; {nearest(path.stem, known, variable)}")

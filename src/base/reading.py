@@ -138,6 +138,8 @@ def parse_table(data: bytes | str, origin: str) -> dict[str, Any]:
 
 def parse_value(data: bytes | str, origin: str) -> Any:
     """Returns what JSON text says; Unreadable, which names `origin`, if it is no JSON."""
+    if not data.strip():
+        raise Unreadable(f"{origin} is damaged: it is empty")
     try:
         return from_json(data)  # it bounds the nesting and the digits of a number
     except ValueError as error:

@@ -88,8 +88,8 @@ def prepare(request: SubmitRequest) -> PreparedSubmission:
             changed.append(sources[0])
     if changed and not request.force_stale:
         raise UserError(
-            f"{', '.join(map(str, changed))}: changed or gone since {path} was written; `make submission RUN={run}` "
-            f"writes it again, {request.make_command('--force-stale')} submits it as it is"
+            f"{', '.join(map(str, changed))}: not as it was when the csv was written; move {path} away, and "
+            f"`make submission RUN={run}` writes it again; {request.make_command('--force-stale')} submits it as it is"
         )
     known = path not in changed  # otherwise the commit and the score belong to another csv
     commit, local_score = (provenance.commit, provenance.local_score) if known else (None, None)

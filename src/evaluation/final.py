@@ -57,7 +57,7 @@ def local_score(folder: Path, config: Config, origin: Mapping[str, object]) -> f
     try:
         recipe = recipe_run(folder, config)
         path = (recipe or folder) / "scores.json"
-        scores = read_scores(path) if path.is_file() else None
+        scores = read_scores(path) if path.exists() else None
     except UserError as error:
         say(f"no local score beside the csv: {error}")
         return None

@@ -133,7 +133,7 @@ def write_scores(path: Path, scores: Scores) -> None:
 def read_scores(path: Path) -> Scores:
     """Returns the content of scores.json; UserError if the file is missing, damaged or from another version."""
     evaluate = f"make evaluate RUN={path.parent.name}"
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f"{path} does not exist; evaluate the run first: {evaluate}")
     try:
         return read_chosen(path, lambda table: schema_named_in(table, str(path)))

@@ -12,7 +12,7 @@ from src.config import Config
 from src.evaluation.scores import Scores, read_scores
 from src.training.checkpoint import load_checkpoint
 from src.training.log import FILE as LOG_FILE
-from src.training.log import TrainingLog, read_log
+from src.training.log import TrainingLog, lacking_epochs, read_log
 from src.training.saved_config import read_config
 
 
@@ -99,7 +99,7 @@ def read_run(folder: Path) -> Run:
         planned = config.training.num_epochs
         notes.append(f"{LOG_FILE} has {log.num_epochs} epochs, config.json {planned}: one of them is of another run")
     scores = None
-    if not (folder / "scores.json").is_file():
+    if not (folder / "scores.json").exists():
         notes.append(_why_without_scores(folder, config))
     else:
         try:
@@ -122,10 +122,12 @@ def _why_without_scores(folder: Path, config: Config | None) -> str:
 
 def _notes_on_log(path: Path, log: TrainingLog) -> list[str]:
     """Returns notes on a missing, damaged or empty log."""
-    if not path.is_file():
+    if not path.exists():
         return [f"{path.name} is missing: the run has not trained yet"]
     if log.damage:
         return [f"{log.damage}: only the lines before it are shown"]
+    if lacking := lacking_epochs(log.rows, log.num_epochs):
+        return [f"{lacking}; restore it from a copy"]
     return [] if log.rows else [f"{path.name} is empty: the first epoch has not ended yet"]
 
 

@@ -28,6 +28,7 @@ from src.base.settings import NotNegative
 from src.config import Config, differences, from_json, to_json
 from src.intake.facts import DataFacts
 from src.training.clock import ClockState
+from src.training.saved_config import as_set
 
 FORMAT = 2
 WITHOUT_HASH = 1  # the format of earlier versions, whose files do not end with a hash
@@ -198,7 +199,13 @@ def refuse_without_progress(folder: Path) -> None:
 
 def check_settings(state: State, config: Config, path: Path) -> None:
     """Raises UserError if the settings in a checkpoint differ from those of its run's configuration."""
-    changed = differences(from_json(state["config"], str(path)), config)
+    before = from_json(state["config"], str(path))
+    changed = differences(before, config)
+    if changed and not (path.parent / "config.json").exists():
+        raise UserError(
+            f"{path} was trained with other settings ({'; '.join(changed)}), and {path.parent}/config.json is missing; "
+            f'repeat the command with SET="{as_set(before, changed)}"'
+        )
     if changed:
         raise UserError(
             f"{path} was trained with other settings than {path.parent}/config.json has ({'; '.join(changed)}); "

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
 from torch.utils.tensorboard import SummaryWriter
 
-from src.base.console import UserError
+from src.base.console import UserError, say
 from src.base.files import write_atomically
 from src.base.reading import MAX_TEXT_BYTES, read_bytes, reason_of
 from src.config import Config
@@ -115,10 +115,15 @@ class TrainingLog:
 class History:
     """Writes the log of one run. Only one process may do so."""
 
-    def __init__(self, folder: Path, step: int) -> None:
-        """Opens the log and drops the rows after `step`, because a resumed run takes those steps again."""
+    def __init__(self, folder: Path, step: int, num_epochs: int = 0) -> None:
+        """Opens the log and drops the rows after `step`, because a resumed run takes those steps again.
+
+        num_epochs: epochs that are finished at `step`. Says if the log lacks the row of one.
+        """
         self.path = folder / FILE
         rows = [row for row in read_history(folder) if row["step"] <= step]
+        if lacking := lacking_epochs(rows, num_epochs):
+            say(f"{folder}/{lacking}; their numbers are lost")
         write_atomically(self.path, b"".join(map(_line, rows)))
         self.tensorboard = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
@@ -136,6 +141,12 @@ class History:
     def close(self) -> None:
         """Closes TensorBoard's file."""
         self.tensorboard.close()
+
+
+def lacking_epochs(rows: Sequence[LogRow], num_epochs: int) -> str:
+    """Returns which rows a log lacks of a run that has finished `num_epochs` epochs; "" if it has them all."""
+    lacking = sorted(set(range(1, num_epochs + 1)) - {int(row["epoch"]) for row in rows})
+    return f"{FILE} lacks {len(lacking)} of {num_epochs} epochs, such as epoch {lacking[0]}" if lacking else ""
 
 
 def _line(row: Mapping[str, int | float]) -> bytes:
@@ -157,8 +168,10 @@ def read_log(folder: Path) -> TrainingLog:
     A last line without a line break is ignored: the run was killed while it wrote that line.
     """
     path = folder / FILE
-    if not path.is_file():
+    if not path.exists():
         return TrainingLog([])
+    if not path.is_file():
+        return TrainingLog([], f"{FILE} is no plain file")
     *lines, _cut_off = read_bytes(path, MAX_TEXT_BYTES).split(b"\n")
     rows: list[LogRow] = []
     for number, line in enumerate(lines, start=1):

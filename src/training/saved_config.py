@@ -19,8 +19,8 @@ def check_config(folder: Path, config: Config) -> None:
     if changed := differences(before, config):
         raise UserError(
             f"{path} belongs to another configuration ({'; '.join(changed)}); if an earlier command had "
-            f'SET="{_as_set(before, changed)}", repeat it; else undo the change, or train under another name, '
-            f"or delete {folder}"
+            f'SET="{as_set(before, changed)}", repeat it; else undo the change, or train under another name, '
+            f"or move {folder} away"
         )
 
 
@@ -38,7 +38,7 @@ def refuse_moved_schedules(before: Config, config: Config, folder: Path) -> None
         )
 
 
-def _as_set(config: Config, changed: list[str]) -> str:
+def as_set(config: Config, changed: list[str]) -> str:
     """Returns the words of SET that set the changed settings to their values in `config`."""
     values = {key: value for key, value in flatten(config).items() if value is not None}
     keys = [key for key in (line.partition(":")[0] for line in changed) if key in values]

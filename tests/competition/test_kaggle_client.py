@@ -238,7 +238,7 @@ def test_a_file_that_changed_since_the_csv_was_written_is_refused_unless_forced(
     path = workspace.folder / name
     path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n") if path.suffix == ".csv" else b"changed")
     result = harness.run(workspace, *workspace.command("submit"))
-    assert result.exit_code == 2 and f"error: {name}: changed or gone since" in result.error
+    assert result.exit_code == 2 and f"error: {name}: not as it was when the csv was written" in result.error
     assert "make submission RUN=run" in result.error and workspace.competition.calls == []
     if path.suffix == ".csv":
         forced = harness.run(workspace, *workspace.command("submit", "--force-stale"))
