@@ -116,6 +116,7 @@ def test_every_program_ends_at_once_when_it_is_stopped() -> None:
     programs = [ROOT / ".ci" / "pose-video"]
     programs += [path for path in (ROOT / "src").rglob("*.py") if '__name__ == "__main__"' in path.read_text()]
     programs.remove(ROOT / "src" / "competition" / "kernel_script.py")  # it holds the text of another program
+    programs.remove(ROOT / "src" / "competition" / "recorder.py")  # Kaggle's client; the command that starts it ends it
     assert len(programs) > 10
     assert [path.name for path in programs if "run_program(main)" not in path.read_text()] == []
 
