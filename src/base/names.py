@@ -20,14 +20,18 @@ def checked_name(text: str, variable: str) -> str:
     if not NAME.fullmatch(name):
         inner = Path(name).name.removesuffix(".toml")
         near = f"; did you mean {variable}={inner}?" if "/" in name and NAME.fullmatch(inner) else ""
-        shown = shortened(text if text.isprintable() else repr(text))
-        raise UserError(f"{variable}={shown}; needed: {NEEDED}{near}")
+        raise UserError(f"{variable}={printable(text)}; needed: {NEEDED}{near}")
     return name
 
 
 def shortened(text: str, length: int = 80) -> str:
     """Returns a text, or its beginning, for a message."""
     return text if len(text) <= length else f"{text[:length]}..."
+
+
+def printable(text: str) -> str:
+    """Returns a text, or its beginning, for a message in one line: characters that cannot be printed are escaped."""
+    return shortened(text if text.isprintable() else repr(text))
 
 
 def toml_file(text: str, folder: Path, variable: str) -> Path:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple, Protocol
 
 from src.base.console import UserError, activity
+from src.base.names import printable
 from src.intake.file_names import is_litter
 
 Kind = Literal["zip", "tar", "folder"]
@@ -256,7 +257,8 @@ def _entry_of(each: "os.DirEntry[str]", prefix: str, around: Identities) -> Entr
         size = each.stat().st_size
         return Entry(name, size, size, name)
     elif each.is_symlink():
-        problem = f"is a link to {Path(each.path).readlink()}, which is not there; bring that back, or remove the link"
+        target = printable(str(Path(each.path).readlink()))
+        problem = f"is a link to {target}, which is not there; bring that back, or remove the link"
     return Entry(name, 0, 0, name, problem=problem)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from src.base.console import UserError, track
 from src.base.files import file_hash
+from src.base.names import printable
 from src.intake.containers import (
     ARCHIVE,
     MAX_UNPACKED_BYTES,
@@ -224,7 +225,8 @@ def _resolve_links(entries: dict[str, Entry]) -> list[str]:
         if not found:
             break
     for name, entry in waiting.items():
-        entries[name] = entry._replace(problem=f"is a link to {entry.link}, which is not in the archive; add that")
+        target = printable(str(entry.link))
+        entries[name] = entry._replace(problem=f"is a link to {target}, which is not in the archive; add that")
     return resolved
 
 

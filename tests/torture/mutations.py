@@ -26,10 +26,10 @@ from src.config import load_config
 from src.experiments import load_grid
 from src.intake import arrays
 from src.intake.arrays import check_arrays, open_array
-from src.intake.clip_folders import _parse_table
 from src.intake.manifest import Manifest
 from src.intake.pictures import decode, read_header
 from src.intake.sources import Source
+from src.intake.tables import parse_table
 from src.intake.tfrecords import index_records, parse_example, read_record
 from src.reporting.comparison import read_comparison
 from src.reporting.kept import read_kept
@@ -117,7 +117,7 @@ READERS = (
     Reader("picture.jpg", _read_picture, 8),
     Reader("clips.tfrecords", _read_records, 8),
     Reader("example.bin", _read_example, 8),
-    Reader("actions.csv", lambda path: _parse_table(path.read_bytes(), "actions.csv", 4, 3).tobytes(), 10),
+    Reader("actions.csv", lambda path: parse_table(path.read_bytes(), "actions.csv", 4)[0].tobytes(), 10),
 )
 
 
