@@ -62,7 +62,7 @@ def test_a_mistake_is_told_before_torch_is_imported(words: str, line: str, tmp_p
     for folder in ("configs/experiments", "runs/demo"):
         (tmp_path / folder).mkdir(parents=True)
     for file in ("configs/demo.toml", "configs/experiments/grid.toml"):
-        (tmp_path / file).write_text("", encoding="utf-8")
+        (tmp_path / file).write_text("seed = 1\n", encoding="utf-8")
     (tmp_path / "runs/demo/config.json").write_text("{}", encoding="utf-8")
     (tmp_path / "bad").write_bytes(b"")
     (tmp_path / "bad.csv").write_text("frame,a,b\n0,1,2\n", encoding="utf-8")
