@@ -87,7 +87,7 @@ def test_the_command_works_from_any_folder(tmp_path: Path) -> None:
     place = tmp_path / "a project"
     (place / ".venv/bin").mkdir(parents=True)
     (place / "configs").mkdir()
-    (place / "configs/demo.toml").write_text("", encoding="utf-8")
+    (place / "configs/demo.toml").write_text("seed = 1\n", encoding="utf-8")
     (place / "src").symlink_to(ROOT / "src")
     python = place / ".venv/bin/python"
     python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n', encoding="utf-8")

@@ -463,7 +463,7 @@ def test_another_config_or_data_set_is_refused(
     with pytest.raises(UserError, match=r"config.json belongs to another configuration \(training.learning_rate: "):
         train(tiny_config("reference_cvae", learning_rate=0.5), folder)
     (folder / "config.json").unlink()
-    with pytest.raises(UserError, match=r"other settings \(training.learning_rate: .*SET=.training.learning_rate=0.002"):
+    with pytest.raises(UserError, match=r"settings \(training.learning_rate: .*SET=.training.learning_rate=0.002"):
         train(tiny_config("reference_cvae", learning_rate=0.5), folder)
     assert not (folder / "config.json").exists()
     manifest = small_data.manifest.model_copy(update={"fingerprint": "another"})
