@@ -99,12 +99,14 @@ def click(browser: webdriver.Chrome, element: WebElement) -> None:
     element.click()
 
 
-def eventually(read: Callable[[], object], expected: object) -> None:
+def is_eventually(read: Callable[[], object], expected: object) -> bool:
     """Waits until what is read is what is expected: a frame is drawn after its picture is decoded."""
     end = time.monotonic() + 30
-    while read() != expected and time.monotonic() < end:
+    while (found := read()) != expected and time.monotonic() < end:
         time.sleep(0.02)
-    assert read() == expected
+    if found != expected:
+        print(f"read: {found}, expected: {expected}")
+    return found == expected
 
 
 def pixels(browser: webdriver.Chrome, panel: int) -> list[int]:
@@ -125,30 +127,30 @@ def rgb(data: list[int]) -> list[list[int]]:
 
 
 def test_stepping_shows_the_exact_frame_and_its_psnr(browser: webdriver.Chrome) -> None:
-    eventually(lambda: frame_and_psnr(browser), (0, "given frame"))
+    assert is_eventually(lambda: frame_and_psnr(browser), (0, "given frame"))
     press(browser, Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
-    eventually(lambda: frame_and_psnr(browser), (3, "26.50 dB"))
-    eventually(lambda: rgb(pixels(browser, 0)), expected(3, "true"))
-    eventually(lambda: rgb(pixels(browser, 1)), expected(3, "drawn"))
+    assert is_eventually(lambda: frame_and_psnr(browser), (3, "26.50 dB"))
+    assert is_eventually(lambda: rgb(pixels(browser, 0)), expected(3, "true"))
+    assert is_eventually(lambda: rgb(pixels(browser, 1)), expected(3, "drawn"))
     difference = [
         [min(255, 4 * abs(a - b)) for a, b in zip(*pair, strict=True)]
         for pair in zip(expected(3, "true"), expected(3, "drawn"), strict=True)
     ]
-    eventually(lambda: rgb(pixels(browser, 3)), difference)
+    assert is_eventually(lambda: rgb(pixels(browser, 3)), difference)
     press(browser, Keys.ARROW_LEFT)
-    eventually(lambda: frame_and_psnr(browser), (2, "26.25 dB"))
+    assert is_eventually(lambda: frame_and_psnr(browser), (2, "26.25 dB"))
     press(browser, "b")
-    eventually(lambda: frame_and_psnr(browser), (11, "28.50 dB"))
+    assert is_eventually(lambda: frame_and_psnr(browser), (11, "28.50 dB"))
     press(browser, "w")
-    eventually(lambda: frame_and_psnr(browser), (1, "26.00 dB"))
+    assert is_eventually(lambda: frame_and_psnr(browser), (1, "26.00 dB"))
     press(browser, Keys.END)
-    eventually(lambda: frame_and_psnr(browser)[0], 11)
+    assert is_eventually(lambda: frame_and_psnr(browser)[0], 11)
     press(browser, Keys.HOME)
-    eventually(lambda: frame_and_psnr(browser)[0], 0)
+    assert is_eventually(lambda: frame_and_psnr(browser)[0], 0)
 
 
 def test_it_plays_and_pauses(browser: webdriver.Chrome) -> None:
-    eventually(lambda: part(browser, "play").text, "Play")  # as the reader asked for less motion
+    assert is_eventually(lambda: part(browser, "play").text, "Play")  # as the reader asked for less motion
     click(browser, part(browser, "play"))
     seen = set()
     end = time.monotonic() + 30
@@ -156,7 +158,7 @@ def test_it_plays_and_pauses(browser: webdriver.Chrome) -> None:
         seen.add(frame_and_psnr(browser)[0])
     assert len(seen) > 3
     click(browser, part(browser, "play"))
-    eventually(lambda: part(browser, "play").text, "Play")
+    assert is_eventually(lambda: part(browser, "play").text, "Play")
     still = frame_and_psnr(browser)
     time.sleep(0.3)
     assert frame_and_psnr(browser) == still
@@ -165,25 +167,25 @@ def test_it_plays_and_pauses(browser: webdriver.Chrome) -> None:
 def test_the_scrubber_and_the_curve_go_to_a_frame(browser: webdriver.Chrome) -> None:
     scrubber = part(browser, "scrubber")
     browser.execute_script("arguments[0].value = 7; arguments[0].dispatchEvent(new Event('input'))", scrubber)
-    eventually(lambda: frame_and_psnr(browser), (7, "27.50 dB"))
+    assert is_eventually(lambda: frame_and_psnr(browser), (7, "27.50 dB"))
     click(browser, part(browser, "curve"))  # its middle
-    eventually(lambda: frame_and_psnr(browser)[0] in (5, 6), True)
+    assert is_eventually(lambda: frame_and_psnr(browser)[0] in (5, 6), True)
 
 
 def test_runs_clips_and_samples_are_chosen(browser: webdriver.Chrome) -> None:
     press(browser, *4 * [Keys.ARROW_RIGHT])
     Select(part(browser, "other")).select_by_visible_text("worse")
-    eventually(lambda: part(browser, "beside").text, "worse: 24.75 dB")
-    eventually(lambda: rgb(pixels(browser, 2)), expected(4, "drawn", 24.0))
+    assert is_eventually(lambda: part(browser, "beside").text, "worse: 24.75 dB")
+    assert is_eventually(lambda: rgb(pixels(browser, 2)), expected(4, "drawn", 24.0))
     Select(part(browser, "sample")).select_by_visible_text("sample 1")
-    eventually(lambda: frame_and_psnr(browser), (4, "4.00 dB"))
-    eventually(lambda: rgb(pixels(browser, 1)), expected(4, "sample 1"))
+    assert is_eventually(lambda: frame_and_psnr(browser), (4, "4.00 dB"))
+    assert is_eventually(lambda: rgb(pixels(browser, 1)), expected(4, "sample 1"))
     Select(part(browser, "clip")).select_by_visible_text("short clip")
-    eventually(lambda: part(browser, "frame").text, "frame 0 of 4")
+    assert is_eventually(lambda: part(browser, "frame").text, "frame 0 of 4")
     Select(part(browser, "run")).select_by_visible_text("worse (24.00 dB)")
-    eventually(lambda: part(browser, "frame").text, "frame 0 of 11")
+    assert is_eventually(lambda: part(browser, "frame").text, "frame 0 of 11")
     press(browser, Keys.ARROW_RIGHT)
-    eventually(lambda: frame_and_psnr(browser), (1, "1.00 dB"))  # of the same sample
+    assert is_eventually(lambda: frame_and_psnr(browser), (1, "1.00 dB"))  # of the same sample
 
 
 def test_the_table_sorts_and_opens(browser: webdriver.Chrome) -> None:
