@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -44,7 +45,9 @@ def launch(module: str, arguments: Sequence[str], num_processes: int) -> int:
     except SignalException:  # the processes have received the signal too and have saved
         return 130
     except ChildFailedError as error:
-        _, failure = error.get_first_failure()
+        # When one process ends, torchrun stops the others, perhaps before they have ended by themselves.
+        failures = [each for each in error.failures.values() if each.exitcode != -signal.SIGTERM]
+        failure = min(failures or error.failures.values(), key=lambda each: each.timestamp)
         if failure.exitcode not in EXPECTED_CODES:
             raise
         if failure.exitcode == 2 and failure.error_file_data:  # without a file the process has printed the error itself

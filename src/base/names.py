@@ -20,7 +20,7 @@ def checked_name(text: str, variable: str) -> str:
     if not NAME.fullmatch(name):
         inner = Path(name).name.removesuffix(".toml")
         near = f"; did you mean {variable}={inner}?" if "/" in name and NAME.fullmatch(inner) else ""
-        raise UserError(f"{variable}={printable(text)}; needed: {NEEDED}{near}")
+        raise UserError(f"{variable}={shortened(printable(text))}; needed: {NEEDED}{near}")
     return name
 
 
@@ -30,8 +30,8 @@ def shortened(text: str, length: int = 80) -> str:
 
 
 def printable(text: str) -> str:
-    """Returns a text, or its beginning, for a message in one line: characters that cannot be printed are escaped."""
-    return shortened(text if text.isprintable() else repr(text))
+    """Returns a text for a message in one line: if it holds characters that cannot be printed, they are escaped."""
+    return text if text.isprintable() else repr(text)
 
 
 def toml_file(text: str, folder: Path, variable: str) -> Path:

@@ -1,8 +1,10 @@
 """Keyed random numbers, and training in two processes: it must give the same result as in one."""
 
+import json
 import multiprocessing
 import os
 import shutil
+import signal
 import socket
 from contextlib import contextmanager
 from itertools import pairwise
@@ -11,11 +13,12 @@ from typing import Any
 
 import pytest
 import torch
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from src import trainer
 from src.base.console import UserError
 from src.base.devices import check_processes, pick_device
-from src.base.distributed import any_process, local_rank, mean_over_processes, process_group, rank, world_size
+from src.base.distributed import any_process, launch, local_rank, mean_over_processes, process_group, rank, world_size
 from src.base.randomness import Draws, keyed_generator
 from src.config import Config
 from src.dataset import DanceData, open_data
@@ -252,3 +255,23 @@ def test_the_number_of_processes(
 def test_two_processes_stop_together(together: Path) -> None:
     assert load_checkpoint(together / "stopped" / "last.pt", CPU)["step"] == 0  # it stopped before the first step
     assert [row["epoch"] for row in read_history(together / "patient")] == [1, 2]
+
+
+def test_the_process_that_ended_by_itself_is_told_and_not_the_one_that_torchrun_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Process 1 has written its mistake first, but torchrun stops it because process 0 has already ended."""
+    failures = {}
+    for number, (exit_code, time) in enumerate(((2, 200), (-signal.SIGTERM, 100))):
+        file = tmp_path / f"{number}.json"
+        known = {"timestamp": time, "py_callstack": ""}
+        message = {"message": f"UserError: mistake of process {number}", "extraInfo": known}
+        file.write_text(json.dumps({"message": message}))
+        failures[number] = ProcessFailure(number, 10 + number, exit_code, str(file))
+
+    def run(_: object) -> None:
+        raise ChildFailedError("src.trainer", failures)
+
+    monkeypatch.setattr("torch.distributed.run.run", run)
+    with pytest.raises(UserError, match=r"^mistake of process 0$"):
+        launch("src.trainer", [], 2)

@@ -220,7 +220,7 @@ def test_the_trainer_is_owned_by_one_command(
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "configs").mkdir()
-    (tmp_path / "configs" / "demo.toml").write_text("")
+    (tmp_path / "configs" / "demo.toml").write_text("seed = 1\n")
     with owned(Path("runs/demo")):
         code, errors = outcome(trainer.main, "configs/demo.toml")
     assert code == 2 and errors.startswith(f"error: runs/demo is in use by process {os.getpid()} on ")
