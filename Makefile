@@ -59,7 +59,7 @@ $(if $(fault),$(error $(fault)))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup lock demo data train evaluate submission submit submissions leaderboard kernel predict experiments compare metrics report cost bench verify test torture audit lint format check clean
+.PHONY: help setup lock demo data train evaluate submission submit submissions leaderboard kernel predict experiments compare metrics report cost bench gpu-check verify test torture audit lint format check clean
 
 help: ## list the targets, and the variables with their values
 	@while IFS= read -r line; do \
@@ -139,6 +139,9 @@ cost: setup ## estimate the parameters, arithmetic, memory and hours of RUN befo
 
 bench: setup ## measure the speed, compared with plain loops
 	@$(py) -m src bench
+
+gpu-check: setup ## check everything that needs a GPU, in 9 minutes
+	@$(py) -m src gpu-check
 
 verify: setup ## check data sets, runs, csv files and reports against their hashes; DATASET=name or RUN=name checks one
 	@$(py) -m src verify --dataset $(call quoted,DATASET) --run $(if $(filter file,$(origin RUN)),'',$(call quoted,RUN))

@@ -177,6 +177,13 @@ def bench_options(words: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(_words(words))
 
 
+def gpu_check_options(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """Returns the options of `gpu-check`."""
+    parser = Parser(description="Checks everything that needs a GPU.")
+    parser.add_argument("--minutes", type=whole(1, 600), default=9, help="time for all parts (%(default)s)")
+    return parser.parse_args(_words(words))
+
+
 def verify_options(words: Sequence[str] | None = None) -> argparse.Namespace:
     """Returns the options of `verify`; a name that is not given is None."""
     parser = Parser(description="Checks what is kept against its hashes.")
@@ -216,6 +223,7 @@ COMMANDS = {
     "report": Command("src.report", "write the page of all runs", (), report_options),
     "cost": Command("src.cost", "estimate time and memory of RUN before it starts", (), cost_options),
     "bench": Command("src.benchmark", "measure the speed, compared with plain loops", (), bench_options),
+    "gpu-check": Command("src.gpu_check", "check everything that needs a GPU", (), gpu_check_options),
     "verify": Command("src.verify", "check what is kept against its hashes", (), verify_options),
 }
 CODE = Path(__file__).resolve().parent.parent

@@ -95,6 +95,7 @@ class TrainingConfig(Section):
     )
     channels_last: bool = False  # faster on GPUs; slower on CPUs, because of GroupNorm
     compile: bool = False  # compiles the network's blocks with torch.compile
+    cuda_graph: bool = True  # on one GPU, a step is recorded once and then launched as a whole; not with compile
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
     @model_validator(mode="after")
@@ -175,6 +176,7 @@ def _unfit_final(config: Config) -> str | None:
 # validate_every only chooses the steps that best.pt and patience compare.
 MAY_CHANGE = (
     *("training.num_epochs", "training.patience", "training.validate_every", "training.device", "training.compile"),
+    "training.cuda_graph",
     "evaluation",
 )
 

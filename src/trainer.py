@@ -20,7 +20,6 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from src.base import distributed
-from src.base.bfloat16 import autocast
 from src.base.console import UserError, activity, progress_bar, run_program, say
 from src.base.devices import check_processes, pick_device
 from src.base.names import checked_name, toml_file
@@ -38,14 +37,12 @@ from src.models.interface import build_model
 from src.training import checkpoint, saved_config
 from src.training.clock import EpochClock, clock_at
 from src.training.dial import as_started, dialled, with_minutes, with_recipe_of
-from src.training.guard import gradient_scaler, guarded_step
 from src.training.idle_settings import refuse_idle_settings
 from src.training.log import History, epoch_line, score_to_choose_by
 from src.training.precision import as_begun, with_precision
 from src.training.resolution import left_unmirrored, resolved_for
 from src.training.stop_signals import Stops, stop_signals
-
-LOSSES = ("total", "reconstruction", "kl")
+from src.training.update import LOSSES, RecordedUpdate, Update
 
 
 class Trainer:
@@ -70,7 +67,9 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), settings.learning_rate, weight_decay=settings.weight_decay, fused=True
         )
-        self.scaler = gradient_scaler(device, settings.precision)
+        update = Update(self.network, self.model, self.optimizer, settings, device)
+        self.scaler = update.scaler
+        self.update = RecordedUpdate(update) if update.records() else update
         context = self.model.context
         system = SYSTEMS[config.model.system]
         self.sampler = system.part("data").sampler(config, data, context=context, device=device)
@@ -97,18 +96,10 @@ class Trainer:
         with self.clock.waiting_for_data():
             batch = self.sampler.batch(epoch, position * settings.batch_size, clips)
         draws = Draws(self.config.seed, self.step, clips, self.device)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate(self.step)
         self.network.train()
-        with autocast(self.device, settings.precision):
-            loss = self.network(batch, draws, **schedule(self.config, self.step, self.steps_per_epoch))
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss.total).backward()
-        skipped = guarded_step(self.model, self.optimizer, self.scaler, largest_norm=settings.gradient_clip)
+        weights = schedule(self.config, self.step, self.steps_per_epoch)
+        self.sums += self.update(batch, draws, learning_rate=self.learning_rate(self.step), **weights)
         self.average_weights()
-        losses = torch.stack([getattr(loss, name).detach().double() for name in LOSSES])
-        counted = torch.where(skipped.bool(), 0.0, losses)
-        self.sums += torch.cat([counted, skipped.double()[None]])
         self.step += 1
         self.is_epoch_open = self.step % self.steps_per_epoch == 0
 

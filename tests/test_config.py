@@ -15,6 +15,7 @@ from tests.conftest import POSE_MODELS, PUSHING_MODELS, ROOT
 
 FREE = (
     *("training.num_epochs", "training.patience", "training.validate_every", "training.device", "training.compile"),
+    "training.cuda_graph",
     "evaluation.",
 )
 

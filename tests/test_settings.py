@@ -51,6 +51,7 @@ ELSEWHERE = {  # settings without effect in one step, and the test that shows th
     "model.name": "test_trainer.py::test_the_seed_decides",
     "training.device": "test_trainer.py::test_impossible_settings_are_refused",
     "training.compile": "test_trainer.py::test_the_blocks_are_compiled_where_asked",
+    "training.cuda_graph": "training/test_update.py::test_updates_are_recorded_on_one_gpu",
     "training.channels_last": "training/test_step.py::test_weights_have_the_layout_that_is_asked_for",
     "training.validate_every": "test_trainer.py::test_the_number_of_validations_changes_no_weight",
     "training.patience": "test_trainer.py::test_patience_ends_a_run_early",

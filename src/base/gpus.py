@@ -1,8 +1,8 @@
 """How long a training takes on a GPU that is not here: an estimate from measured runs on an H200.
 
 A run is assumed to be limited by the memory's bandwidth or by the arithmetic, on every GPU in the same proportion as
-on the H200 (reports/gpu.md). The lower of the two published ratios scales the measured speed. To this comes the time
-in which Python launches the operations one by one: the longer of the two times counts.
+on the H200 (reports/gpu_first.md). The lower of the two published ratios scales the measured speed. To this comes the
+time in which Python launches the operations one by one: the longer of the two times counts.
 """
 
 from dataclasses import dataclass

@@ -8,7 +8,8 @@ from src.config import Config, flatten
 from src.evaluation.scores import read_scores
 from src.training.saved_config import read_config
 
-FREE = {f"training.{name}" for name in ("final_of", "validate_every", "patience", "device", "compile", "precision")}
+ON_THE_MACHINE = ("device", "compile", "cuda_graph", "precision")
+FREE = {f"training.{name}" for name in ("final_of", "validate_every", "patience", *ON_THE_MACHINE)}
 
 
 def recipe_run(folder: Path, config: Config) -> Path | None:

@@ -1,16 +1,19 @@
 """Given frames and conditions -> predicted frames. This is the only rollout loop outside training."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from src.base.console import progress_bar
+from src.base.cuda_graphs import Recording
 from src.base.randomness import keyed_generator
 from src.config import EvaluationConfig
 from src.dataset import with_context
 from src.models.interface import VideoModel
 
+RECORDED_FRAMES = 64  # a rollout of at least this many frames is worth a recording of its step on a GPU
 PARALLEL_FRAMES = 256  # frames, over all sequences, that a model without recurrence draws at once
 
 
@@ -30,13 +33,16 @@ def rollout(model: VideoModel, given: Tensor, conditions: Tensor, noise: Tensor)
     state = model.start(given, conditions[:, :num_given])
     padded = with_context(conditions, model.context)
     frames = [given]
+    step: Callable[..., tuple[Tensor, Any]] = model.step
     with progress_bar("frames", (length - num_given) * len(given)) as advance:
         for first in range(num_given, length, stride):
             times = slice(first, min(first + stride, length))
             encoded = model.encode_conditions(padded[:, first : times.stop + 2 * model.context])
             if model.recurrent:
+                if first == num_given and given.is_cuda and length >= RECORDED_FRAMES:
+                    step = Recording(step, state, encoded[:, 0], noise[:, first])
                 for condition, own_noise in zip(encoded.unbind(1), noise[:, times].unbind(1), strict=True):
-                    frame, state = model.step(state, condition, own_noise)
+                    frame, state = step(state, condition, own_noise)
                     frames.append(frame[:, None])
             else:
                 states = state[:, None].expand(-1, encoded.shape[1], *state.shape[1:])

@@ -1,6 +1,6 @@
 """The default for robot pushing: a conditional VAE with a map as memory. It mixes the given frame into the output."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -29,8 +29,7 @@ from src.models.svg_modules import (
 from src.pushing.data import PushingBatch
 
 
-@dataclass(frozen=True)
-class ConvState:
+class ConvState(NamedTuple):
     """The memory (B, 2 width, H/4, W/4), the last given frame (B, 3, H, W), and the features of that frame."""
 
     memory: Tensor

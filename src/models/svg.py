@@ -1,6 +1,6 @@
 """Stochastic Video Generation (Denton & Fergus 2018) with actions: one step, and the loss of a clip."""
 
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -30,8 +30,7 @@ from src.models.svg_modules import (
 from src.pushing.data import PushingBatch
 
 
-@dataclass(frozen=True)
-class SVGState:
+class SVGState(NamedTuple):
     """The LSTMs' states, the features of the previous frame (B, num_features), and the skips for the decoder."""
 
     predictor: Hidden
@@ -88,7 +87,7 @@ class SVG(nn.Module):
             mean, _, remembered = self.posterior(features[:, t], remembered)
             *_, state = self._prior(state)
             _, state = self._advance(state, given_conditions[:, t - 1], mean)
-            state = replace(state, features=features[:, t], skips=_at(skips, t))
+            state = state._replace(features=features[:, t], skips=_at(skips, t))
         return state
 
     def step(self, state: SVGState, condition: Tensor, noise: Tensor) -> tuple[Tensor, SVGState]:
@@ -134,7 +133,7 @@ class SVG(nn.Module):
         log_variances: list[Tensor] = []
         for t, true in enumerate(truth_fed):
             if 0 < t < self.num_given:
-                state = replace(state, features=features[:, t], skips=_at(skips, t))
+                state = state._replace(features=features[:, t], skips=_at(skips, t))
             elif t:
                 seen = (features[:, t], _at(skips, t)) if true else self.encoder(frames[-1])
                 state = self._see(state, *seen)
@@ -175,16 +174,16 @@ class SVG(nn.Module):
             zeros = torch.zeros(len(state.features), *self.latent_shape, device=state.features.device)
             return zeros, zeros, state
         mean, raw, hidden = self.prior(state.features, state.prior)
-        return mean, bound_log_variance(raw, *LOG_VARIANCE_BOUNDS), replace(state, prior=hidden)
+        return mean, bound_log_variance(raw, *LOG_VARIANCE_BOUNDS), state._replace(prior=hidden)
 
     def _advance(self, state: SVGState, condition: Tensor, latent: Tensor) -> tuple[Tensor, SVGState]:
         """Returns g_t (B, num_features), the features of frame t for the decoder, and the next state."""
         output, hidden = self.predictor(torch.cat([state.features, latent, condition], 1), state.predictor)
-        return output, replace(state, predictor=hidden)
+        return output, state._replace(predictor=hidden)
 
     def _see(self, state: SVGState, features: Tensor, skips: Skips) -> SVGState:
         """Returns the state after a frame, true or drawn, that comes after the given frames."""
-        return replace(state, features=features, skips=skips if self.config.last_frame_skip else state.skips)
+        return state._replace(features=features, skips=skips if self.config.last_frame_skip else state.skips)
 
     def _posterior_over_time(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Returns mean and log variance of q(z_t | x_1..t), each (B, T, num_latents), from features (B, T, ...)."""

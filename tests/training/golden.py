@@ -15,8 +15,9 @@ from src.base.devices import hardware
 from src.config import Config, parse_config
 from src.dataset import open_data
 from src.packing import pack_synthetic
-from src.trainer import LOSSES, Trainer
+from src.trainer import Trainer
 from src.training.resolution import resolved_for
+from src.training.update import LOSSES
 
 FILE = Path(__file__).with_name("golden_losses.json")
 STEPS = 10
