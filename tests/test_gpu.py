@@ -29,8 +29,8 @@ def _full_float32() -> None:
     torch.backends.cudnn.allow_tf32 = False
 
 
-def trainer_on_gpu(data: Any, folder: Path, model: str, **settings: Any) -> Trainer:
-    config = tiny_config(model, warmup_steps=2, device="cuda", **settings)
+def trainer_on_gpu(data: Any, folder: Path, name: str, /, **settings: Any) -> Trainer:
+    config = tiny_config(name, warmup_steps=2, device="cuda", **settings)
     return Trainer(config, data, folder, GPU)
 
 
