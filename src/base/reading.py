@@ -103,20 +103,31 @@ def _in_shape(table: dict[str, Any], schema: type[Schema], origin: str) -> Schem
 
 def sealed_line(record: BaseModel, *, with_none: bool = False) -> bytes:
     """Returns a record as one line of JSON whose last key is a checksum of the others. None is left out by default."""
-    text = record.model_dump_json(exclude_none=not with_none).encode()
-    return text[:-1] + b',"checksum":"' + _checksum(text) + b'"}\n'
+    return seal(record.model_dump_json(exclude_none=not with_none).encode())
+
+
+def seal(table: bytes) -> bytes:
+    """Returns a table, JSON without spaces in one line, with a checksum of it as its last key, and a line break."""
+    return table[:-1] + b',"checksum":"' + _checksum(table) + b'"}\n'
+
+
+def unseal(line: bytes) -> bytes | None:
+    """Returns the table that was given to `seal`; None if it does not match its checksum.
+
+    A line without a checksum is returned as it is: older versions have written such lines.
+    """
+    if not (sealed := SEALED.fullmatch(line)):
+        return line
+    table = sealed[1] + b"}"
+    return table if _checksum(table) == sealed[2] else None
 
 
 def parse_sealed(line: bytes, schema: type[Schema], origin: str) -> Schema:
-    """Returns the record of a line; Unreadable, which names `origin`, if it is damaged.
-
-    A line without a checksum is read too: older versions have written such lines.
-    """
-    if sealed := SEALED.fullmatch(line):
-        line = sealed[1] + b"}"
-        if _checksum(line) != sealed[2]:
-            raise Unreadable(f"{origin} is damaged: it does not match its checksum")
-    return parse_json(line, schema, origin)
+    """Returns the record of a line of `sealed_line`; Unreadable, which names `origin`, if it is damaged."""
+    table = unseal(line)
+    if table is None:
+        raise Unreadable(f"{origin} is damaged: it does not match its checksum")
+    return parse_json(table, schema, origin)
 
 
 def _checksum(text: bytes) -> bytes:

@@ -14,7 +14,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from src.base.console import UserError, say
 from src.base.files import write_atomically
-from src.base.reading import MAX_TEXT_BYTES, read_bytes, reason_of
+from src.base.reading import MAX_TEXT_BYTES, read_bytes, reason_of, seal, unseal
 from src.config import Config
 from src.maths.schedules import schedule
 
@@ -150,8 +150,8 @@ def lacking_epochs(rows: Sequence[LogRow], num_epochs: int) -> str:
 
 
 def _line(row: Mapping[str, int | float]) -> bytes:
-    """Returns a row as a line of JSON. NaN and infinity become strings, because JSON has no such numbers."""
-    return to_json(dict(row), inf_nan_mode="strings") + b"\n"
+    """Returns a row as a line of JSON with a checksum. NaN and infinity become strings, which JSON lacks as numbers."""
+    return seal(to_json(dict(row), inf_nan_mode="strings"))
 
 
 def score_to_choose_by(row: Mapping[str, float]) -> float:
@@ -175,13 +175,15 @@ def read_log(folder: Path) -> TrainingLog:
     *lines, _cut_off = read_bytes(path, MAX_TEXT_BYTES).split(b"\n")
     rows: list[LogRow] = []
     for number, line in enumerate(lines, start=1):
-        if problem := _add_row(rows, line):
+        table = unseal(line)
+        problem = "it does not match its checksum" if table is None else _add_row(rows, table)
+        if problem:
             return TrainingLog(rows, f"{FILE} is damaged in line {number}: {problem}")
     return TrainingLog(rows)
 
 
 def _add_row(rows: list[LogRow], line: bytes) -> str:
-    """Adds the row in a line to the rows before it; returns what is wrong with the line, "" if nothing is."""
+    """Adds the row in a line, without its checksum, to the rows before it; returns what is wrong with the line, "" if nothing is."""
     try:
         row = ROW.validate_json(line)
     except ValidationError as error:

@@ -9,7 +9,7 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 
 from src.base.console import UserError
 from src.config import parse_config
-from src.training.log import History, epoch_line, read_history
+from src.training.log import History, epoch_line, read_history, read_log
 
 ROWS = [{"epoch": epoch, "step": 10 * epoch, "total": 1.0 / epoch} for epoch in (1, 2, 3)]
 
@@ -25,7 +25,29 @@ def test_rows_come_back_in_order(tmp_path: Path) -> None:
     assert read_history(tmp_path) == []
     write(tmp_path)
     assert read_history(tmp_path) == ROWS
-    assert [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()] == ROWS
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [{name: value for name, value in line.items() if name != "checksum"} for line in lines] == ROWS
+
+
+def test_no_flipped_bit_changes_a_number(tmp_path: Path) -> None:
+    write(tmp_path)
+    whole = (tmp_path / "log.jsonl").read_bytes()
+    for bit in range(8 * len(whole)):
+        flipped = bytearray(whole)
+        flipped[bit // 8] ^= 1 << bit % 8
+        (tmp_path / "log.jsonl").write_bytes(flipped)
+        log = read_log(tmp_path)
+        assert log.rows == ROWS[: len(log.rows)], f"bit {bit}"
+        is_cut_off = bit // 8 == len(whole) - 1  # the last line lacks its line break
+        assert log.damage or log.rows == ROWS or is_cut_off, f"bit {bit}"
+
+
+def test_a_log_of_an_older_version_has_no_checksums(tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in ROWS))
+    assert read_history(tmp_path) == ROWS
+    History(tmp_path, 30).close()
+    assert (tmp_path / "log.jsonl").read_text().count('"checksum":"') == 3
+    assert read_history(tmp_path) == ROWS
 
 
 def test_steps_that_will_be_repeated_are_dropped(tmp_path: Path) -> None:
