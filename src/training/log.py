@@ -150,7 +150,7 @@ def lacking_epochs(rows: Sequence[LogRow], num_epochs: int) -> str:
 
 
 def _line(row: Mapping[str, int | float]) -> bytes:
-    """Returns a row as a line of JSON with a checksum. NaN and infinity become strings, which JSON lacks as numbers."""
+    """Returns a row as a line of JSON with a checksum. NaN and infinity become strings."""
     return seal(to_json(dict(row), inf_nan_mode="strings"))
 
 
@@ -183,7 +183,7 @@ def read_log(folder: Path) -> TrainingLog:
 
 
 def _add_row(rows: list[LogRow], line: bytes) -> str:
-    """Adds the row in a line, without its checksum, to the rows before it; returns what is wrong with the line, "" if nothing is."""
+    """Adds the row of a line to the rows before it; returns what is wrong with the line, "" if nothing is."""
     try:
         row = ROW.validate_json(line)
     except ValidationError as error:
