@@ -59,7 +59,7 @@ $(if $(fault),$(error $(fault)))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup lock demo data train evaluate submission submit submissions leaderboard kernel predict experiments compare metrics report cost bench gpu-check verify test torture audit lint format check clean
+.PHONY: help setup lock demo data train evaluate submission submit submissions leaderboard kernel predict experiments compare metrics figures report cost bench gpu-check verify test torture audit lint format check clean
 
 help: ## list the targets, and the variables with their values
 	@while IFS= read -r line; do \
@@ -127,6 +127,9 @@ experiments: setup ## train every arm and seed of GRID -> reports/<grid>.md, JOB
 
 compare: setup ## compare the trained runs RUNS="a b c" -> reports/compare.md and figures; runs that differ in their seed become one arm
 	@$(py) -m src compare $(call quoted,RUNS)
+
+figures: setup ## write the figures of RUN for a paper or a talk -> reports/figures/<run>/: SVG, PDF, PNG, GIF, MP4
+	@$(py) -m src figures $(call quoted,RUN)
 
 metrics: setup ## score anyone's predictions: pictures in PRED=folder against those in TRUTH=folder; OUT=numbers.json; ARGS="--protocol NAME"
 	@$(py) -m src metrics --pred $(call quoted,PRED) --truth $(call quoted,TRUTH) --out $(call quoted,OUT) --args=$(call quoted,ARGS)

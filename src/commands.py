@@ -133,6 +133,16 @@ def compare_options(words: Sequence[str] | None = None) -> argparse.Namespace:
     return options
 
 
+def figures_options(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """Returns the options of `figures`; UserError for a run that does not exist."""
+    parser = Parser(description="Writes the figures of an evaluated run for a paper or a talk.")
+    parser.add_argument("run", metavar="RUN", help="the name of the run")
+    options = parser.parse_args(_words(words))
+    options.run = checked_name(options.run, "RUN")
+    refuse_unknown_run(RUNS / options.run, "RUN")
+    return options
+
+
 def metrics_options(words: Sequence[str] | None = None) -> argparse.Namespace:
     """Returns the options of `metrics`; UserError for what is no folder."""
     parser = Parser(description="Scores anyone's predictions: folders of pictures against the true ones.")
@@ -221,6 +231,7 @@ COMMANDS = {
     "compare": Command("src.compare", "compare trained RUNS", (), compare_options),
     "metrics": Command("src.measure", "score anyone's predictions", (), metrics_options),
     "report": Command("src.report", "write the page of all runs", (), report_options),
+    "figures": Command("src.figures", "write the figures of RUN for a paper", (), figures_options),
     "cost": Command("src.cost", "estimate time and memory of RUN before it starts", (), cost_options),
     "bench": Command("src.benchmark", "measure the speed, compared with plain loops", (), bench_options),
     "gpu-check": Command("src.gpu_check", "check everything that needs a GPU", (), gpu_check_options),

@@ -49,6 +49,7 @@ ORDER = (
         "experiments",
         "compare",
         "competition.ledger",
+        "figures",
         "report",
         "benchmark",
         "cost",

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+import torch
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
@@ -136,6 +137,15 @@ def sprite(frames: Tensor, rows: int) -> bytes:
     file = io.BytesIO()
     Image.fromarray(picture).save(file, "WEBP", lossless=True, quality=80, method=4)
     return file.getvalue()
+
+
+def frames_of(run_folder: Path, clip: StoredClip, layer: Layer) -> Tensor:
+    """Returns the frames of a layer, (T, 3, H, W) uint8; Unreadable if its picture is missing or has changed."""
+    with Image.open(io.BytesIO(read_sprite(run_folder, layer))) as picture:
+        values = np.array(picture.convert("RGB"))
+    blocks = values.reshape(clip.rows, -1, clip.num_frames, 3).swapaxes(0, 1)
+    pixels = blocks.reshape(-1, clip.num_frames, 3)[: clip.height * clip.width]
+    return torch.from_numpy(pixels.reshape(clip.height, clip.width, clip.num_frames, 3)).permute(2, 3, 0, 1)
 
 
 def read_clips(run_folder: Path, checkpoint_sha256: str) -> tuple[StoredClip, ...]:

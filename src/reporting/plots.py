@@ -72,10 +72,13 @@ def save_strip(path: Path, rows: Sequence[Tensor], *, num_frames: int = 8) -> No
     write_atomically(path, iio.imwrite("<bytes>", enlarged, extension=".png"))
 
 
-def plot_psnr(path: Path, psnr: Mapping[str, Tensor], *, scored: range | None = None) -> None:
+def plot_psnr(
+    path: Path, psnr: Mapping[str, Tensor], *, scored: range | None = None, also: Sequence[Path] = ()
+) -> None:
     """Plots the PSNR in dB of each frame, (T,), one curve per label. The PSNR of given frames is NaN.
 
     The legend shows the mean over the frames `scored`; None: all predicted frames. Other predicted frames are shaded.
+    also: other files that get the same figure, in the format of their suffix.
     """
     figure, axes = plt.subplots(figsize=(9, 4.5), layout="constrained")
     length = max(map(len, psnr.values()))
@@ -91,11 +94,16 @@ def plot_psnr(path: Path, psnr: Mapping[str, Tensor], *, scored: range | None = 
     _format_axes(axes)
     title = f"score: mean of frames {first} to {stop - 1}" if scored else "mean of the predicted frames"
     figure.legend(loc="outside lower center", ncols=3, fontsize=8, title=title, title_fontsize=8)
-    _save(figure, path)
+    _save(figure, path, *also)
 
 
-def plot_history(path: Path, rows: Sequence[Mapping[str, Any]], schedules: Mapping[str, Curve]) -> None:
-    """Plots a run's log by epoch: training and validation losses, the validation score, and the schedules."""
+def plot_history(
+    path: Path, rows: Sequence[Mapping[str, Any]], schedules: Mapping[str, Curve], *, also: Sequence[Path] = ()
+) -> None:
+    """Plots a run's log by epoch: training and validation losses, the validation score, and the schedules.
+
+    also: other files that get the same figure.
+    """
     panels = [
         ("loss", ("total", "validation_total")),
         ("reconstruction", ("reconstruction", "validation_reconstruction")),
@@ -116,7 +124,26 @@ def plot_history(path: Path, rows: Sequence[Mapping[str, Any]], schedules: Mappi
         _format_axes(axes)
         if axes.lines:
             axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2, frameon=False)
-    _save(figure, path)
+    _save(figure, path, *also)
+
+
+def plot_strip(paths: Sequence[Path], rows: Mapping[str, Tensor], numbers: Sequence[int]) -> None:
+    """Draws frames as a figure with one row per name: {name: (N, 3, H, W) uint8}. numbers: the N frames' own numbers.
+
+    Each frame of the data is shown in its own pixels, without smoothing.
+    """
+    height, width = next(iter(rows.values())).shape[-2:]
+    column = 9 / len(numbers)  # inches
+    size = (9, len(rows) * column * height / width + 0.4)
+    figure, grid = plt.subplots(len(rows), len(numbers), figsize=size, layout="constrained", squeeze=False)
+    for line, (name, frames) in zip(grid, rows.items(), strict=True):
+        for axes, frame in zip(line, frames, strict=True):
+            axes.imshow(frame.permute(1, 2, 0).numpy(), interpolation="nearest")
+            axes.set(xticks=[], yticks=[])
+        line[0].set_ylabel(name, fontsize=9)
+    for axes, number in zip(grid[0], numbers, strict=True):
+        axes.set_title(f"frame {number}", fontsize=9)
+    _save(figure, *paths)
 
 
 class Band(NamedTuple):
@@ -216,7 +243,8 @@ def lower_edge(values: np.ndarray, below: np.ndarray) -> np.ndarray:
 def _save(figure: Any, *paths: Path) -> None:
     for path in paths:
         buffer = io.BytesIO()
-        undated = {"Date": None} if path.suffix == ".svg" else None  # the same figure gives the same file
+        date = {".svg": "Date", ".pdf": "CreationDate"}.get(path.suffix)
+        undated = {date: None} if date else None  # the same figure gives the same file
         with mpl.rc_context({"svg.hashsalt": path.stem}):
             figure.savefig(buffer, format=path.suffix[1:], dpi=110, metadata=undated)
         write_atomically(path, buffer.getvalue())
