@@ -143,7 +143,7 @@ cost: setup ## estimate the parameters, arithmetic, memory and hours of RUN befo
 bench: setup ## measure the speed, compared with plain loops
 	@$(py) -m src bench
 
-gpu-check: setup ## check everything that needs a GPU, in 9 minutes
+gpu-check: setup ## check what needs a GPU, as much as fits into 9 minutes -> reports/gpu.md, reports/gpu.json
 	@$(py) -m src gpu-check
 
 verify: setup ## check data sets, runs, csv files and reports against their hashes; DATASET=name or RUN=name checks one

@@ -89,9 +89,14 @@ def _check_pictures(options: argparse.Namespace) -> None:
         raise UserError(f"OUT={out} exists; needed: a new folder for the frames; move it away, or give another OUT")
 
 
+def has_encoder() -> bool:
+    """Returns whether the encoder of MP4 is installed."""
+    return find_spec("av") is not None
+
+
 def refuse_missing_encoder() -> None:
     """Raises UserError, which says how to install it, if the encoder of MP4 is not there."""
-    if find_spec("av") is None:
+    if not has_encoder():
         install = ".venv/bin/uv pip install -r pyproject.toml --extra video"
         raise UserError(f"MP4 needs the encoder PyAV, which is not installed; to install it (36 MB): {install}")
 

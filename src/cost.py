@@ -4,7 +4,7 @@
 
 One real training step on a few clips of noise is measured. torch's counter counts its arithmetic. The memory is the sum
 of all tensors that autograd keeps. Both grow in proportion to the clips. The speed is that of this machine. The time on
-a GPU is estimated (src/base/gpus.py) as the larger of two times: the arithmetic, and the kernel launches.
+a GPU is estimated (src/base/gpus.py) as the larger of two times: the arithmetic, and the least time of all operations.
 """
 
 import time
@@ -157,12 +157,12 @@ def _estimate(gpu: Gpu, wanted: str, flops: float, num_kernels: int, memory: flo
     precision = gpu.precision if wanted == "auto" else wanted
     speed = reached_tflops(gpu, precision)
     busy = flops / (speed * 1e12)
-    launching = num_kernels * gpu.launch_seconds
-    seconds = max(busy, launching)
+    in_turn = num_kernels * gpu.operation_seconds
+    seconds = max(busy, in_turn)
     return (
         f"estimated on a {gpu.name:<6} {duration(seconds)}: {duration(busy)} of arithmetic in {precision} at "
-        f"{speed:.1f} TFLOP/s, {duration(launching)} to launch the kernels; scaled from runs on an H200 by published "
-        "peaks, may be wrong by a factor of two",
+        f"{speed:.1f} TFLOP/s, {duration(in_turn)} at least for all operations; scaled from "
+        "runs on an H200 by published peaks, may be wrong by a factor of two",
         f"does it fit           {verdict(gpu, seconds, memory)}",
     )
 

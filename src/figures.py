@@ -13,7 +13,7 @@ from torch import Tensor
 
 from src.base.console import UserError, activity, run_program, say
 from src.base.ownership import owned
-from src.commands import figures_options, refuse_missing_encoder
+from src.commands import figures_options, has_encoder
 from src.reporting.clips import StoredClip, frames_of, read_clips
 from src.reporting.plots import plot_history, plot_psnr, plot_strip, side_by_side
 from src.reporting.results import Run, read_run
@@ -74,15 +74,6 @@ def stretches(clip: StoredClip) -> dict[str, int]:
 def _places(count: int) -> tuple[Sequence[str], Sequence[int]]:
     """Returns the names of the stretches and their places among `count` stretches, the worst first."""
     return ("all",) if count == 1 else ("best", "median", "worst"), (0,) if count == 1 else (-1, count // 2, 0)
-
-
-def has_encoder() -> bool:
-    """Returns whether MP4 can be written."""
-    try:
-        refuse_missing_encoder()
-    except UserError:
-        return False
-    return True
 
 
 def main() -> None:

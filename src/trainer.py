@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
@@ -33,7 +32,7 @@ from src.dataset import PackedData, open_data
 from src.evaluation.final import state_of_recipe
 from src.intake.manifest import Manifest
 from src.maths.schedules import change_plan, extended_learning_rate, schedule
-from src.models.interface import build_model
+from src.models.interface import build_model, compile_blocks
 from src.training import checkpoint, saved_config
 from src.training.clock import EpochClock, clock_at
 from src.training.dial import as_started, dialled, with_minutes, with_recipe_of
@@ -60,10 +59,8 @@ class Trainer:
         self.model = model.to(memory_format=torch.channels_last) if settings.channels_last else model
         self.ema = copy.deepcopy(self.model).requires_grad_(False).eval()
         self.network: Any = DistributedDataParallel(self.model) if distributed.world_size() > 1 else self.model
-        if settings.compile:  # only the blocks: code that draws keyed random numbers cannot be compiled
-            for child in self.model.children():
-                for block in child if isinstance(child, nn.ModuleList) else [child]:
-                    block.compile()
+        if settings.compile:
+            compile_blocks(self.model)
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), settings.learning_rate, weight_decay=settings.weight_decay, fused=True
         )

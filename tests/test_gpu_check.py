@@ -10,8 +10,11 @@ import torch
 from src import gpu_check
 from src.base.console import UserError
 from src.cost import Cost
+from src.evaluation.scores import read_scores
 from src.speed.rollouts import rollout_rows
 from src.speed.steps import Peaks, floor_ms, recipe, step_of, step_rows
+from src.speed.whole_run import whole_run
+from src.training.log import read_history
 
 CPU = torch.device("cpu")
 PEAKS = Peaks(dict.fromkeys(("float32", "TF32", "bfloat16", "float16"), 0.1), 1e10)
@@ -35,12 +38,13 @@ def test_the_report_names_what_failed_and_what_had_no_time(tmp_path: Path) -> No
     check.run("Steps", "whole", lambda: [{"recipe": "b", "ms": 1234.5}])
     text = (tmp_path / "gpu.md").read_text()
     assert "| recipe | ms |\n|---|---|\n| a | 2 |\n| b | 1,234 |" in text
-    assert "* Steps: broken: RuntimeError: no kernel" in text
-    assert "* Steps: long: no time was left" in text
+    assert "## Failed\n\n* Steps: broken: RuntimeError: no kernel\n" in text
+    assert "## No time was left\n\n* Steps: long\n" in text
     content = json.loads((tmp_path / "gpu.json").read_text())
     assert content["parts"] == {"Steps": [{"recipe": "a", "ms": 2.0}, {"recipe": "b", "ms": 1234.5}]}
     assert content["machine"]["torch"] == torch.__version__
-    assert len(content["left_out"]) == 2
+    assert content["failures"] == ["Steps: broken: RuntimeError: no kernel"]
+    assert content["left_out"] == ["Steps: long"]
 
 
 def test_the_floor_is_the_slower_of_arithmetic_and_memory() -> None:
@@ -73,3 +77,14 @@ def test_a_timed_step_changes_the_weights() -> None:
     first, second = step(), step()
     assert first[0] != second[0]
     assert first[3] == second[3] == 0
+
+
+def test_a_run_goes_from_data_to_a_csv(tmp_path: Path) -> None:
+    lengths = {"take_length": 40, "val_length": 12, "test_length": 12}
+    data = {"num_takes": 1, "num_tests": 1, "num_processes": 1, **lengths}
+    row = whole_run(tmp_path, "smoke", step_seconds=1.0, seconds=1.0, data=data)
+    assert (tmp_path / "submissions" / "gpu_check.csv").is_file()
+    log = read_history(tmp_path / "runs" / "gpu_check")
+    assert row["steps"] == log[-1]["step"]
+    assert row["score_db"] == pytest.approx(read_scores(tmp_path / "runs" / "gpu_check" / "scores.json").score)
+    assert all(row[f"{part}_s"] > 0 for part in ("data", "train", "evaluate", "submission"))

@@ -2,7 +2,9 @@
 
 A run is assumed to be limited by the memory's bandwidth or by the arithmetic, on every GPU in the same proportion as
 on the H200 (reports/gpu_first.md). The lower of the two published ratios scales the measured speed. To this comes the
-time in which Python launches the operations one by one: the longer of the two times counts.
+time of the operations one after the other, however small they are: the longer of the two times counts. On one GPU a
+step is recorded as a CUDA graph, so Python does not launch them. Several GPUs, whose steps are not recorded, wait for
+Python and take longer.
 """
 
 from dataclasses import dataclass
@@ -27,16 +29,17 @@ class Gpu:
     float32_tflops: float
     gigabytes_per_s: float
     memory_gib: float
-    launch_seconds: float  # of Python and launch for one operation
+    operation_seconds: float  # the least time of one operation in a recorded step
     is_kaggles: bool = False
 
 
-H200 = Gpu("H200", "bfloat16", 989.0, 67.0, 4800.0, 140.0, 1e-4)  # launch_seconds is measured
-# Kaggle's processors are assumed to be half as fast as those of the H200's machine.
+# Measured on an H100 (reports/gpu.md): 11 to 21 microseconds, the step's time divided by `Cost.num_kernels`.
+H200 = Gpu("H200", "bfloat16", 989.0, 67.0, 4800.0, 140.0, 1.5e-5)
+# The small operations of Kaggle's GPUs are assumed to take twice as long.
 GPUS = {
-    "t4": Gpu("T4", "float16", 65.0, 8.1, 320.0, 15.0, 2e-4, is_kaggles=True),
-    "p100": Gpu("P100", "float32", 18.7, 9.3, 732.0, 16.0, 2e-4, is_kaggles=True),
-    "h100": Gpu("H100", "bfloat16", 989.0, 67.0, 3350.0, 79.0, 1e-4),
+    "t4": Gpu("T4", "float16", 65.0, 8.1, 320.0, 15.0, 3e-5, is_kaggles=True),
+    "p100": Gpu("P100", "float32", 18.7, 9.3, 732.0, 16.0, 3e-5, is_kaggles=True),
+    "h100": Gpu("H100", "bfloat16", 989.0, 67.0, 3350.0, 79.0, 1.5e-5),
     "h200": H200,
 }
 REACHED_TFLOPS = {"half": 64.0, "float32": 11.0}  # measured: a step of `dance` on the H200, without waiting for Python

@@ -18,12 +18,13 @@ PARALLEL_FRAMES = 256  # frames, over all sequences, that a model without recurr
 
 
 @torch.no_grad()
-def rollout(model: VideoModel, given: Tensor, conditions: Tensor, noise: Tensor) -> Tensor:
+def rollout(model: VideoModel, given: Tensor, conditions: Tensor, noise: Tensor, *, records: bool = True) -> Tensor:
     """Returns sequences (B, T, 3, H, W) in [0, 1]. The first G = num_given frames are the given frames.
 
     given: (B, G, 3, H, W) in [0, 1].
     conditions: (B, T, ...), pose images in [0, 1] or numbers.
     noise: (B, T, *latent_shape); the noise of the given frames is not used.
+    records: on a GPU, the step of a long recurrent rollout is recorded as a CUDA graph. The frames are the same.
     """
     num_given = model.num_given
     length = conditions.shape[1]
@@ -39,7 +40,7 @@ def rollout(model: VideoModel, given: Tensor, conditions: Tensor, noise: Tensor)
             times = slice(first, min(first + stride, length))
             encoded = model.encode_conditions(padded[:, first : times.stop + 2 * model.context])
             if model.recurrent:
-                if first == num_given and given.is_cuda and length >= RECORDED_FRAMES:
+                if records and first == num_given and given.is_cuda and length >= RECORDED_FRAMES:
                     step = Recording(step, state, encoded[:, 0], noise[:, first])
                 for condition, own_noise in zip(encoded.unbind(1), noise[:, times].unbind(1), strict=True):
                     frame, state = step(state, condition, own_noise)

@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from src.base.console import UserError
 from src.base.devices import memory_bytes
@@ -52,6 +52,13 @@ class PoseModel(VideoModel, Protocol):
     def posterior(self, frames: Tensor, conditions: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Returns mean and log variance of the latents given the true frames, (B, T, *latent_shape)."""
         ...
+
+
+def compile_blocks(model: nn.Module) -> None:
+    """Compiles the blocks of a model. The model itself cannot be compiled, because it draws keyed random numbers."""
+    for child in model.children():
+        for block in child if isinstance(child, nn.ModuleList) else [child]:
+            block.compile()
 
 
 def build_model(config: Config, *, height: int, width: int, **numbers: int) -> Any:

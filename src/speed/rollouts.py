@@ -1,12 +1,12 @@
 """The rollout of five test sequences on a GPU: operation by operation, as a CUDA graph, and compiled."""
 
 from collections.abc import Iterator
-from unittest import mock
+from functools import partial
 
 import torch
 
-from src.evaluation.rollout import RECORDED_FRAMES, rollout
-from src.models.interface import build_model
+from src.evaluation.rollout import rollout
+from src.models.interface import build_model, compile_blocks
 from src.speed.clock import in_ms, seconds_of
 from src.speed.steps import Mode, Row, recipe, tf32
 
@@ -26,15 +26,11 @@ def rollout_rows(
     first = None
     for mode in modes:
         if mode == "compiled":
-            for child in model.children():
-                child.compile()
-        never = length + 1
-        with (
-            mock.patch("src.evaluation.rollout.RECORDED_FRAMES", RECORDED_FRAMES if mode == "CUDA graph" else never),
-            tf32(False),
-        ):
-            times = in_ms(seconds_of(lambda: rollout(model, poses[:, :1], poses, noise), repeats))
-            drawn = rollout(model, poses[:, :1], poses, noise)
+            compile_blocks(model)
+        draw = partial(rollout, model, poses[:, :1], poses, noise, records=mode == "CUDA graph")
+        with tf32(False):
+            times = in_ms(seconds_of(draw, repeats))
+            drawn = draw()
         first = drawn if first is None else first
         yield {
             "recipe": name,

@@ -16,7 +16,7 @@ from src.base.systems import SYSTEMS
 from src.config import Config, load_config
 from src.cost import Cost, cost_of
 from src.intake.facts import DataFacts
-from src.models.interface import build_model
+from src.models.interface import build_model, compile_blocks
 from src.speed.clock import forget_peak, in_ms, peak_gib, seconds_of
 from src.training.resolution import resolved
 from src.training.update import EAGER_UPDATES, RecordedUpdate, Update
@@ -65,11 +65,10 @@ def measured_peaks(device: torch.device, size: int = 8192) -> Peaks:
     return Peaks(tflops, 2 * 2**30 / milliseconds * 1e3)
 
 
-def recipe(name: str, *, precision: str, batch_size: int | None = None) -> tuple[Config, DataFacts]:
+def recipe(name: str, *, precision: str) -> tuple[Config, DataFacts]:
     """Returns the configuration of configs/<name>.toml in a precision, and the facts of its full data set."""
     kind = "float32" if precision == "TF32" else precision
-    own = f" training.batch_size={batch_size}" if batch_size else ""
-    config = load_config(Path("configs") / f"{name}.toml", f"training.precision={kind}{own}")
+    config = load_config(Path("configs") / f"{name}.toml", f"training.precision={kind}")
     facts = SYSTEMS[config.model.system].part("cost").ASSUMED
     return resolved(config, facts), facts
 
@@ -82,9 +81,7 @@ def step_of(config: Config, facts: DataFacts, mode: Mode, device: torch.device) 
     if settings.channels_last:
         model = model.to(memory_format=torch.channels_last)
     if mode == "compiled":
-        for child in model.children():
-            for block in child if isinstance(child, torch.nn.ModuleList) else [child]:
-                block.compile()
+        compile_blocks(model)
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     update: Any = Update(model, model, optimizer, settings, device)
     if mode == "CUDA graph":

@@ -13,7 +13,7 @@ from tests.torture.cases import Case, Verdict, of_ended
 from tests.torture.workshop import COMMANDS, NEEDS, Workshop, command, difference, finish, start
 
 ORDER = tuple(COMMANDS)
-ENDLESS = 600  # seconds after which a command hangs; two grids take minutes on a busy machine without AVX-512
+HANGS_AFTER = 600  # seconds; two grids at once take minutes on a slow machine
 CHAIN = ("data", "train", "evaluate", "submission")
 
 
@@ -36,7 +36,7 @@ def attack(workshop: Workshop, one: str, two: str, share: float) -> Verdict:
         processes = [start(workspace, COMMANDS[one], folders[0])]
         time.sleep(2 * share)
         processes.append(start(workspace, COMMANDS[two], folders[1]))
-        for result in [finish(*each, ENDLESS) for each in zip(processes, folders, strict=True)]:
+        for result in [finish(*each, HANGS_AFTER) for each in zip(processes, folders, strict=True)]:
             if bad := of_ended(result):
                 return bad
         for stage in (*rest, *rest):
