@@ -3,8 +3,8 @@
 import time
 from pathlib import Path
 
+from src.base.systems import SYSTEMS
 from src.config import load_config
-from src.dance.cost import clips_of_an_epoch
 from src.packing import pack_synthetic
 from src.speed.clock import forget_peak, peak_gib
 from src.speed.steps import Row
@@ -31,7 +31,7 @@ def whole_run(folder: Path, name: str, *, step_seconds: float, seconds: float, d
     ended("data")
     path = Path("configs") / f"{name}.toml"
     config = load_config(path, f"dataset={RUN}")
-    num_clips, _ = clips_of_an_epoch(config, manifest)
+    num_clips, _ = SYSTEMS["dance"].part("cost").clips_of_an_epoch(config, manifest)
     steps_per_epoch = (config.training.clips_per_epoch or num_clips) // config.training.batch_size
     num_epochs = max(1, int(seconds / (step_seconds * steps_per_epoch)))
     forget_peak()
